@@ -1,0 +1,1 @@
+"""The cluster engine: CIB, attrd, fencer, corosync.conf and its runtime values."""

@@ -1,0 +1,1 @@
+"""The programs that operators and Pacemaker start."""

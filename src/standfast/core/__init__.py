@@ -1,0 +1,1 @@
+"""The decisions, pure: no clock, socket, file, process or randomness in here."""

@@ -1,0 +1,1 @@
+"""standfastd: watch, reconcile, test, alarm."""

@@ -1,0 +1,1 @@
+"""Where guests run: one Protocol, an adapter for each kind of host."""

@@ -1,0 +1,1 @@
+"""Real clusters and emulated hosts on one machine."""

@@ -1,0 +1,1 @@
+"""Service processors, and the bridge to fence agents."""
