@@ -1,0 +1,43 @@
+"""Names and places that several parts share. One word for one thing, everywhere."""
+
+from __future__ import annotations
+
+CONFIG_DIR = "/etc/standfast"
+CONFIG_FILE = "/etc/standfast/clovmmigrate.conf"
+SECRETS_DIR = "/etc/standfast/secrets"
+KNOWN_HOSTS_FILE = "/etc/standfast/known_hosts"
+CONTROL_DOMAIN_KEY_FILE = "/etc/standfast/secrets/control-domain.key"
+RESCUE_FILE = "/etc/standfast/rescue.xml"
+
+STATE_DIR = "/var/lib/standfast"
+JOURNAL_FILE = "/var/lib/standfast/journal.db"
+STOPPED_MARKER_FILE = "/var/lib/standfast/facility-stopped"
+LOG_DIR = "/var/log/standfast"
+
+RUN_DIR = "/run/standfast"
+SOCKET_FILE = "/run/standfast/standfastd.sock"
+DAEMON_LOCK_FILE = "/run/standfast/standfastd.lock"
+COMMAND_LOCK_FILE = "/run/standfast/window.lock"
+SIGHTINGS_FILE = "/run/standfast/sightings.json"
+
+COROSYNC_CONF = "/etc/corosync/corosync.conf"
+CIB_DIR = "/var/lib/pacemaker/cib"
+
+RECORD_SET_ID = "standfast-window"
+"""Id of the cluster property set that holds the record (docs/design.md, section 3)."""
+REPORT_ATTRIBUTE = "standfast-report"
+"""Private node attribute in which each node's daemon reports."""
+
+GATE_AGENT = "fence_standfast"
+XSCF_AGENT = "fence_xscf"
+
+SETTLE_SECONDS = 15
+"""A released hold killed a healthy, returned node in 7 of 7 runs; refusing 15 s longer cured 8 of 8."""
+
+HOLD_POLL_SECONDS = 5.0
+"""A gate that refuses at once is called 25 times a second for as long as the hold lasts."""
+
+
+def secret_file(node: str) -> str:
+    """Where this node keeps the service-processor password for `node`."""
+    return f"{SECRETS_DIR}/xscf-{node}"

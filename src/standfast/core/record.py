@@ -1,0 +1,274 @@
+"""The record: the one cluster-wide truth about the window, as it stands in the CIB.
+
+Rules of this file:
+
+* The set exists from set-up on with every name present, so that a change is always a modification
+  (the controller ignores options that come with a newly created set) and a missing name is damage.
+* Every name has the prefix ``standfast-``: names in ``crm_config`` are global to the cluster.
+* The id of the phase's nvpair carries the epoch. A patch that moves it names the old id, so it is refused
+  whole when somebody else has moved on, and it cannot apply twice.
+* Text in, text out: nothing here knows how the CIB is read or written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from xml.etree import ElementTree as ET
+
+from standfast.core.names import RECORD_SET_ID
+
+FORMAT = 1
+PREFIX = "standfast-"
+PHASE_ID_PREFIX = "standfast-phase-"
+MAX_VALUE_CHARS = 16000
+"""Pacemaker took 20 kB in one value; we stay below."""
+
+
+class Phase(Enum):
+    """Where the window stands. ``idle`` means: there is none."""
+
+    IDLE = "idle"
+    OPENING = "opening"
+    OPEN = "open"
+    CLOSING = "closing"
+
+
+class Mode(Enum):
+    """Who is held while the window is open. (``guarded`` follows with the killing gate.)"""
+
+    FROZEN = "frozen"
+
+
+class Totem(Enum):
+    """What the record asks every member's heartbeat keys to be.
+
+    The way down has two stages: with one reload the knet defaults are computed from the token that is still
+    in force, so the old effective values are written out first and absent keys are removed after that.
+    """
+
+    ORIGINAL = "original"
+    RAISED = "raised"
+    EXPLICIT = "explicit"
+
+
+class RecordError(Exception):
+    """The record is damaged or of a format that this version does not know."""
+
+
+@dataclass(frozen=True)
+class OldHeartbeat:
+    """One node's heartbeat before the window: its file's keys (a missing one was absent), and what ran."""
+
+    file_keys: Mapping[str, str]
+    runtime: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Record:
+    """A parsed record. Times are durations: no wall-clock time decides anything."""
+
+    epoch: int
+    phase: Phase = Phase.IDLE
+    owner: str = ""
+    """Cluster node whose command or daemon wrote this epoch."""
+    mover: str = ""
+    """Cluster node that a window is for; empty: every node counts as moving."""
+    source: str = ""
+    """Control domain on which the mover ran when the window was opened."""
+    target: str = ""
+    """Control domain that closing aims at."""
+    mode: Mode = Mode.FROZEN
+    totem: Totem = Totem.ORIGINAL
+    budget_seconds: int = 0
+    hold_limit_seconds: int = 300
+    lease_seconds: int = 0
+    window: int = 0
+    """Epoch with which this window began; names the window for lease and history."""
+    settle: tuple[str, ...] = ()
+    """Nodes whose fencing is refused for the settling time after this epoch was first seen."""
+    saved: Mapping[str, str] = field(default_factory=dict)
+    """Control domain -> name of the configuration saved there in this window, or ``skipped: reason``."""
+    aimed: bool = False
+    """Closing: the devices aim at `target` and have been proven, or nothing was to be aimed."""
+    abort: bool = False
+    """The window never opened: closing only puts the heartbeat back."""
+    maintenance: str = ""
+    """What maintenance-mode was before the window set it; empty: the window did not touch it."""
+    old: Mapping[str, OldHeartbeat] = field(default_factory=dict)
+    why: str = ""
+    stonith_max_attempts: str = ""
+    """The user's stonith-max-attempts before set-up; empty: absent."""
+
+    @property
+    def open(self) -> bool:
+        """Whether fencing must treat this as a window (opening and closing count)."""
+        return self.phase is not Phase.IDLE
+
+    def next(self, **changes: object) -> Record:
+        """This record with `changes`, one epoch later."""
+        return replace(self, epoch=self.epoch + 1, **changes)  # type: ignore[arg-type]
+
+    @classmethod
+    def fresh(cls, stonith_max_attempts: str = "") -> Record:
+        """The record that set-up creates: no window."""
+        return cls(epoch=1, stonith_max_attempts=stonith_max_attempts)
+
+
+def phase_id(epoch: int) -> str:
+    """Id of the phase's nvpair at `epoch`; moving it is the compare-and-set."""
+    return f"{PHASE_ID_PREFIX}{epoch}"
+
+
+def to_values(record: Record) -> dict[str, str]:
+    """The record as the names and values of its property set."""
+    old = {
+        node: {"file": dict(beat.file_keys), "runtime": dict(beat.runtime)}
+        for node, beat in record.old.items()
+    }
+    values = {
+        "format": str(FORMAT),
+        "phase": record.phase.value,
+        "epoch": str(record.epoch),
+        "owner": record.owner,
+        "mover": record.mover,
+        "source": record.source,
+        "target": record.target,
+        "mode": record.mode.value,
+        "totem": record.totem.value,
+        "budget-seconds": str(record.budget_seconds),
+        "hold-limit-seconds": str(record.hold_limit_seconds),
+        "lease-seconds": str(record.lease_seconds),
+        "window": str(record.window),
+        "settle": ",".join(record.settle),
+        "saved": _dump(dict(record.saved)),
+        "aimed": _flag(record.aimed),
+        "abort": _flag(record.abort),
+        "maintenance": record.maintenance,
+        "old": _dump(old),
+        "why": record.why,
+        "old-stonith-max-attempts": record.stonith_max_attempts,
+    }
+    too_long = [name for name, value in values.items() if len(value) > MAX_VALUE_CHARS]
+    if too_long:
+        raise RecordError(f"value of {PREFIX}{too_long[0]} is longer than {MAX_VALUE_CHARS} characters")
+    return {PREFIX + name: value for name, value in values.items()}
+
+
+def from_values(values: Mapping[str, str]) -> Record:
+    """Parse the names and values of the property set.
+
+    Raises RecordError for an unknown format, a missing name or a value that cannot be read.
+    """
+    try:
+        found = values[PREFIX + "format"]
+        if found != str(FORMAT):
+            raise RecordError(f"record format {found!r} is not known to this version (it knows {FORMAT})")
+        get = {name.removeprefix(PREFIX): value for name, value in values.items()}
+        old = {
+            node: OldHeartbeat(
+                {str(k): str(v) for k, v in beat["file"].items()},
+                {str(k): int(v) for k, v in beat["runtime"].items()},
+            )
+            for node, beat in json.loads(get["old"]).items()
+        }
+        return Record(
+            epoch=int(get["epoch"]),
+            phase=Phase(get["phase"]),
+            owner=get["owner"],
+            mover=get["mover"],
+            source=get["source"],
+            target=get["target"],
+            mode=Mode(get["mode"]),
+            totem=Totem(get["totem"]),
+            budget_seconds=int(get["budget-seconds"]),
+            hold_limit_seconds=int(get["hold-limit-seconds"]),
+            lease_seconds=int(get["lease-seconds"]),
+            window=int(get["window"]),
+            settle=tuple(name for name in get["settle"].split(",") if name),
+            saved={str(k): str(v) for k, v in json.loads(get["saved"]).items()},
+            aimed=get["aimed"] == "true",
+            abort=get["abort"] == "true",
+            maintenance=get["maintenance"],
+            old=old,
+            why=get["why"],
+            stonith_max_attempts=get["old-stonith-max-attempts"],
+        )
+    except KeyError as error:
+        raise RecordError(f"the record lacks {error.args[0]!r}") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RecordError(f"the record cannot be read: {error}") from None
+
+
+def find_set(cib: ET.Element) -> ET.Element | None:
+    """The record's property set in a CIB (root ``<cib>``), or None before set-up."""
+    return cib.find(f"./configuration/crm_config/cluster_property_set[@id='{RECORD_SET_ID}']")
+
+
+def read(cib: ET.Element) -> Record | None:
+    """The record in a CIB; None before set-up. Raises RecordError if it is damaged."""
+    found = find_set(cib)
+    if found is None:
+        return None
+    values: dict[str, str] = {}
+    ids: dict[str, str] = {}
+    for pair in found.findall("nvpair"):
+        name = pair.get("name", "")
+        if name in values:
+            raise RecordError(f"the record has {name!r} twice")
+        values[name] = pair.get("value", "")
+        ids[name] = pair.get("id", "")
+    record = from_values(values)
+    if ids[PREFIX + "phase"] != phase_id(record.epoch):
+        raise RecordError(
+            f"the record's epoch is {record.epoch} but its phase has id {ids[PREFIX + 'phase']!r}"
+        )
+    return record
+
+
+def write(cib: ET.Element, record: Record) -> None:
+    """Put `record` into a CIB that is about to be written (in place). The set is made if it is absent."""
+    found = find_set(cib)
+    if found is None:
+        parent = cib.find("./configuration/crm_config")
+        if parent is None:
+            raise RecordError("the CIB has no crm_config section")
+        found = ET.SubElement(parent, "cluster_property_set", {"id": RECORD_SET_ID})
+    pairs = {pair.get("name", ""): pair for pair in found.findall("nvpair")}
+    for name, value in to_values(record).items():
+        identifier = (
+            phase_id(record.epoch) if name == PREFIX + "phase" else f"standfast-window-{name[len(PREFIX) :]}"
+        )
+        pair = pairs.get(name)
+        if pair is None:
+            pair = ET.SubElement(found, "nvpair")
+        pair.attrib.clear()
+        pair.attrib.update({"id": identifier, "name": name, "value": value})
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
+__all__ = [
+    "FORMAT",
+    "MAX_VALUE_CHARS",
+    "Mode",
+    "OldHeartbeat",
+    "Phase",
+    "Record",
+    "RecordError",
+    "Totem",
+    "find_set",
+    "from_values",
+    "phase_id",
+    "read",
+    "to_values",
+    "write",
+]

@@ -1,0 +1,105 @@
+"""What each node's daemon reports to all others, as the value of one private attribute.
+
+A dropped or restarted node has no report. A report is believed only for the epoch that it carries: exit 0 of
+``attrd_updater`` proves nothing about delivery (docs/design.md, section 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+FORMAT = 1
+
+
+class ReportError(Exception):
+    """A report cannot be read."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """One node's word about itself."""
+
+    node: str
+    epoch: int = 0
+    """Epoch of the record in this node's LOCAL copy when it reported."""
+    file_keys: Mapping[str, str] = field(default_factory=dict)
+    """Our keys as they stand in this node's corosync.conf (a missing key is absent)."""
+    file_error: str = ""
+    """Why the file could not be read or brought to what the record asks; empty: it is as asked."""
+    structure: str = ""
+    """Fingerprint of everything in corosync.conf that is not ours."""
+    runtime: Mapping[str, int] = field(default_factory=dict)
+    """Heartbeat values in force, read from this node's corosync."""
+    members: tuple[str, ...] = ()
+    """The membership as this node sees it."""
+    config: str = ""
+    """Fingerprint of this node's clovmmigrate.conf; empty: missing or wrong (`config_error` says why)."""
+    config_error: str = ""
+    agents: Mapping[str, str] = field(default_factory=dict)
+    """Device -> test state (a sdtool word)."""
+    proofs: Mapping[str, str] = field(default_factory=dict)
+    """Device -> fingerprint of the parameters with which it last proved itself from this node."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Control domain -> empty if this node can ask it, else why not."""
+    logins: Mapping[str, str] = field(default_factory=dict)
+    """Service-processor address -> empty if the registered user can log in from this node, else why not."""
+    facility: str = "running"
+    """running, or stopped (sdtool -e on this node)."""
+    commanding: bool = False
+    """A command that drives the window is alive on this node."""
+
+
+def encode(report: Report) -> str:
+    """The report as compact JSON."""
+    body: dict[str, object] = {
+        "v": FORMAT,
+        "node": report.node,
+        "epoch": report.epoch,
+        "keys": dict(report.file_keys),
+        "kerr": report.file_error,
+        "struct": report.structure,
+        "run": dict(report.runtime),
+        "mem": list(report.members),
+        "conf": report.config,
+        "cerr": report.config_error,
+        "agents": dict(report.agents),
+        "proofs": dict(report.proofs),
+        "hosts": dict(report.hosts),
+        "logins": dict(report.logins),
+        "sf": report.facility,
+        "cmd": report.commanding,
+    }
+    return json.dumps(body, separators=(",", ":"), sort_keys=True)
+
+
+def decode(text: str) -> Report:
+    """Parse a report. Raises ReportError for another format or damaged text."""
+    try:
+        body = json.loads(text)
+        if body["v"] != FORMAT:
+            raise ReportError(f"report format {body['v']!r} is not known to this version")
+        return Report(
+            node=str(body["node"]),
+            epoch=int(body["epoch"]),
+            file_keys=_texts(body["keys"]),
+            file_error=str(body["kerr"]),
+            structure=str(body["struct"]),
+            runtime={str(k): int(v) for k, v in body["run"].items()},
+            members=tuple(str(name) for name in body["mem"]),
+            config=str(body["conf"]),
+            config_error=str(body["cerr"]),
+            agents=_texts(body["agents"]),
+            proofs=_texts(body["proofs"]),
+            hosts=_texts(body["hosts"]),
+            logins=_texts(body["logins"]),
+            facility=str(body["sf"]),
+            commanding=bool(body["cmd"]),
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise ReportError(f"a report cannot be read: {error!r}") from None
+
+
+def _texts(mapping: Mapping[object, object]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in mapping.items()}
