@@ -1,0 +1,128 @@
+"""The Protocol of a place where guests run, and its typed errors.
+
+Every call has a time limit. Questions never change anything and may be repeated; a change
+that ends in `HostUnreachable` with `may_have_happened` is UNKNOWN, not failed: look before the
+next step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from standfast.core.evidence import HostAnswer
+from standfast.core.ldm import MigrationJob, SavedConfiguration
+
+
+class HostError(Exception):
+    """A host could not do what was asked. The text is one sentence for an operator."""
+
+    def __init__(self, host: str, what: str, *, may_have_happened: bool = False) -> None:
+        self.host = host
+        self.what = what
+        self.may_have_happened = may_have_happened
+        super().__init__(f"{host}: {what}")
+
+
+class HostUnreachable(HostError):
+    """No connection, or it broke, or the time limit passed."""
+
+
+class LoginRefused(HostError):
+    """The host answered and does not let us in."""
+
+
+class HostKeyUnknown(HostError):
+    """The host's key is not the one in known_hosts, or it has none there."""
+
+
+class CommandFailed(HostError):
+    """The host ran the command and says no; `output` is what it said."""
+
+    def __init__(self, host: str, what: str, *, output: str = "", may_have_happened: bool = False) -> None:
+        self.output = output
+        super().__init__(host, what, may_have_happened=may_have_happened)
+
+
+class AnswerNotUnderstood(CommandFailed):
+    """The host answered in a form that we cannot place; nothing is concluded from it."""
+
+
+class MigrationRefused(CommandFailed):
+    """A migration, or its dry run, was refused or failed; `reason` is the host's own."""
+
+    def __init__(self, host: str, reason: str, *, output: str = "", may_have_happened: bool = False) -> None:
+        self.reason = reason
+        super().__init__(host, reason, output=output, may_have_happened=may_have_happened)
+
+
+class NoRoomToSave(HostError):
+    """The configuration cannot be saved without removing one that is not ours."""
+
+
+class HostBug(HostError):
+    """Our own mistake (a bad name, a bad setting, a wrong use): no host was asked."""
+
+
+@dataclass(frozen=True)
+class MigrationTarget:
+    """Where to send a guest: the target host as the source host knows it.
+
+    Without a password the hosts trust each other by certificates (`ldm migrate-domain -c`).
+    """
+
+    address: str
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+Progress = Callable[[MigrationJob], None]
+
+
+class Host(Protocol):
+    """One host. All methods raise HostError; only `ask` turns a missing answer into SILENT."""
+
+    @property
+    def name(self) -> str:
+        """The host's name in messages and evidence."""
+
+    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
+        """What the guest is to this host. Never raises for the host's sake: SILENT, with the reason."""
+
+    async def ask_all(self, limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
+        """One answer for each guest that this host knows."""
+
+    async def migration_job(self, guest: str, limit_seconds: float = 5.0) -> MigrationJob | None:
+        """The migration of this guest that the host reports, or None."""
+
+    async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
+        """The saved domain configurations."""
+
+    async def save_configuration(
+        self,
+        slot_names: tuple[str, str],
+        *,
+        accept_post_migration: bool = True,
+        limit_seconds: float = 60.0,
+    ) -> str:
+        """Save the domain configuration and verify it; the name under which it is now current."""
+
+    async def check_migration(self, guest: str, target: MigrationTarget, limit_seconds: float = 60.0) -> None:
+        """Dry run; raises MigrationRefused. Passing promises nothing: resources are not reserved."""
+
+    async def migrate(
+        self,
+        guest: str,
+        target: MigrationTarget,
+        progress: Progress,
+        limit_seconds: float,
+    ) -> None:
+        """Migrate and wait for the end. At the limit the migration goes ON at the host: HostUnreachable."""
+
+    async def cancel_migration(self, guest: str, limit_seconds: float = 600.0) -> None:
+        """Cancel a running migration. May take minutes: the target's memory is scrubbed."""
+
+    async def stop(self, guest: str, limit_seconds: float = 60.0) -> None:
+        """Stop the guest at once, without asking it."""
+
+    async def close(self) -> None:
+        """Drop the connection; the next question makes a new one."""

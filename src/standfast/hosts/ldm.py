@@ -1,0 +1,410 @@
+"""Control domains of Oracle VM Server for SPARC: `ldm` over ssh.
+
+Questions share one connection a host, made on demand, kept, and made anew when it breaks; a
+question is repeated once. A change has a connection of its own and is never repeated. The host
+key is always checked; the operator's own ssh settings are never read.
+"""
+
+import asyncio
+import shlex
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncssh
+
+from standfast.core import ldm
+from standfast.core.evidence import HostAnswer, silent
+from standfast.core.ldm import MigrationJob, SavedConfiguration
+from standfast.core.names import CONTROL_DOMAIN_KEY_FILE, KNOWN_HOSTS_FILE
+from standfast.hosts.base import (
+    AnswerNotUnderstood,
+    CommandFailed,
+    HostBug,
+    HostError,
+    HostKeyUnknown,
+    HostUnreachable,
+    LoginRefused,
+    MigrationRefused,
+    MigrationTarget,
+    NoRoomToSave,
+    Progress,
+)
+
+OUTPUT_LIMIT_CHARACTERS = 1_000_000
+COMMANDS_AT_ONCE_LIMIT = 4  # OpenSSH serves 10 sessions a connection; leave room for people
+KEEPALIVE_SECONDS = 5.0
+KEEPALIVE_COUNT = 3
+PROGRESS_POLL_SECONDS = 1.0
+PASSWORD_PROMPT = "Password:"
+
+
+@dataclass(frozen=True)
+class ControlDomainLogin:
+    """How to reach one control domain. `program` is a word or an absolute path."""
+
+    name: str
+    address: str
+    user: str
+    key_file: str = CONTROL_DOMAIN_KEY_FILE
+    known_hosts_file: str = KNOWN_HOSTS_FILE
+    port: int = 22
+    program: str = "ldm"
+    connect_limit_seconds: float = 5.0
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def said(self) -> str:
+        """What the command said, on one line."""
+        return " ".join((self.errors + " " + self.output).split()) or "no reason given"
+
+
+@dataclass
+class _Attempt:
+    """What a running command holds: its connection, and whether it may have begun at the host."""
+
+    connection: asyncssh.SSHClientConnection | None = None
+    started: bool = False
+
+
+class LdmHost:
+    """One control domain; implements `standfast.hosts.base.Host`."""
+
+    def __init__(self, login: ControlDomainLogin) -> None:
+        self._login = login
+        self._connection: asyncssh.SSHClientConnection | None = None
+        self._connecting = asyncio.Lock()
+        self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE_LIMIT)
+
+    @property
+    def name(self) -> str:
+        """The control domain's name in messages and evidence."""
+        return self._login.name
+
+    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
+        """What the guest is to this host; SILENT with the reason where the host did not say."""
+        self._check_name(guest)
+        try:
+            return ldm.answer_for(self.name, guest, await self._domains(limit_seconds))
+        except HostBug:
+            raise
+        except HostError as error:
+            return silent(self.name, guest, error.what)
+
+    async def ask_all(self, limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
+        """One answer for each guest of this control domain."""
+        return ldm.answers(self.name, await self._domains(limit_seconds))
+
+    async def migration_job(self, guest: str, limit_seconds: float = 5.0) -> MigrationJob | None:
+        """The migration that `ldm list-domain -o status` reports; None also if the guest is not here."""
+        self._check_name(guest)
+        outcome = await self._run(["list-domain", "-o", "status", "-p", guest], limit_seconds, question=True)
+        if outcome.status != 0 and not outcome.output.strip():
+            # "not found" has no documented wording: the whole listing says it for certain.
+            if (await self.ask(guest, limit_seconds)).state.proves_not_here:
+                return None
+            raise CommandFailed(self.name, f"ldm list-domain -o status: {outcome.said}")
+        with self._understanding():
+            return ldm.parse_job(guest, outcome.output)
+
+    async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
+        """The saved domain configurations."""
+        outcome = await self._checked(["list-spconfig"], limit_seconds, question=True)
+        with self._understanding():
+            return ldm.parse_configurations(outcome.output)
+
+    async def save_configuration(
+        self,
+        slot_names: tuple[str, str],
+        *,
+        accept_post_migration: bool = True,
+        limit_seconds: float = 60.0,
+    ) -> str:
+        """Save under the slot that is not current and verify it; the name that is now current.
+
+        Removes at most that one slot, and nothing else. Raises NoRoomToSave before any change.
+        """
+        for slot in slot_names:
+            self._check_name(slot)
+        try:
+            plan = ldm.plan_save(await self.list_configurations(), slot_names, accept_post_migration)
+        except ldm.NoRoom as full:
+            raise NoRoomToSave(
+                self.name, f"domain configuration not saved, nothing removed: {full}"
+            ) from None
+        if plan.save_as is None:
+            return plan.already
+        if plan.remove_first is not None:
+            await self._checked(["remove-spconfig", plan.remove_first], limit_seconds)
+        await self._checked(["add-spconfig", plan.save_as], limit_seconds)
+        now = {configuration.name: configuration for configuration in await self.list_configurations()}
+        if plan.save_as not in now or not now[plan.save_as].current:
+            raise CommandFailed(
+                self.name,
+                f"ldm add-spconfig {plan.save_as} was accepted, but list-spconfig does not show it as [current]",
+                may_have_happened=True,
+            )
+        return plan.save_as
+
+    async def check_migration(self, guest: str, target: MigrationTarget, limit_seconds: float = 60.0) -> None:
+        """Dry run (`migrate-domain -n`); raises MigrationRefused with the host's reason."""
+        outcome = await self._run(self._migrate_words(guest, target, dry=True), limit_seconds, answer=target)
+        if outcome.status != 0:
+            text = outcome.errors + "\n" + outcome.output
+            raise MigrationRefused(self.name, ldm.migration_refusal(text), output=text)
+
+    async def migrate(
+        self, guest: str, target: MigrationTarget, progress: Progress, limit_seconds: float
+    ) -> None:
+        """Migrate, reporting progress about once a second.
+
+        Losing the shell does not stop a migration (ldm(8)): at the limit, or when the connection
+        breaks, HostUnreachable says `may_have_happened`, and both hosts have to be asked.
+        """
+        command = asyncio.create_task(
+            self._run(self._migrate_words(guest, target), limit_seconds, answer=target)
+        )
+        try:
+            while not command.done():
+                await asyncio.wait({command}, timeout=PROGRESS_POLL_SECONDS)
+                if not command.done():
+                    await self._report(guest, progress)
+        finally:
+            command.cancel()
+        outcome = await command
+        if outcome.status != 0:
+            text = outcome.errors + "\n" + outcome.output
+            raise MigrationRefused(
+                self.name, ldm.migration_refusal(text), output=text, may_have_happened=True
+            )
+
+    async def _report(self, guest: str, progress: Progress) -> None:
+        try:
+            job = await self.migration_job(guest)
+        except HostError:
+            return  # the next second asks again; the command itself tells the end
+        if job is not None:
+            progress(job)
+
+    def _migrate_words(self, guest: str, target: MigrationTarget, dry: bool = False) -> list[str]:
+        self._check_name(guest)
+        address = f"{target.user}@{target.address}" if target.user else target.address
+        if address.startswith("-"):
+            raise HostBug(self.name, f"{address!r} cannot be a migration target")
+        words = ["migrate-domain"] + (["-n"] if dry else []) + (["-c"] if target.password is None else [])
+        return [*words, guest, address]
+
+    async def cancel_migration(self, guest: str, limit_seconds: float = 600.0) -> None:
+        """`ldm cancel-operation migration`: may take 7 minutes while the target's memory is scrubbed."""
+        self._check_name(guest)
+        await self._checked(["cancel-operation", "migration", guest], limit_seconds)
+
+    async def stop(self, guest: str, limit_seconds: float = 60.0) -> None:
+        """`ldm stop-domain -f`: at once, without asking the guest."""
+        self._check_name(guest)
+        await self._checked(["stop-domain", "-f", guest], limit_seconds)
+
+    async def close(self) -> None:
+        """Drop the connection; the next question makes a new one."""
+        self._drop(self._connection)
+
+    # -- below: one command, one connection ------------------------------------------------
+
+    async def _domains(self, limit_seconds: float) -> tuple[ldm.Domain, ...]:
+        # Always the whole list: that one domain is not in it is then evidence, not an error text.
+        outcome = await self._checked(["list-domain", "-p"], limit_seconds, question=True)
+        with self._understanding():
+            return ldm.parse_domains(outcome.output)
+
+    async def _checked(self, words: list[str], limit_seconds: float, question: bool = False) -> _Outcome:
+        outcome = await self._run(words, limit_seconds, question=question)
+        if outcome.status != 0:
+            raise CommandFailed(self.name, f"ldm {' '.join(words)}: {outcome.said}", output=outcome.output)
+        return outcome
+
+    async def _run(
+        self,
+        words: list[str],
+        limit_seconds: float,
+        *,
+        question: bool = False,
+        answer: MigrationTarget | None = None,
+    ) -> _Outcome:
+        """Run one `ldm` command within the limit, connecting included."""
+        shown = f"ldm {' '.join(words)}"
+        line = shlex.join([self._login.program, *words])
+        attempt = _Attempt()
+        try:
+            async with asyncio.timeout(limit_seconds), self._slots:
+                if question:
+                    return await self._question(line, shown, attempt)
+                return await self._change(line, shown, attempt, answer)
+        except TimeoutError:
+            raise HostUnreachable(
+                self.name,
+                f"{shown}: no answer within {limit_seconds:g} s",
+                may_have_happened=attempt.started and not question,
+            ) from None
+        finally:
+            # A connection that let a question wait to its limit may be dead without saying so.
+            self._drop(attempt.connection)
+
+    async def _question(self, line: str, shown: str, attempt: "_Attempt") -> _Outcome:
+        """On the kept connection; once more on a new one where that turns out to be dead."""
+        for _ in range(2):
+            attempt.connection = await self._connected()
+            try:
+                process = await self._started(attempt.connection, line, None)
+                outcome = await self._finished(process, shown, None)
+            except (asyncssh.Error, OSError):
+                outcome = None
+            if outcome is not None:
+                attempt.connection = None  # it works: keep it
+                return outcome
+            self._drop(attempt.connection)
+        raise HostUnreachable(self.name, f"{shown}: the session was cut twice")
+
+    async def _change(
+        self, line: str, shown: str, attempt: "_Attempt", answer: MigrationTarget | None
+    ) -> _Outcome:
+        """On a connection of its own, so that no question's time limit can cut it."""
+        attempt.connection = await self._connect()
+        attempt.started = True
+        try:
+            process = await self._started(attempt.connection, line, answer)
+            outcome = await self._finished(process, shown, answer)
+        except (asyncssh.Error, OSError):
+            outcome = None
+        if outcome is None:
+            raise HostUnreachable(
+                self.name, f"{shown}: the session was cut before its end", may_have_happened=True
+            )
+        return outcome
+
+    async def _started(
+        self, connection: asyncssh.SSHClientConnection, line: str, answer: MigrationTarget | None
+    ) -> asyncssh.SSHClientProcess[str]:
+        terminal = "dumb" if answer is not None and answer.password is not None else None
+        return await connection.create_process(line, term_type=terminal, encoding="utf-8", errors="replace")
+
+    async def _finished(
+        self, process: asyncssh.SSHClientProcess[str], shown: str, answer: MigrationTarget | None
+    ) -> _Outcome | None:
+        """The outcome, or None if the session was cut before the command told its exit status."""
+        password = answer.password if answer is not None else None
+        try:
+            output, errors = await asyncio.gather(
+                self._read(process, process.stdout, shown, password),
+                self._read(process, process.stderr, shown, None),
+            )
+            await process.wait_closed()
+        except (asyncssh.Error, OSError):
+            return None
+        finally:
+            process.close()
+        status = process.exit_status
+        return None if status is None else _Outcome(status, output, errors)
+
+    async def _read(
+        self,
+        process: asyncssh.SSHClientProcess[str],
+        stream: asyncssh.SSHReader[str],
+        shown: str,
+        password: str | None,
+    ) -> str:
+        text = ""
+        while chunk := await stream.read(65536):
+            text += chunk
+            if len(text) > OUTPUT_LIMIT_CHARACTERS:
+                raise AnswerNotUnderstood(
+                    self.name, f"{shown}: more than {OUTPUT_LIMIT_CHARACTERS} characters"
+                )
+            if password is not None and text.rstrip().endswith(PASSWORD_PROMPT):
+                process.stdin.write(password + "\n")
+                password = None  # one answer: a second prompt means that it was wrong
+        return text
+
+    async def _connected(self) -> asyncssh.SSHClientConnection:
+        async with self._connecting:
+            if self._connection is None or self._connection.is_closed():
+                self._connection = await self._connect()
+            return self._connection
+
+    async def _connect(self) -> asyncssh.SSHClientConnection:
+        login = self._login
+        try:
+            return await asyncssh.connect(
+                login.address,
+                login.port,
+                username=login.user,
+                client_keys=[login.key_file],
+                known_hosts=login.known_hosts_file,
+                config=None,
+                agent_path=None,
+                password=None,
+                preferred_auth="publickey",
+                connect_timeout=login.connect_limit_seconds,
+                login_timeout=login.connect_limit_seconds,
+                keepalive_interval=KEEPALIVE_SECONDS,
+                keepalive_count_max=KEEPALIVE_COUNT,
+            )
+        except asyncssh.HostKeyNotVerifiable:
+            raise HostKeyUnknown(
+                self.name,
+                f"the host key of {login.address} is not the one in {login.known_hosts_file}; not logged in",
+            ) from None
+        except asyncssh.PermissionDenied:
+            raise LoginRefused(
+                self.name, f"login as {login.user} refused for the key {login.key_file}"
+            ) from None
+        except asyncssh.KeyImportError as error:
+            raise HostBug(self.name, f"cannot use the key {login.key_file}: {error}") from None
+        except (asyncssh.Error, OSError) as error:
+            own_file = getattr(error, "filename", None)
+            if own_file:
+                raise HostBug(self.name, f"cannot read {own_file}: {error}") from None
+            reason = str(error) or type(error).__name__
+            raise HostUnreachable(self.name, f"no connection to {login.address}: {reason}") from None
+
+    def _drop(self, connection: asyncssh.SSHClientConnection | None) -> None:
+        if connection is not None:
+            connection.abort()
+            if self._connection is connection:
+                self._connection = None
+
+    def _check_name(self, name: str) -> None:
+        if not ldm.is_domain_name(name):
+            raise HostBug(self.name, f"{name!r} cannot be the name of a logical domain or configuration")
+
+    def _understanding(self) -> "_Understanding":
+        return _Understanding(self.name)
+
+
+class _Understanding:
+    """Turns NotUnderstood of the pure parsers into AnswerNotUnderstood of this host."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ldm.NotUnderstood):
+            raise AnswerNotUnderstood(self._host, str(error)) from None
+
+
+@asynccontextmanager
+async def opened(login: ControlDomainLogin) -> AsyncIterator[LdmHost]:
+    """A host for a short program: closed at the end of the block."""
+    host = LdmHost(login)
+    try:
+        yield host
+    finally:
+        await host.close()
