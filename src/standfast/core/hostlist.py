@@ -1,0 +1,165 @@
+"""The control domains of clovmmigrate.conf, as the gate needs them: pure, and by the standard library alone.
+
+The gate has to work on a node where nothing but the system's Python is left, so it cannot use
+`standfast.config` (pydantic). It reads the same file through here. What is read is checked by the same rules;
+what the gate does not need (budget, lease, unknown fields) is not looked at, so that a slip there, which
+`clovmmigrate` refuses, never makes the gate blind.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from standfast.core import fields, names
+
+FORMAT = 1
+"""The only format of clovmmigrate.conf so far."""
+
+T = TypeVar("T", str, int)
+
+
+class HostListError(Exception):
+    """The file cannot be used; the text names entry and field."""
+
+
+class HostLookupError(Exception):
+    """No control domain of the file, or more than one, answers to a name or address."""
+
+
+@dataclass(frozen=True)
+class ControlDomain:
+    """One control domain that a guest of this cluster can live on, and the XSCF behind it."""
+
+    name: str
+    address: str
+    kind: str
+    ppar_id: int
+    xscf_lan0: str
+    xscf_lan1: str
+    weight: int
+    login: str
+
+
+@dataclass(frozen=True)
+class HostList:
+    """All control domains in the file's order, and what is needed to log in to them."""
+
+    identity_file: str
+    known_hosts: str
+    hosts: tuple[ControlDomain, ...]
+
+    def find(self, name_or_address: str, registered: Mapping[str, tuple[str, ...]]) -> ControlDomain:
+        """The control domain that the operator means: by name, by address, or by a name in /etc/hosts.
+
+        `registered` maps names to addresses (`parse_hosts`). Raises HostLookupError.
+        """
+        return find_host(self.hosts, name_or_address, registered)
+
+
+def from_text(text: str) -> HostList:
+    """Read the text of clovmmigrate.conf. Raises HostListError."""
+    try:
+        return from_document(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise HostListError(f"not TOML: {error}") from None
+
+
+def from_document(document: Mapping[str, object]) -> HostList:
+    """Read the parsed TOML document. Raises HostListError."""
+    found = document.get("format")
+    if found != FORMAT or type(found) is not int:
+        raise HostListError(f"format {found!r} is not known to this version (it knows {FORMAT})")
+    entries = document.get("control_domain")
+    if not isinstance(entries, list) or not entries:
+        raise HostListError("there is no [[control_domain]] entry")
+    hosts = tuple(_entry(number, entry) for number, entry in enumerate(entries, 1))
+    for what in ("name", "address"):
+        seen = [getattr(host, what) for host in hosts]
+        twice = next((value for value in seen if seen.count(value) > 1), None)
+        if twice is not None:
+            raise HostListError(f"{what} {twice!r} is in two [[control_domain]] entries")
+    return HostList(
+        _field("file", document, "identity_file", fields.absolute_path, names.CONTROL_DOMAIN_KEY_FILE),
+        _field("file", document, "known_hosts", fields.absolute_path, names.KNOWN_HOSTS_FILE),
+        hosts,
+    )
+
+
+def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
+    """Names and aliases of an /etc/hosts (hosts(5)), each with all its addresses, in the file's order.
+
+    Lines that cannot be read are skipped, as the system's resolver skips them.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        words = line.partition("#")[0].split()
+        if len(words) < 2:
+            continue
+        try:
+            address = fields.address(words[0])
+        except fields.FieldError:
+            continue
+        for word in words[1:]:
+            key = word.lower()
+            if address not in found.get(key, ()):
+                found[key] = (*found.get(key, ()), address)
+    return found
+
+
+def find_host(
+    hosts: tuple[ControlDomain, ...], name_or_address: str, registered: Mapping[str, tuple[str, ...]]
+) -> ControlDomain:
+    """See HostList.find. A name that /etc/hosts gives another address than the file does is refused."""
+    wanted = name_or_address.strip()
+    known = ", ".join(f"{host.name} ({host.address})" for host in hosts)
+    try:
+        addresses: tuple[str, ...] = (fields.address(wanted),)
+    except fields.FieldError:
+        addresses = registered.get(wanted.lower(), ())
+    by_name = [host for host in hosts if host.name.lower() == wanted.lower()]
+    by_address = [host for host in hosts if host.address in addresses]
+    if by_name and addresses and by_name != by_address:
+        raise HostLookupError(
+            f"{wanted} is {by_name[0].address} in clovmmigrate.conf but {', '.join(addresses)} in /etc/hosts"
+        )
+    found = by_name or by_address
+    if len(found) > 1:
+        several = ", ".join(host.name for host in found)
+        raise HostLookupError(f"{wanted} means several control domains: {several}")
+    if not found:
+        raise HostLookupError(f"{wanted} is no control domain of clovmmigrate.conf; it knows {known}")
+    return found[0]
+
+
+def _entry(number: int, entry: object) -> ControlDomain:
+    if not isinstance(entry, Mapping):
+        raise HostListError(f"control_domain {number} is no table")
+    where = f"control_domain {number} ({entry.get('name', 'no name')})"
+    return ControlDomain(
+        name=_field(where, entry, "name", fields.name),
+        address=_field(where, entry, "address", fields.address),
+        kind=_field(where, entry, "kind", lambda text: fields.one_of(text, fields.KINDS), "ldm"),
+        ppar_id=_field(where, entry, "ppar_id", fields.ppar_id),
+        xscf_lan0=_field(where, entry, "xscf_lan0", fields.address),
+        xscf_lan1=_field(where, entry, "xscf_lan1", fields.address),
+        weight=_field(where, entry, "weight", fields.weight, 1),
+        login=_field(where, entry, "login", fields.user),
+    )
+
+
+def _field(
+    where: str, table: Mapping[str, object], field: str, check: Callable[[T], T], default: T | None = None
+) -> T:
+    value = table.get(field, default)
+    if value is None:
+        raise HostListError(f"{where}: {field} is missing")
+    wanted = int if check in (fields.ppar_id, fields.weight) else str
+    if type(value) is not wanted:
+        raise HostListError(f"{where}: {field} must be a {'whole number' if wanted is int else 'text'}")
+    try:
+        return check(value)  # type: ignore[arg-type]
+    except fields.FieldError as error:
+        raise HostListError(f"{where}: {field} {error}") from None
