@@ -1,1 +1,4 @@
-"""Real clusters and emulated hosts on one machine."""
+"""Real clusters on one machine, for tests, demonstrations and measurements.
+
+The product never imports this package (import-linter proves it); commands reach it lazily.
+"""
