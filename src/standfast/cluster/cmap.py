@@ -23,7 +23,6 @@ _KEYS = {
     "consensus": "consensus",
     "knet_ping_interval": "interface.0.knet_ping_interval",
     "knet_ping_timeout": "interface.0.knet_ping_timeout",
-    "knet_pong_count": "interface.0.knet_pong_count",
 }
 _TIMED = ("token", "token_retransmit", "hold", "consensus")
 

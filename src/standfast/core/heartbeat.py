@@ -38,9 +38,9 @@ RUNTIME_NAMES = {
     CONSENSUS: "consensus",
     PING_INTERVAL: "knet_ping_interval",
     PING_TIMEOUT: "knet_ping_timeout",
-    PONG_COUNT: "knet_pong_count",
 }
-"""File key -> name of the runtime value. token_coefficient has none: it is part of the token."""
+"""File key -> name of the runtime value. token_coefficient has none, it is part of the token; corosync 3.1.7
+shows no runtime value of knet_pong_count (it is a divisor of the two ping values)."""
 
 # exec/totemconfig.c of corosync 3.1.7
 _DEFAULT_TOKEN = 3000
@@ -107,12 +107,11 @@ def expected_runtime(file_keys: Mapping[str, str | None], node_count: int) -> di
         "consensus": number(CONSENSUS) or int(1.2 * token),
         "knet_ping_interval": number(PING_INTERVAL) or token // (pongs * 2),
         "knet_ping_timeout": number(PING_TIMEOUT) or token // pongs,
-        "knet_pong_count": pongs,
     }
 
 
 def explicit(runtime: Mapping[str, int]) -> dict[str, str]:
-    """Keys that give exactly these runtime values, whatever was in force before.
+    """Keys that give exactly these runtime values, whatever was in force before (PONG_COUNT is not named).
 
     Written on the way down first: with the old keys merely deleted, corosync would derive the ping values
     from the raised token and ping every 68 s until the next reload.
