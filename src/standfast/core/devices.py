@@ -57,6 +57,11 @@ def find(cib: ET.Element, node: str) -> XscfNode | None:
     return next((entry for entry in registered(cib) if entry.node == node), None)
 
 
+def parameters_of(cib: ET.Element, device_id: str) -> dict[str, str]:
+    """The parameters of one device, as the fencer hands them to the agent; empty where there is none."""
+    return parameters(by_id(cib, device_id))
+
+
 def faults(cib: ET.Element, node: XscfNode) -> tuple[str, ...]:
     """What of a registered node's objects is missing or not as set-up makes it, outside a window."""
     found = []
@@ -223,6 +228,7 @@ __all__ = [
     "faults",
     "find",
     "head_start_seconds",
+    "parameters_of",
     "reaim",
     "registered",
     "same_configuration",

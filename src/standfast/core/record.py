@@ -64,6 +64,8 @@ class OldHeartbeat:
 
     file_keys: Mapping[str, str]
     runtime: Mapping[str, int]
+    structure: str = ""
+    """Fingerprint of everything else in that file."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def phase_id(epoch: int) -> str:
 def to_values(record: Record) -> dict[str, str]:
     """The record as the names and values of its property set."""
     old = {
-        node: {"file": dict(beat.file_keys), "runtime": dict(beat.runtime)}
+        node: {"file": dict(beat.file_keys), "runtime": dict(beat.runtime), "structure": beat.structure}
         for node, beat in record.old.items()
     }
     values = {
@@ -171,6 +173,7 @@ def from_values(values: Mapping[str, str]) -> Record:
             node: OldHeartbeat(
                 {str(k): str(v) for k, v in beat["file"].items()},
                 {str(k): int(v) for k, v in beat["runtime"].items()},
+                str(beat["structure"]),
             )
             for node, beat in json.loads(get["old"]).items()
         }

@@ -1,0 +1,146 @@
+"""Have the members done what the record asks? Shared by opening and closing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from standfast.core import heartbeat
+from standfast.core.messages import Message
+from standfast.core.record import OldHeartbeat, Record, Totem
+from standfast.core.report import Report
+from standfast.core.steps import Reload, Snapshot, Stop, Wait
+
+FILE_LIMIT_SECONDS = 10.0
+RUNTIME_LIMIT_SECONDS = 5.0
+REPORT_LIMIT_SECONDS = 15.0
+MAX_RELOADS = 3
+
+Runtime = Mapping[str, int]
+
+
+def runtime_of(keys: Mapping[str, str]) -> dict[str, int]:
+    """The runtime values that explicit `keys` ask for; token_coefficient and pong_count have none."""
+    names = heartbeat.RUNTIME_NAMES
+    return {
+        names[key]: int(value) for key, value in keys.items() if key in names and key != heartbeat.PONG_COUNT
+    }
+
+
+def comparable(runtime: Runtime) -> dict[str, int]:
+    """The values whose equality is promised: pong_count stands in the file only."""
+    return {name: value for name, value in runtime.items() if name != "knet_pong_count"}
+
+
+def shows(report: Report, wanted: Runtime) -> bool:
+    """Whether the node's running corosync has every wanted value."""
+    return all(report.runtime.get(name) == value for name, value in wanted.items())
+
+
+def absent(snapshot: Snapshot, record: Record) -> list[str]:
+    """Members of the window that are gone and not proven off."""
+    return sorted(set(record.old) - snapshot.members - snapshot.proven_off)
+
+
+def reported(snapshot: Snapshot, record: Record) -> Wait | None:
+    """Wait until every member has read this epoch from its own local copy."""
+    late = [n for n in sorted(snapshot.members) if _epoch(snapshot, n) != record.epoch]
+    if not late:
+        return None
+    return Wait("report", REPORT_LIMIT_SECONDS, f"{', '.join(late)} to see epoch {record.epoch}")
+
+
+def files(
+    snapshot: Snapshot,
+    record: Record,
+    wanted: Callable[[str], Mapping[str, str]],
+    untouched: Callable[[str], bool] = lambda node: False,
+) -> Wait | Message | None:
+    """Wait until every corosync.conf holds what is wanted of it; a Message names the one that cannot."""
+    late = []
+    for node in sorted(snapshot.members):
+        report = snapshot.reports.get(node)
+        if report is None or report.epoch != record.epoch:
+            late.append(node)
+        elif untouched(node):
+            continue
+        elif report.file_error:
+            return Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
+        elif dict(report.file_keys) != dict(wanted(node)):
+            late.append(node)
+    if not late:
+        return None
+    if "files" in snapshot.expired:
+        return Message(
+            "MEMBER_SLOW",
+            f"{', '.join(late)} did not rewrite corosync.conf within {FILE_LIMIT_SECONDS:.0f} s",
+            node=late[0],
+        )
+    return Wait("files", FILE_LIMIT_SECONDS, f"corosync.conf of {', '.join(late)}")
+
+
+def runtime(
+    snapshot: Snapshot, fits: Callable[[str, Report], bool], reason: str, *, always_reload: bool = False
+) -> Reload | Wait | Message | None:
+    """Reload until every member's corosync runs what its file says, with a limit on tries."""
+    late = [
+        node
+        for node in sorted(snapshot.members)
+        if node not in snapshot.reports or not fits(node, snapshot.reports[node])
+    ]
+    if snapshot.reloads == 0 and (late or always_reload):
+        return Reload(reason)
+    if not late:
+        return None
+    key = f"runtime-{snapshot.reloads}"
+    if key not in snapshot.expired:
+        return Wait(key, RUNTIME_LIMIT_SECONDS, f"corosync of {', '.join(late)} to take the values")
+    if snapshot.reloads < MAX_RELOADS:
+        return Reload(f"{reason}, again: {', '.join(late)} did not take it")
+    return Message(
+        "RUNTIME",
+        f"corosync of {', '.join(late)} does not run the values of its file after {MAX_RELOADS} reloads",
+        node=late[0],
+    )
+
+
+def wanted_keys(record: Record, node: str, present: Mapping[str, str]) -> Mapping[str, str]:
+    """What `node`'s corosync.conf must hold at this record; `present` where the record asks nothing."""
+    old = old_of(record, node)
+    if record.totem is Totem.RAISED:
+        return heartbeat.raised(record.budget_seconds)
+    if old is None:
+        return present
+    if record.totem is Totem.EXPLICIT:
+        return heartbeat.explicit(old.runtime)
+    return old.file_keys
+
+
+def old_of(record: Record, node: str) -> OldHeartbeat | None:
+    """The node's values before the window. One that joined in mid-window has those of the others."""
+    if node in record.old or not record.old:
+        return record.old.get(node)
+    return record.old[min(record.old)]
+
+
+def commander(snapshot: Snapshot, record: Record) -> Stop | None:
+    """Refuse while another node's command drives this window; a command that has died leaves it to us."""
+    if not record.owner or record.owner == snapshot.me:
+        return None
+    report = snapshot.reports.get(record.owner)
+    if record.owner in snapshot.members and report is not None and report.commanding:
+        return Stop(
+            (
+                Message(
+                    "BUSY",
+                    f"a command on {record.owner} is {record.phase.value} the window at this moment",
+                    node=record.owner,
+                ),
+            ),
+            unfinished=True,
+        )
+    return None
+
+
+def _epoch(snapshot: Snapshot, node: str) -> int | None:
+    report = snapshot.reports.get(node)
+    return None if report is None else report.epoch

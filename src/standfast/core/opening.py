@@ -1,0 +1,155 @@
+"""From no window to an open one: all members, all or nothing.
+
+opening: record written with every member's old values -> every member rewrites its file -> one reload ->
+runtime values seen on every member -> open -> every member has seen that from its own copy.
+Anything else turns the record to closing with `abort`, which puts all back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from standfast.core import heartbeat, members, preflight
+from standfast.core.messages import Message
+from standfast.core.record import OldHeartbeat, Phase, Record, Totem
+from standfast.core.report import Report
+from standfast.core.steps import Decision, Done, OpenGoal, Snapshot, Stop, Wait, WriteRecord
+
+SEEN_LIMIT_SECONDS = 15.0
+
+
+def decide(snapshot: Snapshot, goal: OpenGoal) -> Decision:
+    """The next step toward an open window."""
+    record = snapshot.record
+    if record is None:
+        return _no_record(snapshot)
+    if record.phase is Phase.IDLE:
+        return _begin(snapshot, goal, record)
+    if record.phase is Phase.CLOSING:
+        return Stop((_closing(record),), unfinished=True)
+    if (busy := members.commander(snapshot, record)) is not None:
+        return busy
+    if (other := _other_window(record, goal)) is not None:
+        return Stop((other,), unfinished=True)
+    if record.owner != snapshot.me:
+        return WriteRecord(record.next(owner=snapshot.me), "take over the opening that was left")
+    if record.phase is Phase.OPENING:
+        return _go_on(snapshot, record)
+    return _confirm(snapshot, goal, record)
+
+
+def _no_record(snapshot: Snapshot) -> Stop:
+    if snapshot.record_error:
+        return Stop(
+            (Message("RECORD", snapshot.record_error, next_command="cibadmin -Q -o crm_config"),), False
+        )
+    return Stop(
+        (
+            Message(
+                "NOT_SET_UP", "no node's service processor is registered", next_command="clsnmpsetup -a ..."
+            ),
+        ),
+        unfinished=False,
+    )
+
+
+def _closing(record: Record) -> Message:
+    return Message(
+        "CLOSING",
+        f"the last window is still being closed (owner {record.owner})",
+        next_command="clovmmigrate -u source-ldom target-host",
+    )
+
+
+def _other_window(record: Record, goal: OpenGoal) -> Message | None:
+    if record.mover == goal.mover and record.budget_seconds == goal.budget_seconds:
+        return None
+    who = record.mover or "every node"
+    return Message(
+        "WINDOW_OPEN",
+        f"a window is {record.phase.value} already, for {who} with {record.budget_seconds} s",
+        next_command="clovmmigrate -u source-ldom target-host",
+    )
+
+
+def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
+    if (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
+        return wait
+    found = preflight.errors(snapshot, goal)
+    if found:
+        return Stop(found, unfinished=False)
+    reports = {node: snapshot.reports[node] for node in sorted(snapshot.members)}
+    enough = all(
+        heartbeat.timeout_ms(report.runtime) >= goal.budget_seconds * 1000 for report in reports.values()
+    )
+    aim = snapshot.aims.get(goal.mover)
+    opening = replace(
+        Record(epoch=record.epoch + 1, stonith_max_attempts=record.stonith_max_attempts),
+        phase=Phase.OPENING,
+        owner=snapshot.me,
+        mover=goal.mover,
+        source=aim.host if aim else "",
+        totem=Totem.ORIGINAL if enough else Totem.RAISED,
+        budget_seconds=goal.budget_seconds,
+        lease_seconds=goal.lease_seconds,
+        window=record.epoch + 1,
+        why=goal.why,
+        maintenance=(snapshot.maintenance_mode or "absent") if goal.maintenance else "",
+        old={
+            node: OldHeartbeat(dict(report.file_keys), dict(report.runtime), report.structure)
+            for node, report in reports.items()
+        },
+    )
+    return WriteRecord(
+        opening, "note every node's values", maintenance_mode="true" if goal.maintenance else None
+    )
+
+
+def _go_on(snapshot: Snapshot, record: Record) -> Decision:
+    changed = snapshot.members ^ set(record.old)
+    if changed:
+        return _abort(
+            record, f"the membership changed while the window was opening: {', '.join(sorted(changed))}"
+        )
+    if record.totem is Totem.RAISED:
+        raised = heartbeat.raised(record.budget_seconds)
+        want = members.runtime_of(raised)
+
+        def fits(_: str, report: Report) -> bool:
+            return members.shows(report, want)
+
+        for step in (
+            members.files(snapshot, record, lambda _: raised),
+            members.runtime(snapshot, fits, f"raise the heartbeat timeout to {record.budget_seconds} s"),
+        ):
+            if isinstance(step, Message):
+                return _abort(record, step.text)
+            if step is not None:
+                return step
+    elif (wait := members.reported(snapshot, record)) is not None:
+        return _abort(record, f"no word from {wait.reason}") if wait.key in snapshot.expired else wait
+    return WriteRecord(record.next(phase=Phase.OPEN), "all members run the new values: open")
+
+
+def _abort(record: Record, why: str) -> WriteRecord:
+    totem = Totem.EXPLICIT if record.totem is Totem.RAISED else Totem.ORIGINAL
+    return WriteRecord(record.next(phase=Phase.CLOSING, abort=True, aimed=True, totem=totem, why=why), why)
+
+
+def _confirm(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
+    wait = members.reported(snapshot, record)
+    if wait is not None:
+        if wait.key in snapshot.expired:
+            return _abort(record, f"no word from {wait.reason}")
+        return wait
+    if snapshot.fencing_pending:
+        return _abort(record, f"fencing of {', '.join(snapshot.fencing_pending)} began meanwhile")
+    if snapshot.cluster_idle is not True:
+        if "idle" in snapshot.expired:
+            return _abort(record, f"the cluster was not idle within {SEEN_LIMIT_SECONDS:.0f} s")
+        return Wait("idle", SEEN_LIMIT_SECONDS, "the cluster to be idle")
+    return Done(
+        f"the window is open for {record.mover or 'every node'}: heartbeat timeout "
+        f"{record.budget_seconds} s, the gate holds",
+        warnings=preflight.warnings(snapshot, goal),
+    )

@@ -1,0 +1,154 @@
+"""What must be true before a window opens. Looks, never changes; every refusal has a code of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from standfast.core import heartbeat
+from standfast.core.messages import Message, Severity
+from standfast.core.steps import OpenGoal, Snapshot
+
+RED_HAT_TOKEN_LIMIT_MS = 300_000
+"""Above a 300 s token Red Hat gives no support."""
+
+
+def errors(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
+    """Everything that speaks against opening, at once, so that an operator can mend all of it."""
+    found = [
+        *_cluster(snapshot),
+        *_members(snapshot),
+        *_agents(snapshot),
+        *_hosts(snapshot),
+        *_goal(snapshot, goal),
+    ]
+    return tuple(found)
+
+
+def warnings(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
+    """What an operator should know, and what does not stop the opening."""
+    found = []
+    token_ms = int(heartbeat.raised(goal.budget_seconds)["token"])
+    if token_ms > RED_HAT_TOKEN_LIMIT_MS:
+        found.append(
+            _warn(
+                "TOKEN_UNSUPPORTED",
+                f"the token becomes {token_ms / 1000:.0f} s; Red Hat supports up to 300 s",
+            )
+        )
+    if snapshot.short_monitors:
+        some = ", ".join(snapshot.short_monitors[:5])
+        found.append(
+            _warn(
+                "SHORT_MONITORS",
+                f"monitors with a timeout below the blackout can restart their resource after it: {some}",
+            )
+        )
+    return tuple(found)
+
+
+def _cluster(snapshot: Snapshot) -> Iterator[Message]:
+    for what in snapshot.unsupported:
+        yield Message("UNSUPPORTED", f"this cluster cannot be taken through a window yet: {what}")
+    if not snapshot.stonith_enabled:
+        yield Message("STONITH_DISABLED", "stonith-enabled is false: nothing would be fenced, ever")
+    if snapshot.maintenance_mode == "true":
+        yield Message(
+            "MAINTENANCE",
+            "maintenance-mode is on already",
+            next_command="crm_attribute -t crm_config -n maintenance-mode -D",
+        )
+    for node, why in sorted(snapshot.unwell.items()):
+        yield Message("NODE_UNWELL", f"{node} is {why}", node=node, next_command="crm_mon -1")
+    if snapshot.fencing_pending:
+        names = ", ".join(snapshot.fencing_pending)
+        yield Message("FENCING_PENDING", f"fencing of {names} is in progress", next_command="crm_mon -1")
+    if snapshot.cluster_idle is not True:
+        state = "does not answer" if snapshot.cluster_idle is None else "is busy"
+        yield Message(
+            "SWITCHOVER", f"the cluster {state}: a switchover may be in progress", next_command="crm_mon -1"
+        )
+
+
+def _members(snapshot: Snapshot) -> Iterator[Message]:
+    fingerprints: dict[str, list[str]] = {}
+    for node in sorted(snapshot.members):
+        report = snapshot.reports.get(node)
+        if report is None:
+            yield Message(
+                "NO_REPORT", f"standfastd of {node} does not report", node=node, next_command="standfastd"
+            )
+            continue
+        if report.config_error:
+            yield Message("CONFIG", f"{node}: {report.config_error}", node=node)
+        else:
+            fingerprints.setdefault(report.config, []).append(node)
+        if report.file_error:
+            yield Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
+        if report.facility != "running":
+            yield Message(
+                "FACILITY_STOPPED",
+                f"the shutdown facility of {node} is stopped",
+                node=node,
+                next_command=f"sdtool -b (on {node})",
+            )
+    if len(fingerprints) > 1:
+        groups = " / ".join(" ".join(nodes) for nodes in fingerprints.values())
+        yield Message("CONFIG_DIFFERS", f"clovmmigrate.conf is not the same on all nodes: {groups}")
+
+
+def _agents(snapshot: Snapshot) -> Iterator[Message]:
+    missing = [node for node in snapshot.configured if node not in snapshot.aims]
+    for node in missing:
+        yield Message(
+            "NOT_REGISTERED",
+            f"{node} has no shutdown agents",
+            node=node,
+            next_command=f"clsnmpsetup -a {node} ...",
+        )
+    for node, report in sorted(snapshot.reports.items()):
+        if node not in snapshot.members or report.facility != "running":
+            continue
+        for aim in snapshot.aims.values():
+            for device in aim.proofs:
+                state = report.agents.get(device, "Unknown")
+                if state != "TestWorked":
+                    yield Message(
+                        "AGENT",
+                        f"on {node} the agent {device} shows {state}",
+                        node=node,
+                        next_command=f"sdtool -s (on {node})",
+                    )
+
+
+def _hosts(snapshot: Snapshot) -> Iterator[Message]:
+    for node, report in sorted(snapshot.reports.items()):
+        for host, why in sorted(report.hosts.items()):
+            if why:
+                yield Message(
+                    "HOST_SILENT", f"{node} cannot ask control domain {host}: {why}", node=node, host=host
+                )
+        for address, why in sorted(report.logins.items()):
+            if why:
+                yield Message(
+                    "LOGIN",
+                    f"from {node} the registered user cannot log in to the XSCF at {address}: {why}",
+                    node=node,
+                )
+
+
+def _goal(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
+    if goal.mover and goal.mover not in snapshot.aims:
+        yield Message("UNKNOWN_GUEST", f"no cluster node is registered for {goal.mover}")
+        return
+    for node, aim in sorted(snapshot.aims.items()):
+        if not aim.host:
+            yield Message(
+                "AIM_UNKNOWN",
+                f"the shutdown agents of {node} aim at no control domain of clovmmigrate.conf",
+                node=node,
+                next_command="clsnmpsetup -l",
+            )
+
+
+def _warn(code: str, text: str) -> Message:
+    return Message(code, text, Severity.WARNING)

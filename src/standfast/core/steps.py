@@ -1,0 +1,166 @@
+"""The words in which the window's decisions are spoken: what is (Snapshot), what is wanted, what to do next.
+
+The planner is asked again after every step with a fresh snapshot. It keeps nothing between two questions, so
+any command on any node can take over at any instant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from standfast.core.evidence import HostAnswer
+from standfast.core.messages import Message
+from standfast.core.record import Record
+from standfast.core.report import Report
+
+
+@dataclass(frozen=True)
+class HostEntry:
+    """One control domain of the configuration, as far as decisions need it."""
+
+    name: str
+    ppar_id: int
+    lan0: str
+    lan1: str
+    weight: int
+
+
+@dataclass(frozen=True)
+class NodeAim:
+    """Where the devices of one node aim now, and with which parameters they must have proven themselves."""
+
+    node: str
+    guest: str
+    host: str
+    """Control domain behind the addresses and the PPAR-ID; empty: no entry of the configuration fits."""
+    weight: int
+    proofs: Mapping[str, str]
+    """Device -> fingerprint of its present parameters."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that a decision may look at. Taken anew before each one."""
+
+    me: str
+    record: Record | None
+    record_error: str = ""
+    configured: tuple[str, ...] = ()
+    """Every cluster node of the CIB."""
+    members: frozenset[str] = frozenset()
+    """The membership as this node sees it."""
+    unwell: Mapping[str, str] = field(default_factory=dict)
+    """Node -> what is wrong with it (offline, UNCLEAN, pending, ...)."""
+    reports: Mapping[str, Report] = field(default_factory=dict)
+    cluster_idle: bool | None = None
+    """Designated controller idle and nothing in progress; None: it did not answer."""
+    fencing_pending: tuple[str, ...] = ()
+    stonith_enabled: bool = True
+    maintenance_mode: str = ""
+    """Value of maintenance-mode; empty: not set."""
+    unsupported: tuple[str, ...] = ()
+    """What this cluster has that Standfast cannot yet take through a window."""
+    short_monitors: tuple[str, ...] = ()
+    """Monitor operations whose timeout is below the budget."""
+    hosts: Mapping[str, HostEntry] = field(default_factory=dict)
+    aims: Mapping[str, NodeAim] = field(default_factory=dict)
+    """Node -> aim of its devices; nodes without registered devices are missing."""
+    where: tuple[HostAnswer, ...] = ()
+    """What every host says about the guest, asked after the previous step."""
+    proven_off: frozenset[str] = frozenset()
+    """Nodes outside the membership whose guest every host shows stopped or absent."""
+    seconds_since_return: float | None = None
+    """Since the guest's node came back into the membership; None: it was not seen to leave."""
+    reloads: int = 0
+    """Reloads that this command has issued since the record moved to its epoch."""
+    expired: frozenset[str] = frozenset()
+    """Keys of the waits whose limit has run out at this epoch."""
+
+
+@dataclass(frozen=True)
+class OpenGoal:
+    """What ``clovmmigrate -p`` wants. Empty mover: every node counts as moving."""
+
+    mover: str
+    budget_seconds: int
+    lease_seconds: int
+    maintenance: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class CloseGoal:
+    """What ``clovmmigrate -u source-ldom target-host`` wants."""
+
+    node: str
+    guest: str
+    target: str
+    skip_save: Mapping[str, str] = field(default_factory=dict)
+    """Control domain -> reason why its configuration cannot be saved (a dead source)."""
+    lease_seconds: int = 14400
+
+
+@dataclass(frozen=True)
+class WriteRecord:
+    """Write `record` (compare-and-set on the snapshot's epoch), with an option of the cluster if given."""
+
+    record: Record
+    reason: str
+    maintenance_mode: str | None = None
+    """None: leave the option; empty: remove it."""
+
+
+@dataclass(frozen=True)
+class Reaim:
+    """One patch: the devices of `node` aim at `host`, and the record moves."""
+
+    record: Record
+    node: str
+    host: HostEntry
+    reason: str
+
+
+@dataclass(frozen=True)
+class SaveConfiguration:
+    """Save the domain configuration on `host`, verify it, and note its name in the record."""
+
+    host: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reload:
+    """Have every member's corosync read its file again (one ring multicast)."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Look again until something has changed. After `limit_seconds` at the same epoch `key` expires."""
+
+    key: str
+    limit_seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The goal is reached."""
+
+    reason: str
+    changed: bool = True
+    warnings: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The goal cannot be reached from here. `unfinished`: a window is still open (exit 3)."""
+
+    messages: tuple[Message, ...]
+    unfinished: bool
+
+
+Step = WriteRecord | Reaim | SaveConfiguration | Reload | Wait
+Decision = Step | Done | Stop

@@ -1,0 +1,31 @@
+"""The window's planner: one pure question, asked again after every step.
+
+``decide(snapshot, goal)`` is the whole of it. It keeps no state, so an interrupted window is finished or
+undone by whoever asks next, on whichever node, and gets the same answer.
+"""
+
+from __future__ import annotations
+
+from standfast.core import closing, opening
+from standfast.core.record import Phase
+from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Snapshot, Stop
+
+MAX_STEPS = 200
+"""A whole opening or closing takes about a dozen steps and as many waits; more is a defect, not patience."""
+
+
+def decide(snapshot: Snapshot, goal: OpenGoal | CloseGoal) -> Decision:
+    """The next step toward `goal`, or that it is reached, or why it cannot be reached.
+
+    An opening that failed is put back by the same command before it answers: a record that is closing with
+    `abort` belongs to it.
+    """
+    if isinstance(goal, CloseGoal):
+        return closing.decide(snapshot, goal)
+    record = snapshot.record
+    if record is not None and record.phase is Phase.CLOSING and record.abort:
+        return closing.decide(snapshot, None)
+    return opening.decide(snapshot, goal)
+
+
+__all__ = ["MAX_STEPS", "CloseGoal", "Decision", "Done", "OpenGoal", "Snapshot", "Stop", "decide"]

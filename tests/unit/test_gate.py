@@ -1,0 +1,198 @@
+"""Every rule of the gate, each alone and against the rule that comes before it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import pytest
+
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.gate import JOINED_STATES, Answer, GateView, Rule, decide
+from standfast.core.record import Phase, Record
+from standfast.core.topology import Device, Level
+
+GATE = Device("gate-n2-1", "fence_standfast", {})
+REAL = Device("SA-n2", "fence_xscf", {})
+GOOD = Level(1, (GATE, REAL))
+IDLE = Record(epoch=5)
+WINDOW = Record(epoch=5, phase=Phase.OPEN, window=4, lease_seconds=100)
+
+
+def hosts(**states: GuestState) -> tuple[HostAnswer, ...]:
+    return tuple(HostAnswer(name, "g2", state) for name, state in states.items())
+
+
+HOME = hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.ABSENT)
+CLEAR = GateView(
+    target="n2",
+    executor="n1",
+    controller_state="S_TRANSITION_ENGINE",
+    record=IDLE,
+    record_error="",
+    levels=(GOOD,),
+    membership=frozenset({"n1"}),
+    seconds_since_epoch_seen=1000.0,
+    seconds_since_window_seen=1000.0,
+    aim="ctrl2",
+    hosts=HOME,
+)
+
+
+def ask(**changes: object) -> Answer:
+    return decide(dataclasses.replace(CLEAR, **changes))  # type: ignore[arg-type]
+
+
+def test_with_nothing_against_it_the_gate_allows() -> None:
+    assert ask() == Answer(True, Rule.CLEAR, "nothing speaks against fencing n2")
+
+
+def test_silent_hosts_are_no_evidence_outside_a_window() -> None:
+    assert ask(hosts=()).allow
+    assert ask(hosts=hosts(ctrl2=GuestState.SILENT, ctrl3=GuestState.UNKNOWN)).allow
+
+
+@pytest.mark.parametrize(
+    "state", ["", "S_STARTING", "S_PENDING", "S_ELECTION", "S_INTEGRATION", "S_STOPPING"]
+)
+def test_a_controller_that_has_not_joined_holds(state: str) -> None:
+    answer = ask(controller_state=state)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.NOT_JOINED, False)
+
+
+@pytest.mark.parametrize("state", sorted(JOINED_STATES))
+def test_a_controller_that_has_joined_may_go_on(state: str) -> None:
+    assert ask(controller_state=state).allow
+
+
+def test_a_missing_or_damaged_record_holds_and_says_why() -> None:
+    answer = ask(record=None, record_error="record format '2' is not known")
+    assert (answer.allow, answer.rule) == (False, Rule.RECORD_UNKNOWN)
+    assert "format '2'" in answer.reason
+    assert ask(record=None).rule is Rule.RECORD_UNKNOWN
+
+
+@pytest.mark.parametrize(
+    "level",
+    [
+        Level(1, (GATE,)),
+        Level(1, (REAL,)),
+        Level(1, (REAL, GATE)),
+        Level(1, (GATE, GATE)),
+        Level(1, (GATE, REAL, GATE)),
+        Level(1, (GATE, Device("w", "watchdog", {}))),
+        Level(1, (GATE, Device("w", "fence_watchdog", {}))),
+        Level(1, (GATE, Device("p", "fence_heuristics_ping", {}))),
+        Level(1, (GATE, Device("nowhere", "", {}))),
+        Level(1, ()),
+    ],
+)
+def test_a_yes_that_no_real_device_follows_is_never_said(level: Level) -> None:
+    for levels in ((level,), (GOOD, level), (level, GOOD)):
+        answer = ask(levels=levels)
+        assert (answer.allow, answer.rule, answer.final) == (False, Rule.LEVELS_UNSAFE, True)
+
+
+def test_a_target_without_any_level_holds() -> None:
+    assert ask(levels=()).rule is Rule.LEVELS_UNSAFE
+
+
+def test_a_stopped_facility_holds_before_everything_else() -> None:
+    assert ask(facility_stopped=True, controller_state="", record=None).rule is Rule.FACILITY_STOPPED
+
+
+@pytest.mark.parametrize("phase", [Phase.OPENING, Phase.OPEN, Phase.CLOSING])
+def test_a_window_holds_everybody_until_its_lease_ends(phase: Phase) -> None:
+    record = dataclasses.replace(WINDOW, phase=phase)
+    for target in ("n2", "n1", "n7"):
+        answer = ask(record=record, target=target, membership=frozenset(), seconds_since_window_seen=99.0)
+        assert (answer.allow, answer.rule) == (False, Rule.FROZEN)
+
+
+def test_in_a_window_a_target_that_is_back_is_answered_at_once() -> None:
+    answer = ask(record=WINDOW, membership=frozenset({"n1", "n2"}))
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
+
+
+def test_after_the_lease_only_a_target_that_all_hosts_show_where_its_devices_aim_is_allowed() -> None:
+    over = {"record": WINDOW, "seconds_since_window_seen": 101.0}
+    assert ask(**over).allow
+    for here, there in itertools.product(GuestState, GuestState):
+        answer = ask(**over, hosts=hosts(ctrl2=here, ctrl3=there))
+        plain = here is GuestState.RUNNING and there in (GuestState.ABSENT, GuestState.STOPPED)
+        assert answer.allow is plain, (here, there)
+    assert not ask(**over, hosts=()).allow
+    assert not ask(**over, aim="").allow
+
+
+def test_after_the_lease_a_target_that_came_back_and_left_again_still_has_its_grace() -> None:
+    answer = ask(record=WINDOW, seconds_since_window_seen=101.0, seconds_since_return=14.0)
+    assert (answer.allow, answer.rule) == (False, Rule.SETTLING)
+    assert ask(record=WINDOW, seconds_since_window_seen=101.0, seconds_since_return=15.0).allow
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_after_a_window_its_nodes_settle_for_fifteen_seconds(back: bool) -> None:
+    members = frozenset({"n1", "n2"} if back else {"n1"})
+    record = dataclasses.replace(IDLE, settle=("n2",))
+    answer = ask(record=record, membership=members, seconds_since_epoch_seen=14.9)
+    assert not answer.allow
+    assert answer.rule is (Rule.TARGET_BACK if back else Rule.SETTLING)
+    assert ask(record=record, membership=members, seconds_since_epoch_seen=15.0).allow
+
+
+def test_a_node_that_settles_itself_kills_nobody() -> None:
+    record = dataclasses.replace(IDLE, settle=("n1",))
+    assert ask(record=record, seconds_since_epoch_seen=3.0).rule is Rule.EXECUTOR_MOVING
+    assert ask(record=record, seconds_since_epoch_seen=15.0).allow
+
+
+def test_a_member_may_be_fenced_outside_a_window() -> None:
+    """A failed stop needs it: without a window the gate is never less available than plain Pacemaker."""
+    assert ask(membership=frozenset({"n1", "n2"})).allow
+    assert ask(membership=None).allow
+
+
+@pytest.mark.parametrize("state", list(GuestState))
+def test_a_host_that_shows_the_target_elsewhere_holds(state: GuestState) -> None:
+    answer = ask(hosts=hosts(ctrl2=GuestState.STOPPED, ctrl3=state))
+    assert answer.allow is not state.is_present
+    if state is GuestState.RUNNING:
+        assert answer.rule is Rule.ELSEWHERE
+        assert "clovmmigrate -u g2 ctrl3" in answer.reason
+
+
+@pytest.mark.parametrize("state", [GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR])
+def test_a_migration_that_nobody_announced_holds_on_either_side(state: GuestState) -> None:
+    assert ask(hosts=hosts(ctrl2=state)).rule is Rule.ELSEWHERE
+    assert ask(aim="", hosts=hosts(ctrl2=state)).rule is Rule.ELSEWHERE
+
+
+@pytest.mark.parametrize(
+    "state", [GuestState.RUNNING, GuestState.PAUSED, GuestState.CRASHED, GuestState.STOPPED]
+)
+def test_a_target_at_home_may_be_fenced_whatever_its_state(state: GuestState) -> None:
+    assert ask(hosts=hosts(ctrl2=state, ctrl3=GuestState.ABSENT)).allow
+
+
+def test_every_hold_has_a_sentence_and_no_allow_has_another_rule() -> None:
+    states = ["S_IDLE", ""]
+    records: list[Record | None] = [None, IDLE, WINDOW, dataclasses.replace(IDLE, settle=("n2",))]
+    levels = [(), (GOOD,), (Level(1, (GATE,)),)]
+    times = [0.0, 200.0]
+    answers = [
+        ask(
+            controller_state=state,
+            record=record,
+            levels=level,
+            seconds_since_epoch_seen=time,
+            seconds_since_window_seen=time,
+            facility_stopped=stopped,
+        )
+        for state, record, level, time, stopped in itertools.product(
+            states, records, levels, times, [True, False]
+        )
+    ]
+    assert all(answer.reason for answer in answers)
+    assert {answer.rule for answer in answers if answer.allow} == {Rule.CLEAR}
+    assert any(answer.allow for answer in answers)

@@ -1,0 +1,319 @@
+"""The planner reaches its goal from every interrupted state, changes all or nothing, and says why not."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+from fake_cluster import CLOSE, OPEN, FakeCluster
+
+from standfast.core import heartbeat
+from standfast.core.evidence import GuestState
+from standfast.core.record import Phase, Record, Totem
+from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Reload, Stop, Wait
+from standfast.core.window import MAX_STEPS, decide
+
+MOVED = {"ctrl3": GuestState.RUNNING}
+
+
+def drive(
+    cluster: FakeCluster,
+    goal: OpenGoal | CloseGoal,
+    me: str = "n1",
+    limit: int = MAX_STEPS,
+    disturb: Callable[[FakeCluster, int], None] = lambda cluster, step: None,
+) -> Decision | None:
+    """Ask and do until an end or for `limit` steps (None: interrupted). Waits run out at the second look."""
+    epoch, reloads, expired, waiting = -1, 0, frozenset[str](), ""
+    aborted = False
+    for number in range(limit):
+        disturb(cluster, number)
+        if cluster.record.epoch != epoch:
+            epoch, reloads, expired, waiting = cluster.record.epoch, 0, frozenset(), ""
+        if aborted and cluster.record.phase is Phase.IDLE:
+            return Stop((), unfinished=False)
+        step = decide(cluster.snapshot(me, reloads, expired), goal)
+        if isinstance(step, Done | Stop):
+            return step
+        if isinstance(step, Wait):
+            if waiting == step.key:
+                expired |= {step.key}
+            waiting = step.key
+        if isinstance(step, Reload):
+            reloads += 1
+        aborted = aborted or (
+            isinstance(goal, OpenGoal) and getattr(getattr(step, "record", None), "abort", False)
+        )
+        cluster.do(step, epoch)
+    return None
+
+
+def codes(decision: Decision | None) -> list[str]:
+    assert isinstance(decision, Stop), decision
+    return [message.code for message in decision.messages]
+
+
+def opened(count: int = 2) -> FakeCluster:
+    cluster = FakeCluster(count)
+    assert isinstance(drive(cluster, OPEN), Done)
+    return cluster
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_open_raises_every_member_and_close_puts_everything_back_to_the_digit(count: int) -> None:
+    cluster = FakeCluster(count)
+    before = copy.deepcopy(cluster.facts())
+    assert isinstance(drive(cluster, OPEN), Done)
+    assert cluster.record.phase is Phase.OPEN
+    for node in cluster.nodes.values():
+        assert heartbeat.timeout_ms(node.runtime) == 600_000
+    cluster.guest_on = dict(MOVED)
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.facts() == before
+    assert cluster.aims["n2"] == "ctrl3"
+    assert cluster.weights["n2"] == 2
+    assert cluster.saves == ["ctrl2", "ctrl3"]
+    assert cluster.record.settle == ("n2",)
+
+
+@pytest.mark.parametrize("taker", ["n1", "n2"])
+@pytest.mark.parametrize("steps", range(12))
+def test_an_opening_killed_after_any_step_is_finished_by_a_second_one(steps: int, taker: str) -> None:
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    drive(cluster, OPEN, limit=steps)
+    assert isinstance(drive(cluster, OPEN, me=taker), Done)
+    assert cluster.record.phase is Phase.OPEN
+    cluster.guest_on = dict(MOVED)
+    assert isinstance(drive(cluster, CLOSE, me=taker), Done)
+    assert cluster.facts() == before
+
+
+@pytest.mark.parametrize("taker", ["n1", "n3"])
+@pytest.mark.parametrize("steps", range(12))
+def test_an_opening_killed_after_any_step_is_put_back_by_u(steps: int, taker: str) -> None:
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    drive(cluster, OPEN, limit=steps)
+    source = CloseGoal(node="n2", guest="g2", target="ctrl2")
+    assert isinstance(drive(cluster, source, me=taker), Done)
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.facts() == before
+    assert cluster.aims["n2"] == "ctrl2"
+
+
+@pytest.mark.parametrize("taker", ["n1", "n3"])
+@pytest.mark.parametrize("steps", range(20))
+def test_a_closing_killed_after_any_step_is_finished_by_a_second_one(steps: int, taker: str) -> None:
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    drive(cluster, OPEN)
+    cluster.guest_on = dict(MOVED)
+    drive(cluster, CLOSE, limit=steps)
+    assert isinstance(drive(cluster, CLOSE, me=taker), Done)
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.facts() == before
+    assert cluster.aims["n2"] == "ctrl3"
+
+
+def test_a_value_that_is_already_as_wide_as_the_budget_is_left_alone() -> None:
+    cluster = FakeCluster(2)
+    before = copy.deepcopy(cluster.facts())
+    goal = dataclasses.replace(OPEN, budget_seconds=10)
+    assert isinstance(drive(cluster, goal), Done)
+    assert cluster.record.totem is Totem.ORIGINAL
+    assert not any(line.startswith("Reload") for line in cluster.log)
+    cluster.guest_on = dict(MOVED)
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert cluster.facts() == before
+    assert not any(line.startswith("Reload") for line in cluster.log)
+
+
+def test_one_member_that_cannot_write_its_file_turns_everything_back() -> None:
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    cluster.nodes["n3"].unwritable = "read-only file system"
+    assert isinstance(drive(cluster, OPEN), Stop)
+    assert cluster.record.phase is Phase.IDLE
+    assert "n3: read-only file system" in cluster.record.why
+    cluster.nodes["n3"].unwritable = ""
+    assert cluster.facts() == before
+
+
+def test_one_member_whose_corosync_does_not_take_the_values_turns_everything_back() -> None:
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    cluster.nodes["n2"].keeps_values = True
+    assert isinstance(drive(cluster, OPEN), Stop)
+    assert cluster.record.phase is Phase.IDLE
+    assert "n2" in cluster.record.why
+    assert cluster.facts() == before
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_member_lost_while_opening_turns_everything_back(step: int) -> None:
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+
+    def lose(cluster: FakeCluster, number: int) -> None:
+        if number == step and cluster.record.phase is Phase.OPENING:
+            cluster.gone.add("n3")
+            cluster.proven_off = frozenset({"n3"})
+
+    assert isinstance(drive(cluster, OPEN, disturb=lose), Stop)
+    assert cluster.gone == {"n3"}
+    assert cluster.record.phase is Phase.IDLE
+    facts_now, facts_then = cluster.facts()[0], before[0]
+    assert isinstance(facts_now, dict)
+    assert isinstance(facts_then, dict)
+    assert {n: facts_now[n] for n in ("n1", "n2")} == {n: facts_then[n] for n in ("n1", "n2")}
+
+
+def test_preflight_names_everything_at_once_and_changes_nothing() -> None:
+    cluster = FakeCluster(3)
+    before = cluster.record
+    cluster.agent_states["SA-n3"] = "InitFailed"
+    cluster.gone.add("n2")
+    decision = drive(cluster, OPEN)
+    assert {"AGENT", "NODE_UNWELL"} <= set(codes(decision))
+    assert isinstance(decision, Stop)
+    assert any("SA-n3 shows InitFailed" in message.text for message in decision.messages)
+    assert not decision.unfinished
+    assert cluster.record == before
+
+
+def test_opening_twice_is_done_twice_and_changes_nothing_the_second_time() -> None:
+    cluster = opened()
+    record = cluster.record
+    assert isinstance(drive(cluster, OPEN), Done)
+    assert cluster.record == record
+
+
+def test_another_window_is_refused_while_one_is_open() -> None:
+    cluster = opened()
+    assert codes(drive(cluster, dataclasses.replace(OPEN, mover="n2"))) == ["WINDOW_OPEN"]
+
+
+def test_two_commands_at_once_the_second_is_refused_while_the_first_lives() -> None:
+    cluster = FakeCluster(2)
+    drive(cluster, OPEN, me="n1", limit=2)
+    cluster.nodes["n1"].commanding = True
+    assert codes(drive(cluster, OPEN, me="n2")) == ["BUSY"]
+    assert codes(drive(cluster, CLOSE, me="n2")) == ["BUSY"]
+    cluster.nodes["n1"].commanding = False
+    assert isinstance(drive(cluster, OPEN, me="n2"), Done)
+
+
+@pytest.mark.parametrize(
+    ("places", "code", "unfinished"),
+    [
+        ({"ctrl2": GuestState.RUNNING}, "OTHER_HOST", True),
+        ({"ctrl2": GuestState.MIGRATING_OUT, "ctrl3": GuestState.INCOMING}, "MIGRATING", True),
+        ({"ctrl2": GuestState.ERROR, "ctrl3": GuestState.RUNNING}, "MIGRATING", True),
+        ({"ctrl2": GuestState.RUNNING, "ctrl3": GuestState.RUNNING}, "TWO_COPIES", True),
+        ({}, "GUEST_STOPPED", False),
+        ({"ctrl2": GuestState.STOPPED}, "GUEST_STOPPED", False),
+        ({"ctrl2": GuestState.SILENT, "ctrl3": GuestState.RUNNING}, "HOST_SILENT", True),
+        ({"ctrl2": GuestState.UNKNOWN, "ctrl3": GuestState.RUNNING}, "HOST_SILENT", True),
+        ({"ctrl3": GuestState.PAUSED}, "NOT_READY", True),
+    ],
+)
+def test_where_the_guest_is_decides_and_everything_but_plainly_there_is_refused(
+    places: dict[str, GuestState], code: str, unfinished: bool
+) -> None:
+    cluster = opened()
+    cluster.guest_on = places
+    before = cluster.record
+    decision = drive(cluster, CLOSE)
+    assert codes(decision) == [code]
+    assert isinstance(decision, Stop)
+    assert decision.unfinished is unfinished
+    assert decision.messages[0].next_command
+    assert cluster.record == before
+
+
+def test_a_dead_source_can_be_skipped_with_a_reason_that_is_kept() -> None:
+    cluster = opened()
+    cluster.guest_on = {"ctrl2": GuestState.SILENT, "ctrl3": GuestState.RUNNING}
+    goal = dataclasses.replace(CLOSE, skip_save={"ctrl2": "burnt"})
+    assert isinstance(drive(cluster, goal), Done)
+    assert cluster.record.saved["ctrl2"] == "skipped: burnt"
+    assert cluster.saves == ["ctrl3"]
+
+
+def test_the_heartbeat_never_goes_down_before_every_agent_has_proven_itself() -> None:
+    cluster = opened()
+    cluster.guest_on = dict(MOVED)
+    cluster.agent_fails.add("SA-n2")
+    decision = drive(cluster, CLOSE)
+    assert codes(decision) == ["PROOF"]
+    assert cluster.record.phase is Phase.CLOSING
+    for node in cluster.nodes.values():
+        assert heartbeat.timeout_ms(node.runtime) == 600_000
+    cluster.agent_fails.clear()
+    assert isinstance(drive(cluster, CLOSE), Done)
+
+
+def test_a_corosync_conf_edited_by_hand_in_mid_window_is_not_overwritten() -> None:
+    cluster = opened()
+    cluster.guest_on = dict(MOVED)
+    cluster.nodes["n1"].structure = "edited"
+    assert codes(drive(cluster, CLOSE)) == ["CONF_CHANGED"]
+    assert cluster.nodes["n1"].keys == heartbeat.raised(600)
+    cluster.nodes["n1"].structure = "s"
+    assert isinstance(drive(cluster, CLOSE), Done)
+
+
+def test_closing_is_refused_while_a_member_of_the_window_is_missing_and_not_proven_off() -> None:
+    cluster = opened(3)
+    cluster.guest_on = dict(MOVED)
+    cluster.gone.add("n3")
+    assert codes(drive(cluster, CLOSE)) == ["MEMBER_MISSING"]
+    cluster.proven_off = frozenset({"n3"})
+    assert isinstance(drive(cluster, CLOSE), Done)
+
+
+def test_u_repeated_when_idle_changes_nothing_if_all_is_proven() -> None:
+    cluster = opened()
+    cluster.guest_on = dict(MOVED)
+    drive(cluster, CLOSE)
+    record, saves = cluster.record, list(cluster.saves)
+    decision = drive(cluster, CLOSE)
+    assert isinstance(decision, Done)
+    assert not decision.changed
+    assert cluster.record == record
+    assert cluster.saves == saves
+
+
+def test_u_when_idle_repairs_the_aim_of_a_guest_that_moved_unannounced() -> None:
+    cluster = FakeCluster(2)
+    cluster.guest_on = dict(MOVED)
+    before = copy.deepcopy(cluster.facts())
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert cluster.aims["n2"] == "ctrl3"
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.facts() == before
+
+
+@pytest.mark.parametrize(("before", "kept"), [("", ""), ("false", "false")])
+def test_maintenance_mode_comes_back_as_it_was(before: str, kept: str) -> None:
+    cluster = FakeCluster(2, maintenance=before)
+    assert isinstance(drive(cluster, dataclasses.replace(OPEN, maintenance=True)), Done)
+    assert cluster.maintenance == "true"
+    cluster.guest_on = dict(MOVED)
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert cluster.maintenance == kept
+
+
+def test_without_a_record_the_answer_names_the_set_up_command() -> None:
+    cluster = FakeCluster(2)
+    snapshot = dataclasses.replace(cluster.snapshot("n1"), record=None)
+    decision = decide(snapshot, OPEN)
+    assert codes(decision) == ["NOT_SET_UP"]
+
+
+def test_a_fresh_record_is_idle() -> None:
+    assert Record.fresh().phase is Phase.IDLE
