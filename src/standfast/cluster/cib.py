@@ -70,8 +70,9 @@ def apply(original: ElementTree.Element, wanted: ElementTree.Element, limit_seco
     """Change the configuration from `original` (as `query` gave it) to `wanted` by ONE patch.
 
     Refused whole when the phase nvpair of `original` is no longer there under its id; where `wanted` has
-    the phase under another id, the patch moves it. The status section and the CIB's version numbers are
-    never touched. Raises CibConflict (nothing changed), CibUnknown (may land later), CibError.
+    the phase under another id, the patch moves it. The status section, the CIB's version numbers and the
+    order of siblings are never touched. Raises CibConflict (nothing changed), CibUnknown (may land
+    later), CibError.
     """
     patch = make_patch(original, wanted)
     if patch is None:
@@ -99,6 +100,7 @@ def make_patch(
 ) -> str | None:
     """The patch that `apply` sends, None where nothing differs. Raises CibError."""
     before, after = _bare(original), _bare(wanted, original)
+    _check_ids(after)
     old, new = _phase(before), _phase(after)
     guard = None
     if old is not None:
@@ -146,6 +148,17 @@ def _bare(cib: ElementTree.Element, versions: ElementTree.Element | None = None)
     return bare
 
 
+def _check_ids(cib: ElementTree.Element) -> None:
+    """A patch names elements by tag and id; Pacemaker would refuse an ambiguous one as if it had lost."""
+    for parent in cib.iter():
+        seen: set[tuple[str, str]] = set()
+        for child in parent:
+            name = (child.tag, child.get("id", ""))
+            if name[1] and name in seen:
+                raise CibError(f"no patch could be made: {child.tag} {name[1]} would be there twice")
+            seen.add(name)
+
+
 def _phase(cib: ElementTree.Element) -> ElementTree.Element | None:
     return cib.find(
         f"configuration/crm_config/cluster_property_set[@id='{WINDOW_SET}']/nvpair[@name='{PHASE}']"
@@ -169,9 +182,12 @@ def _diff(
     if patch.get("format") != "2":
         # Format 1 has no refusal: it is what crm_diff makes for a CIB without a feature set.
         raise CibError("no patch could be made: crm_diff did not answer in format 2")
-    for version in patch.findall("version"):
-        patch.remove(version)
-    return patch
+    for change in list(patch):
+        # A `move` is refused where a sibling has come or gone meanwhile (or is a comment, which we do not
+        # see), and the order of siblings is not ours to change.
+        if change.tag == "version" or change.get("operation") == "move":
+            patch.remove(change)
+    return patch if len(patch) else None
 
 
 @contextmanager
