@@ -147,7 +147,7 @@ class LdmHost:
         if plan.save_as not in now or not now[plan.save_as].current:
             raise CommandFailed(
                 self.name,
-                f"ldm add-spconfig {plan.save_as} was accepted, but list-spconfig does not show it as [current]",
+                f"ldm add-spconfig {plan.save_as} was accepted, but list-spconfig does not call it [current]",
                 may_have_happened=True,
             )
         return plan.save_as

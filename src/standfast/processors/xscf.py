@@ -1,0 +1,335 @@
+"""A service processor's shell (XSCF), driven as a person would, and one kill through it.
+
+An XSCF may not run commands given to ssh, so this drives its interactive shell. What it prints
+is never proof (`core.xscf`); how it prints is data (`dialect`). Three rules keep a wrong guess
+about a dialogue harmless: at most one question is answered for a command, only if the lines
+above it name the domain that is meant, and anything else that waits for an answer gets "no".
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from standfast.core import xscf
+from standfast.core.names import KNOWN_HOSTS_FILE
+from standfast.core.xscf import DomainStatus, PparStatus, Proof, Verdict
+from standfast.processors.dialect import Dialect
+
+OUTPUT_LIMIT_CHARACTERS = 200_000
+POLL_SECONDS = 0.25
+QUIET_SECONDS = 2.0
+KILLS = ("panic", "sir")
+
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00\x07\r]")
+
+# Algorithms that asyncssh leaves out by default and old service processors may need. Each is
+# only offered when it is named in the device's options.
+LEGACY_ALGORITHMS = {
+    "diffie-hellman-group1-sha1": "kex_algs",
+    "diffie-hellman-group-exchange-sha1": "kex_algs",
+    "ssh-rsa": "server_host_key_algs",
+    "ssh-dss": "server_host_key_algs",
+    "aes128-cbc": "encryption_algs",
+    "aes256-cbc": "encryption_algs",
+    "3des-cbc": "encryption_algs",
+    "hmac-sha1-96": "mac_algs",
+    "hmac-md5": "mac_algs",
+}
+
+
+class XscfError(Exception):
+    """The XSCF could not do what was asked. The text is one phrase for an operator.
+
+    `order_given`: "no", or "maybe" where an order was confirmed and may be carried out.
+    """
+
+    def __init__(self, what: str, order_given: str = "no") -> None:
+        self.order_given = order_given
+        super().__init__(what)
+
+
+class XscfUnreachable(XscfError):
+    """No connection, or it was cut, or a time limit passed."""
+
+
+class XscfLoginRefused(XscfError):
+    """The XSCF answered and does not let us in."""
+
+
+class XscfKeyUnknown(XscfError):
+    """The XSCF's host key is not the one in known_hosts."""
+
+
+class XscfUnexpected(XscfError):
+    """The XSCF said something that the dialect does not have."""
+
+
+class XscfUnreadable(XscfUnexpected):
+    """A table without the row that was asked for; the shell itself is in order."""
+
+
+class XscfSetting(XscfError):
+    """Our own setting is wrong; the XSCF was not asked."""
+
+
+@dataclass(frozen=True)
+class XscfLogin:
+    """How to reach one XSCF over one of its LANs. Limits in seconds."""
+
+    address: str
+    user: str
+    password: str = field(repr=False)
+    port: int = 22
+    known_hosts_file: str = KNOWN_HOSTS_FILE
+    login_limit_seconds: float = 10.0
+    shell_limit_seconds: float = 10.0
+    legacy_algorithms: tuple[str, ...] = ()
+
+
+class XscfSession:
+    """One logged-in shell. One command at a time."""
+
+    def __init__(
+        self, process: asyncssh.SSHClientProcess[str], dialect: Dialect, limit_seconds: float
+    ) -> None:
+        self._process = process
+        self._dialect = dialect
+        self._limit_seconds = limit_seconds
+        self._confirmed = "no"
+
+    async def domains(self, ppar_id: int) -> tuple[DomainStatus, ...]:
+        """All domains of a partition (`showdomainstatus -p`)."""
+        return self._table(await self._ask(self._dialect.command("domains", ppar_id)))
+
+    async def domain_status(self, ppar_id: int, domain: str) -> str:
+        """The status of one domain. Raises XscfUnexpected where the table does not have it."""
+        rows = self._table(await self._ask(self._dialect.command("domain_status", ppar_id, domain)))
+        try:
+            return xscf.status_of(domain, rows)
+        except xscf.NotUnderstood as error:
+            raise XscfUnreadable(str(error), self._confirmed) from None
+
+    async def ppar_status(self, ppar_id: int) -> PparStatus:
+        """The partition's own status (`showpparstatus -p`)."""
+        text = await self._ask(self._dialect.command("ppar_status", ppar_id))
+        try:
+            rows = [row for row in xscf.parse_ppar_status(text) if row.ppar_id == ppar_id]
+        except xscf.NotUnderstood as error:
+            raise XscfUnexpected(f"{error}: {_said(text)}") from None
+        if len(rows) != 1:
+            raise XscfUnexpected(f"showpparstatus does not list PPAR {ppar_id}")
+        return rows[0]
+
+    async def order(self, kill: str, ppar_id: int, domain: str) -> None:
+        """Give one order and confirm it. Returning proves nothing but that it was confirmed."""
+        text = await self._command(self._dialect.command(kill, ppar_id, domain))
+        if self._dialect.prompt.search(text):
+            raise XscfUnexpected(f"the order was not taken: {_said(self._without_prompt(text))}")
+        if not self._dialect.question.search(text):
+            await self._decline(text)
+        if not self._dialect.names(text, ppar_id, domain):
+            await self._decline(text, f"its question does not name {domain} of PPAR {ppar_id}")
+        self._confirmed = "maybe"
+        self._write(self._dialect.yes)
+        text = await self._read(self._dialect.yes)
+        if not self._dialect.prompt.search(text):
+            await self._decline(text, "it asks a second question")
+
+    def _table(self, text: str) -> tuple[DomainStatus, ...]:
+        try:
+            return xscf.parse_domain_status(text)
+        except xscf.NotUnderstood as error:
+            raise XscfUnreadable(f"{error}: {_said(text)}", self._confirmed) from None
+
+    async def _ask(self, command: str) -> str:
+        """Run a command that asks nothing; its output without the prompt."""
+        text = await self._command(command)
+        if not self._dialect.prompt.search(text):
+            await self._decline(text)
+        return self._without_prompt(text)
+
+    async def _command(self, command: str) -> str:
+        self._write(command)
+        text = await self._read(command)
+        if not self._without_prompt(text).replace(command, "", 1).strip():
+            # A prompt and nothing else: it was left over, since some terminals take one line end
+            # for two. The answer comes after it.
+            text = await self._read(command)
+        return text
+
+    def _without_prompt(self, text: str) -> str:
+        return self._dialect.prompt.sub("", text)
+
+    async def _decline(self, text: str, why: str = "") -> None:
+        """Answer "no" to whatever waits, and end the call."""
+        shown = text.strip().splitlines()[-1].strip() if text.strip() else ""
+        self._write(self._dialect.no)
+        reason = why or "it asks what the dialect does not have"
+        raise XscfUnexpected(f"{reason} ({shown!r}); answered {self._dialect.no!r}", self._confirmed)
+
+    def _write(self, line: str) -> None:
+        try:
+            self._process.stdin.write(line + self._dialect.newline)
+        except (asyncssh.Error, OSError):
+            raise XscfUnreachable("the session was cut", self._confirmed) from None
+
+    async def opened(self) -> None:
+        """Wait for the first prompt after the login."""
+        text = await self._read("the login")
+        if not self._dialect.prompt.search(text):
+            await self._decline(text)
+
+    async def _read(self, after: str) -> str:
+        """What arrives up to a prompt or a question, within the shell's limit."""
+        text = ""
+        try:
+            async with asyncio.timeout(self._limit_seconds):
+                while not self._answered(text):
+                    chunk = await self._chunk(text)
+                    if chunk is None:
+                        return text
+                    if not chunk:
+                        raise XscfUnreachable(f"the session was cut after {after!r}", self._confirmed)
+                    text += _CONTROL.sub("", chunk)
+                    if len(text) > OUTPUT_LIMIT_CHARACTERS:
+                        raise XscfUnexpected(f"no end of the answer to {after!r}", self._confirmed)
+        except TimeoutError:
+            self._write(self._dialect.no)
+            shown = f": it stops at {_said(text[-80:])!r}" if text.strip() else ""
+            raise XscfUnreachable(
+                f"no prompt within {self._limit_seconds:g} s after {after!r}{shown}", self._confirmed
+            ) from None
+        except (asyncssh.Error, OSError):
+            raise XscfUnreachable(f"the session was cut after {after!r}", self._confirmed) from None
+        return text
+
+    def _answered(self, text: str) -> bool:
+        tail = text[-4000:]
+        return bool(self._dialect.prompt.search(tail) or self._dialect.question.search(tail))
+
+    async def _chunk(self, text: str) -> str | None:
+        """More output; None where an unknown question waits, that is where nothing follows it."""
+        if not self._dialect.unknown_question.search(text[-4000:]):
+            return await self._process.stdout.read(4096)
+        # On a slow line the known question looks like this until its last character is there.
+        quiet_seconds = min(QUIET_SECONDS, self._limit_seconds / 2)
+        try:
+            return await asyncio.wait_for(self._process.stdout.read(4096), quiet_seconds)
+        except TimeoutError:
+            return None
+
+    def leave(self) -> None:
+        """Log out without waiting for it."""
+        try:
+            self._process.stdin.write(self._dialect.commands["logout"] + self._dialect.newline)
+        except (asyncssh.Error, OSError):
+            return
+
+
+def _said(text: str) -> str:
+    return " / ".join(line.strip() for line in text.splitlines() if line.strip())[:200] or "nothing"
+
+
+@asynccontextmanager
+async def session(login: XscfLogin, dialect: Dialect) -> AsyncIterator[XscfSession]:
+    """Log in, up to the first prompt, within the login limit; log out at the end of the block."""
+    options = _legacy_options(login.legacy_algorithms)
+    connection: asyncssh.SSHClientConnection | None = None
+    try:
+        try:
+            async with asyncio.timeout(login.login_limit_seconds):
+                connection = await _connect(login, options)
+                process = await connection.create_process(
+                    term_type="dumb", term_size=(250, 50), encoding="utf-8", errors="replace"
+                )
+                shell = XscfSession(process, dialect, login.shell_limit_seconds)
+                await shell.opened()
+        except TimeoutError:
+            raise XscfUnreachable(f"no login within {login.login_limit_seconds:g} s") from None
+        except (asyncssh.Error, OSError) as error:
+            raise XscfUnreachable(f"no shell: {error}") from None
+        yield shell
+        shell.leave()
+    finally:
+        if connection is not None:
+            connection.close()
+            await _closed(connection)
+
+
+async def _closed(connection: asyncssh.SSHClientConnection) -> None:
+    try:
+        async with asyncio.timeout(0.2):  # politeness: a dead session must not hold up a kill
+            await connection.wait_closed()
+    except TimeoutError:
+        connection.abort()
+
+
+def _legacy_options(names: tuple[str, ...]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for name in names:
+        if name not in LEGACY_ALGORITHMS:
+            known = ", ".join(LEGACY_ALGORITHMS)
+            raise XscfSetting(f"{name!r} is not a legacy algorithm that can be allowed ({known})")
+        option = LEGACY_ALGORITHMS[name]
+        options[option] = f"{options[option]},{name}" if option in options else f"+{name}"
+    return options
+
+
+async def _connect(login: XscfLogin, options: dict[str, str]) -> asyncssh.SSHClientConnection:
+    try:
+        return await asyncssh.connect(
+            login.address,
+            login.port,
+            username=login.user,
+            password=login.password,
+            known_hosts=login.known_hosts_file,
+            client_keys=None,
+            config=None,
+            agent_path=None,
+            gss_host=None,
+            preferred_auth="password,keyboard-interactive",
+            **options,
+        )
+    except asyncssh.HostKeyNotVerifiable:
+        raise XscfKeyUnknown(f"its host key is not the one in {login.known_hosts_file}") from None
+    except asyncssh.PermissionDenied:
+        raise XscfLoginRefused(f"login as {login.user} refused") from None
+    except (asyncssh.Error, OSError) as error:
+        own_file = getattr(error, "filename", None)
+        if own_file:
+            raise XscfSetting(f"cannot read {own_file}: {error}") from None
+        raise XscfUnreachable(f"no connection: {str(error) or type(error).__name__}") from None
+
+
+async def kill(shell: XscfSession, how: str, ppar_id: int, domain: str, limit_seconds: float) -> Proof:
+    """Kill one domain and look until that is proven, or until the limit after the order.
+
+    The proof returned is PROVEN, DOUBT (no order was given) or WAIT (ordered, not proven).
+    Raises XscfError, with `order_given` telling whether the order may be carried out.
+    """
+    try:
+        proof = Proof().seen(await shell.domain_status(ppar_id, domain))
+    except XscfUnreadable:
+        proof = Proof().seen("not listed")
+    if proof.verdict is not Verdict.ORDER:
+        return proof
+    await shell.order(how, ppar_id, domain)
+    proof = proof.ordered()
+    end = time.monotonic() + limit_seconds
+    while True:
+        proof = await _look(shell, proof, ppar_id, domain)
+        if proof.verdict is Verdict.PROVEN or time.monotonic() >= end:
+            return proof
+        await asyncio.sleep(POLL_SECONDS)  # the XSCF reports no changes: it has to be asked
+
+
+async def _look(shell: XscfSession, proof: Proof, ppar_id: int, domain: str) -> Proof:
+    try:
+        return proof.seen(await shell.domain_status(ppar_id, domain))
+    except XscfUnreadable:
+        return proof  # one table that cannot be read proves nothing; the limit ends this
