@@ -3,13 +3,16 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+from xml.etree import ElementTree
 
-from standfast.lab import engine_config, network, removal
+from standfast.cluster.membership import ClusterStatus, parse_status
+from standfast.cluster.run import Result
+from standfast.lab import engine, engine_config, network, removal
 from standfast.lab import freezer as freezers
 from standfast.lab import power as controller
 from standfast.lab.checks import check_machine
@@ -25,8 +28,7 @@ from standfast.lab.layout import (
     shared_dir,
 )
 from standfast.lab.node import Node, NodeProcess, write_programs
-from standfast.lab.process import Result, detach, joining
-from standfast.lab.status import Status, parse
+from standfast.lab.process import detach, joining
 
 PROGRAMS = (
     "standfast",
@@ -34,7 +36,6 @@ PROGRAMS = (
     "clsnmpsetup",
     "sdtool",
     "standfastd",
-    "fence_standfast",
     "fence_xscf",
 )
 _AGENTS = Path(__file__).with_name("agents")
@@ -259,6 +260,21 @@ class Lab:
         """True while the node has power, frozen or not."""
         return self.node(node).init_pid() is not None
 
+    def engine(self, node: str, what: Literal["start", "stop", "kill"]) -> None:
+        """Start, cleanly stop, or kill -9 corosync and pacemaker in a node that has power.
+
+        `start` and `stop` return when that is done. Raises LabError at their limit.
+        """
+        {"start": engine.start, "stop": engine.stop, "kill": engine.kill}[what](self.node(node))
+
+    def add_program(self, name: str, text: str) -> None:
+        """Put an executable script into /usr/sbin of every node that has power; it survives power off."""
+        for node in self._powered():
+            argv = ["/bin/sh", "-c", 'cat > "$1" && chmod 755 "$1"', "add", f"/usr/sbin/{name}"]
+            done = self.exec(node, argv, input=text)
+            if not done.ok:
+                raise LabError(f"cannot write /usr/sbin/{name} in node {node}: {done.complaint()}")
+
     def reboot_cycles(self, wanted: bool) -> None:
         """Whether a `reboot` of fence_lab starts the node again; by default it leaves it off."""
         flag = self.root / controller.CYCLE_FLAG
@@ -278,13 +294,16 @@ class Lab:
         """All fencing calls that reached the lab's power controller, oldest first."""
         return controller.calls(self.root)
 
-    def status(self, node: str | None = None, limit_seconds: float = 5.0) -> Status | None:
+    def status(self, node: str | None = None, limit_seconds: float = 5.0) -> ClusterStatus | None:
         """The cluster as `node` (default: the first that runs) sees it; None if it cannot say."""
         seen_by = node or next((n for n in self.nodes if self.alive(n) and not self.frozen(n)), None)
         if seen_by is None:
             return None
         result = self.exec(seen_by, ["crm_mon", "-1", "--output-as=xml"], limit_seconds=limit_seconds)
-        return parse(result.stdout) if result.returncode == 0 else None
+        try:
+            return parse_status(ElementTree.fromstring(result.stdout)) if result.ok else None
+        except ElementTree.ParseError:
+            return None
 
     def wait_settled(self, limit_seconds: float = 60.0) -> None:
         """Wait until all powered nodes are online, each service is at home and the controller is idle."""
@@ -294,30 +313,32 @@ class Lab:
         return frozenset(name for name in self.nodes if self.alive(name))
 
     def _all_online(self) -> bool:
-        powered = self._powered()
-        for name in powered:
-            seen = self.status(name)
-            if seen is None or not seen.quorate or seen.online != powered or seen.pending:
-                return False
-        return bool(powered)
+        return all(self._sees_all(self.status(name)) for name in self._powered())
+
+    def _sees_all(self, seen: ClusterStatus | None) -> bool:
+        if seen is None or not seen.quorate:
+            return False
+        return {node.name for node in seen.nodes if node.well} == self._powered()
 
     def _settled(self) -> bool:
-        powered = self._powered()
         seen = self.status()
-        if seen is None or seen.dc is None or seen.unclean or seen.pending or seen.troubled:
+        if seen is None or seen.dc is None or not self._sees_all(seen):
             return False
-        at_home = all(seen.places.get(f"r-{name}") == name for name in powered)
-        if seen.online != powered or not at_home or not self._devices_started(seen):
+        if any(resource.failed for resource in seen.resources):
+            return False
+        places = {resource.name: resource.nodes for resource in seen.resources if resource.role == "Started"}
+        if any(places.get(f"r-{name}") != (name,) for name in self._powered()):
+            return False
+        if not self._devices_placed(places):
             return False
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=5.0)
-        return "S_IDLE" in state.stdout
+        return seen.idle("S_IDLE" if "S_IDLE" in state.stdout else None)
 
-    def _devices_started(self, seen: Status) -> bool:
+    def _devices_placed(self, places: Mapping[str, tuple[str, ...]]) -> bool:
         if self.spec.fencing != "plain":
             return True
         # A device may not run on its own target: with one node left that one's device has no place.
-        powered = self._powered()
-        return all(f"st-{name}" in seen.places for name in self.nodes if powered - {name})
+        return all(f"st-{name}" in places for name in self.nodes if self._powered() - {name})
 
     def _wait(self, condition: Callable[[], bool], limit_seconds: float, what: str) -> None:
         deadline = time.monotonic() + limit_seconds

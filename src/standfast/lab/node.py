@@ -10,15 +10,16 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from standfast.cluster.run import Result
 from standfast.lab import engine_config
 from standfast.lab.errors import LabError
 from standfast.lab.freezer import Group
 from standfast.lab.layout import Spec, netns, node_dir
 from standfast.lab.network import enter
-from standfast.lab.process import Result, detach, joining, run
+from standfast.lab.process import detach, joining, run
 
 _BOOT_LIMIT_SECONDS = 20.0
 _SPAWN_LIMIT_SECONDS = 10.0
@@ -142,7 +143,7 @@ class Node:
     def _wait_for_init(self) -> None:
         deadline = time.monotonic() + _BOOT_LIMIT_SECONDS
         while self.init_pid() is None:
-            if time.monotonic() > deadline or not (self.group.pids() or time.monotonic() < deadline - 15):
+            if time.monotonic() > deadline:
                 said = self.console().splitlines()[-1:] or ["no word"]
                 raise LabError(
                     f"node {self.name} does not start: {said[0]} (see {self.directory}/console.log)"
@@ -177,7 +178,8 @@ class Node:
 
     def execute(self, argv: Sequence[str], limit_seconds: float, input: str | None) -> Result:
         """Run a command in the node; it freezes and dies with the node. Raises LabError without power."""
-        return run(self._inside(argv), limit_seconds=limit_seconds, input=input, env=ENVIRONMENT)
+        done = run(self._inside(argv), limit_seconds=limit_seconds, input=input, env=ENVIRONMENT)
+        return replace(done, argv=tuple(argv))
 
     def add_process(self, argv: Sequence[str]) -> NodeProcess:
         """Start a daemon in the node. Raises LabError when it could not be started."""

@@ -5,24 +5,12 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from standfast.cluster.run import TIMED_OUT, Result
 from standfast.lab.errors import LabError
 
-TIMED_OUT = 124
 _REAP_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended. `returncode` is 124 and `timed_out` true when the limit cut it off."""
-
-    argv: tuple[str, ...]
-    returncode: int
-    stdout: str
-    stderr: str
-    timed_out: bool
 
 
 def run(
@@ -34,8 +22,8 @@ def run(
 ) -> Result:
     """Run `argv` in a session of its own; at the limit its whole process group is killed.
 
-    Never raises for an exit code. A process that cannot die, because it sits in a frozen cgroup v1
-    group, is left behind after half a second: it dies when the group is thawed.
+    Never raises for an exit code. Unlike the product's `run` it does not insist on the end of what it
+    killed: a process in a frozen cgroup v1 group cannot die before the thaw, and is left behind.
     """
     process = subprocess.Popen(
         list(argv),
@@ -49,7 +37,7 @@ def run(
     )
     try:
         out, err = process.communicate(input, timeout=limit_seconds)
-        return Result(tuple(argv), process.returncode, out, err, timed_out=False)
+        return Result(tuple(argv), process.returncode, out, err)
     except subprocess.TimeoutExpired:
         return _cut_off(process, tuple(argv))
     except BaseException:
