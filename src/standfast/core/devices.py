@@ -36,7 +36,7 @@ from standfast.core.device_objects import (
     update,
 )
 from standfast.core.device_setup import set_up, tear_down, topology_section
-from standfast.core.names import XSCF_AGENT
+from standfast.core.names import GATE_AGENT, XSCF_AGENT
 
 
 def registered(cib: ET.Element) -> tuple[XscfNode, ...]:
@@ -125,7 +125,8 @@ def without_node(cib: ET.Element, node: str) -> ET.Element:
         for child in list(parent):
             if child.get("id") in ours:
                 parent.remove(child)
-    if registered(wanted) or record.find_set(wanted) is None:
+    left = wanted.iterfind("./configuration/resources//primitive")
+    if any(primitive.get("type") == GATE_AGENT for primitive in left):
         _move_epoch(wanted)
     else:
         tear_down(wanted)

@@ -1,0 +1,346 @@
+"""clsnmpsetup: which service processor (XSCF) is in charge of which cluster node.
+
+`-l` prints the listing of the PRIMECLUSTER manual (Installation and Administration Guide 4.3, 14.3.3). The
+syntax of the other operations is ours; the manual pages that describe them were not to be had.
+
+The data goes to the cluster's CIB, the same for all nodes. The password goes to a file on this node; the same
+command on each other node stores it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from standfast.cluster.cib import CibConflict, CibError, CibUnknown
+from standfast.commands import secret_store
+from standfast.commands.setup_options import FIELDS, check_usage, parser
+from standfast.commands.setup_outside import Outside
+from standfast.commands.setup_text import as_json, in_words, table
+from standfast.core import devices, fields
+from standfast.core.devices import AGENTS, XscfNode
+from standfast.core.messages import Message, Refused, Severity
+
+DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+MAX_TRIES = 8
+"""How often a change is made anew when somebody else has written to the CIB meanwhile."""
+
+
+def main(argv: Sequence[str] | None = None, outside: Outside | None = None) -> int:
+    """The command. Exit code 0 done, 1 refused, 2 usage."""
+    made = parser()
+    options = made.parse_args(argv)
+    check_usage(made, options)
+    try:
+        return _Setup(options, outside or Outside()).run()
+    except fields.FieldError as error:
+        print(f"clsnmpsetup: {_as_option(str(error))}; nothing was changed", file=sys.stderr)
+        return USAGE
+    except Refused as refused:
+        for message in refused.messages:
+            print(f"clsnmpsetup: {message}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print("\nclsnmpsetup: interrupted; nothing further is done", file=sys.stderr)
+        return INTERRUPTED
+
+
+class _Setup:
+    """One call of the command."""
+
+    def __init__(self, options: argparse.Namespace, outside: Outside) -> None:
+        self.options = options
+        self.outside = outside
+
+    def run(self) -> int:
+        """Do what the options ask; the exit code."""
+        if not self.outside.is_root():
+            text = "this must be run as root; nothing was changed"
+            raise Refused(Message("setup.not-root", text, next_command="sudo clsnmpsetup ..."))
+        if self.options.add is not None:
+            return self.add(self.options.add)
+        if self.options.modify is not None:
+            return self.modify(self.options.modify)
+        if self.options.delete is not None:
+            return self.delete(self.options.delete)
+        return self.check(self.options.check) if self.options.check is not None else self.show()
+
+    def show(self) -> int:
+        """`-l`"""
+        cib = self.outside.query()
+        nodes = devices.registered(cib)
+        if self.options.json:
+            print(json.dumps([as_json(node, devices.faults(cib, node)) for node in nodes], indent=2))
+            return DONE
+        print("\n".join(table(nodes)))
+        return DONE
+
+    def add(self, name: str) -> int:
+        """`-a`: register, or only store the password where the same data is registered already."""
+        wanted = XscfNode(node=name, **self.given()).checked()
+        before = self.outside.query()
+        new = self._may_add(before, wanted)
+        if self.options.dry_run:
+            return self._plan(before, wanted if new else None)
+        old = self._store(name, self._password())
+        if new:
+            try:
+                new = self._change(
+                    lambda cib: devices.with_node(cib, wanted) if self._may_add(cib, wanted) else None
+                )
+            except Refused as refused:
+                self._take_back(name, old, refused)
+                raise
+        if new:
+            print(f"Registered: {in_words(wanted)}. The password is stored on this node.")
+        else:
+            print(f"{name} was registered already with the same data: the password is stored on this node.")
+        self._start_again(name)
+        self._other_nodes()
+        return DONE
+
+    def modify(self, name: str) -> int:
+        """`-m`: change what is given; with a password option also the password on this node."""
+        before = self.outside.query()
+        wanted = self._changed(before, name)
+        new = bool(self.given() and (wanted != devices.find(before, name) or devices.faults(before, wanted)))
+        if new:
+            _refusing(devices.with_node, before, wanted)
+        if self.options.dry_run:
+            return self._plan(before, wanted if new else None)
+        asked = self.options.password or self.options.password_file is not None
+        old = self._store(name, self._password()) if asked else None
+        if new:
+            try:
+                self._change(lambda cib: devices.with_node(cib, self._changed(cib, name)))
+            except Refused as refused:
+                if asked:
+                    self._take_back(name, old, refused)
+                raise
+            print(f"Changed: {in_words(wanted)}.")
+        elif self.given():
+            print(f"{name} is registered with the same data: nothing to change.")
+        if asked:
+            print("The password is stored on this node.")
+            self._start_again(name)
+            self._other_nodes()
+        return DONE
+
+    def delete(self, name: str) -> int:
+        """`-d`: take the node's devices away, and its password from this node."""
+        before = self.outside.query()
+        _checked_name(name)
+        try:
+            _refusing(devices.without_node, before, name)
+        except devices.NotRegisteredError:
+            return self._delete_secret(name)
+        if self.options.dry_run:
+            print(
+                f"Would delete the XSCF data of {name}, and its password from this node. Nothing was changed."
+            )
+            return DONE
+        if not self.options.yes and not self.outside.confirm(
+            f"Delete the XSCF data of {name}? The cluster can then not kill it through the XSCF."
+        ):
+            raise Refused(Message("setup.declined", "nothing was changed", severity=Severity.INFO))
+        self._change(lambda cib: _without(cib, name))
+        self.outside.secrets.remove(name)
+        print(f"Deleted: the XSCF data of {name}, and its password on this node.")
+        self._other_nodes()
+        return DONE
+
+    def check(self, name: str) -> int:
+        """`--check`: log in over both LANs, from this node and with its stored password."""
+        cib = self.outside.query()
+        nodes = [node for node in devices.registered(cib) if name in ("", node.node)]
+        if not nodes:
+            who = name or "any node"
+            text = f"no XSCF data is registered for {who}"
+            raise Refused(Message("setup.not-registered", text, node=name, next_command="clsnmpsetup -l"))
+        usable = [self._check_node(cib, node) for node in nodes]
+        return DONE if all(usable) else REFUSED
+
+    def given(self) -> dict[str, Any]:
+        """The fields that the command line gives."""
+        return {name: value for name in FIELDS if (value := getattr(self.options, name)) is not None}
+
+    def _may_add(self, cib: ET.Element, wanted: XscfNode) -> bool:
+        """Whether `wanted` is new. Refuses where it is registered otherwise, or must not be changed now."""
+        existing = devices.find(cib, wanted.node)
+        if existing is None:
+            _refusing(devices.with_node, cib, wanted)
+            return True
+        if existing == wanted:
+            return False
+        changed = ", ".join(
+            f"{option} is {getattr(existing, name)}"
+            for name, option in FIELDS.items()
+            if getattr(existing, name) != getattr(wanted, name)
+        )
+        text = f"{wanted.node} is registered already with other data ({changed}); nothing was changed"
+        next_command = f"clsnmpsetup -m {wanted.node} ..."
+        raise Refused(Message("setup.registered", text, node=wanted.node, next_command=next_command))
+
+    def _changed(self, cib: ET.Element, name: str) -> XscfNode:
+        _checked_name(name)
+        existing = devices.find(cib, name)
+        if existing is None:
+            text = f"no XSCF data is registered for {name}; nothing was changed"
+            raise Refused(
+                Message("setup.not-registered", text, node=name, next_command=f"clsnmpsetup -a {name} ...")
+            )
+        return dataclasses.replace(existing, **self.given()).checked()
+
+    def _delete_secret(self, name: str) -> int:
+        """The node is not registered (any more): what is left is this node's password file."""
+        if not self.outside.secrets.has(name):
+            text = f"no XSCF data is registered for {name}; nothing was changed"
+            raise Refused(Message("setup.not-registered", text, node=name, next_command="clsnmpsetup -l"))
+        if self.options.dry_run:
+            print(f"Would delete the password for {name} from this node. Nothing was changed.")
+            return DONE
+        self.outside.secrets.remove(name)
+        print(f"{name} was deleted already: its password is deleted from this node too.")
+        return DONE
+
+    def _password(self) -> str:
+        if self.options.password_file is not None:
+            return secret_store.from_file(self.options.password_file)
+        return self.outside.ask_password()
+
+    def _store(self, name: str, password: str) -> str | None:
+        """Keep the password; returns the one before. First the password, then the CIB: an agent that is
+        started without its password stays stopped on this node."""
+        old = self.outside.secrets.read(name)
+        self.outside.secrets.write(name, password)
+        return old
+
+    def _take_back(self, name: str, old: str | None, refused: Refused) -> None:
+        """The CIB refused: put the password back, unless the change may still land."""
+        if any(message.code == "setup.unknown" for message in refused.messages):
+            return
+        if old is None:
+            self.outside.secrets.remove(name)
+        else:
+            self.outside.secrets.write(name, old)
+
+    def _change(self, make: Callable[[ET.Element], ET.Element | None]) -> bool:
+        """Read, change, write; anew when somebody else wrote meanwhile. False: nothing was left to change."""
+        for _ in range(MAX_TRIES):
+            before = self.outside.query()
+            wanted = _refusing(make, before)
+            if wanted is None:
+                return False
+            try:
+                self.outside.apply(before, wanted)
+            except CibConflict:
+                continue
+            except CibUnknown as error:
+                text = f"{error}: whether the change was made is not known yet"
+                raise Refused(Message("setup.unknown", text, next_command="clsnmpsetup -l")) from None
+            except CibError as error:
+                raise Refused(Message("setup.cib", f"{error}; nothing was changed")) from None
+            return True
+        text = f"the CIB was changed by somebody else {MAX_TRIES} times in a row; nothing was changed"
+        raise Refused(Message("setup.busy", text, next_command="try again"))
+
+    def _check_node(self, cib: ET.Element, node: XscfNode) -> bool:
+        found = [f"registered data: {fault}" for fault in devices.faults(cib, node)]
+        if self.outside.secrets.has(node.node):
+            for agent in AGENTS[:2]:
+                address = (node.lan0, node.lan1)[agent.lan]
+                said = self.outside.probe(devices.parameters_of(cib, agent.device_id(node.node)))
+                print(f"{node.node}: LAN#{agent.lan} {address}: {said.text}")
+                if not said.ok:
+                    found.append(f"LAN#{agent.lan}")
+        else:
+            found.append(
+                f"no password for {node.node} on this node; store it: clsnmpsetup -m {node.node} --password"
+            )
+        for fault in found:
+            if not fault.startswith("LAN#"):
+                print(f"{node.node}: {fault}")
+        print(f"{node.node}: {'not usable from this node' if found else 'usable from this node'}")
+        return not found
+
+    def _plan(self, before: ET.Element, wanted: XscfNode | None) -> int:
+        if wanted is None:
+            print("The same data is registered already. Nothing was changed.")
+            return DONE
+        existing = devices.find(before, wanted.node)
+        print(f"Would register: {in_words(wanted)}.")
+        for name, option in FIELDS.items() if existing is not None else ():
+            old, new = getattr(existing, name), getattr(wanted, name)
+            if old != new:
+                print(f"  {option}: {old} -> {new}")
+        print("Nothing was changed.")
+        return DONE
+
+    def _start_again(self, name: str) -> None:
+        """Devices that failed to start here because the password was missing."""
+        own = self.outside.own_node()
+        if not own:
+            return
+        for device in devices.failed_starts(self.outside.query(), own, name):
+            self.outside.cleanup(device, own)
+
+    def _other_nodes(self) -> None:
+        own = self.outside.own_node()
+        nodes = [
+            node.get("uname", "") for node in self.outside.query().iterfind("./configuration/nodes/node")
+        ]
+        others = ", ".join(name for name in nodes if name != own)
+        if others:
+            print(f"Now the same command on each other node, for its password file: {others}.")
+
+
+def _refusing(make: Callable[..., ET.Element | None], *arguments: object) -> ET.Element | None:
+    """Run a change of the pure core; what it refuses becomes a message (not: that nothing is registered)."""
+    try:
+        return make(*arguments)
+    except devices.NotRegisteredError:
+        raise
+    except devices.WindowOpenError as error:
+        text = f"{error}; set-up waits until it is closed. Nothing was changed"
+        next_command = "clovmmigrate -u source-ldom target-host"
+        raise Refused(Message("setup.window-open", text, next_command=next_command)) from None
+    except devices.UnknownNodeError as error:
+        text = f"{error}. Nothing was changed"
+        raise Refused(Message("setup.unknown-node", text, next_command="crm_node -l")) from None
+    except devices.ForeignError as error:
+        text = f"{error}. Nothing was changed"
+        raise Refused(
+            Message("setup.foreign", text, next_command="cibadmin -Q --scope fencing-topology")
+        ) from None
+    except devices.DeviceError as error:
+        raise Refused(Message("setup.cib-content", f"{error}. Nothing was changed")) from None
+
+
+def _without(cib: ET.Element, name: str) -> ET.Element | None:
+    """None where somebody else has deleted it meanwhile."""
+    try:
+        return devices.without_node(cib, name)
+    except devices.NotRegisteredError:
+        return None
+
+
+def _checked_name(name: str) -> None:
+    try:
+        fields.name(name)
+    except fields.FieldError as error:
+        raise fields.FieldError(f"node {name!r}: {error}") from None
+
+
+def _as_option(text: str) -> str:
+    """Field names of the core as the operator typed them."""
+    name, _, rest = text.partition(" ")
+    return f"--{FIELDS[name]} {rest}" if name in FIELDS else text
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Everything outside that `clsnmpsetup` touches, in one place, so that tests can stand in for it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+from standfast.cluster import cib
+from standfast.cluster.run import run
+from standfast.commands import secret_store
+from standfast.commands.secret_store import SecretStore
+from standfast.core.messages import Message, Refused
+from standfast.core.names import XSCF_AGENT
+
+CLEANUP_LIMIT_SECONDS = 30.0
+OWN_NODE_LIMIT_SECONDS = 5.0
+PROBE_LIMIT_SECONDS = 60.0
+START_CLUSTER = "systemctl start corosync pacemaker"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What an agent said about its node: it logged in and saw a live state, or why not."""
+
+    ok: bool
+    text: str
+
+
+def query() -> ET.Element:
+    """The local CIB. Raises Refused where the cluster does not run here."""
+    try:
+        return cib.query()
+    except cib.CibError as error:
+        text = f"the cluster is not running on this node ({error}); nothing was changed"
+        raise Refused(Message("setup.cluster-not-running", text, next_command=START_CLUSTER)) from None
+
+
+def own_node() -> str:
+    """This node's name in the cluster; empty where that cannot be told."""
+    result = run(["crm_node", "-n"], limit_seconds=OWN_NODE_LIMIT_SECONDS)
+    return result.stdout.strip() if result.ok else ""
+
+
+def cleanup(device: str, node: str) -> None:
+    """Let the cluster try again to start a device here. What fails is shown by sdtool -s."""
+    run(
+        ["crm_resource", "--cleanup", "--resource", device, "--node", node],
+        limit_seconds=CLEANUP_LIMIT_SECONDS,
+    )
+
+
+def probe(parameters: Mapping[str, str]) -> Probe:
+    """Run the agent's `status` with a device's own parameters."""
+    # asyncio is a twentieth of a second: only where an agent is really run.
+    import asyncio
+
+    from standfast.processors import agents
+
+    result = asyncio.run(agents.run(XSCF_AGENT, "status", parameters, PROBE_LIMIT_SECONDS))
+    if result.outcome is agents.Outcome.DONE:
+        return Probe(True, "login works, the domain is running")
+    if result.outcome is agents.Outcome.OFF:
+        return Probe(False, "login works, but the domain is not running there")
+    return Probe(False, result.said)
+
+
+def confirm(question: str) -> bool:
+    """Ask a person. Raises Refused without a terminal."""
+    if not sys.stdin.isatty():
+        text = "there is no terminal to ask; nothing was changed"
+        raise Refused(Message("setup.no-terminal", text, next_command="use --yes"))
+    print(f"{question} [y/N] ", end="", flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+@dataclass(frozen=True)
+class Outside:
+    """The adapters; the defaults are the real ones."""
+
+    query: Callable[[], ET.Element] = query
+    apply: Callable[[ET.Element, ET.Element], None] = cib.apply
+    own_node: Callable[[], str] = own_node
+    cleanup: Callable[[str, str], None] = cleanup
+    probe: Callable[[Mapping[str, str]], Probe] = probe
+    confirm: Callable[[str], bool] = confirm
+    ask_password: Callable[[], str] = secret_store.from_terminal
+    is_root: Callable[[], bool] = field(default=lambda: os.geteuid() == 0)
+    secrets: SecretStore = field(default_factory=SecretStore)
