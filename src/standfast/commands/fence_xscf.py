@@ -103,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         sys.stderr.write(f"{XSCF_AGENT}: {error}\n")
         return EXIT_FAILED
+    except BrokenPipeError:
+        return EXIT_FAILED  # nobody reads the answer any more
 
 
 def from_input(stream: TextIO, warnings: TextIO) -> dict[str, str]:

@@ -114,10 +114,16 @@ class SavePlan:
 
 
 def parse_domains(text: str) -> tuple[Domain, ...]:
-    """Read the whole of `ldm list-domain -p`. Raises NotUnderstood if it is not whole."""
+    """Read the whole of `ldm list-domain -p`, as printed (its last line end is looked for).
+
+    Only for a command that ended with exit status 0: a list cut at the end of a row looks whole.
+    Raises NotUnderstood if it is not whole.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines or not lines[0].startswith("VERSION "):
         raise NotUnderstood("ldm list-domain -p: no VERSION line")
+    if not text.endswith("\n"):
+        raise NotUnderstood("ldm list-domain -p: cut off in a row")
     domains = [_domain(line) for line in lines[1:] if line.startswith("DOMAIN|")]
     names = [domain.name for domain in domains]
     if len(set(names)) != len(names):
@@ -218,15 +224,14 @@ def plan_save(
     current = {configuration.name for configuration in existing if configuration.current}
     if accept_post_migration and POST_MIGRATION in current:
         return SavePlan(None, already=POST_MIGRATION)
-    free = [slot for slot in slots if slot not in current]
-    slot = next((slot for slot in free if slot not in names), free[0] if free else slots[0])
-    left = len(names - {slot})
-    if left >= most:
-        raise NoRoom(
-            f"{left} saved configurations of at most {most}, and neither {slots[0]} nor {slots[1]} "
-            "can make room: remove one with 'ldm remove-spconfig NAME'"
-        )
-    return SavePlan(slot, remove_first=slot if slot in names else None)
+    # A slot that does not exist yet is taken before one that has to be removed.
+    for slot in sorted((slot for slot in slots if slot not in current), key=lambda slot: slot in names):
+        if len(names - {slot}) < most:
+            return SavePlan(slot, remove_first=slot if slot in names else None)
+    raise NoRoom(
+        f"{len(names)} saved configurations of at most {most}, and neither {slots[0]} nor {slots[1]} "
+        "can make room: remove one with 'ldm remove-spconfig NAME'"
+    )
 
 
 def migration_refusal(output: str) -> str:

@@ -314,8 +314,8 @@ async def kill(shell: XscfSession, how: str, ppar_id: int, domain: str, limit_se
     """
     try:
         proof = Proof().seen(await shell.domain_status(ppar_id, domain))
-    except XscfUnreadable:
-        proof = Proof().seen("not listed")
+    except XscfUnreadable as error:
+        proof = Proof().seen(f"no status: {error}")
     if proof.verdict is not Verdict.ORDER:
         return proof
     await shell.order(how, ppar_id, domain)
