@@ -220,6 +220,9 @@ def _occurrences(root: _Section) -> dict[str, list[tuple[str, int]]]:
         name = key.removeprefix(_INTERFACE)
         for home in _homes(root, key):
             found.setdefault(key, []).extend((value, index) for k, value, index in home.keys if k == name)
+        for value, index in found.get(key, []):
+            if not re.fullmatch(r"[0-9]+", value):
+                raise CorosyncConfError(f"corosync.conf line {index + 1}: {name}: {value!r} is not a number")
     return {key: places for key, places in found.items() if places}
 
 
@@ -243,10 +246,7 @@ def _set(lines: list[str], key: str, value: str | None) -> list[str]:
 
 
 def _with_value(line: str, old: str, new: str) -> str:
-    start = line.index(":") + 1
-    if not old:
-        return f"{line[:start]} {new}{line[start:].lstrip(_BLANK)}"
-    start = line.index(old, start)
+    start = line.index(old, line.index(":"))
     return line[:start] + new + line[start + len(old) :]
 
 
