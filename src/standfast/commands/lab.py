@@ -1,0 +1,196 @@
+"""`standfast lab`: start, look at, disturb and remove real clusters on this machine."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, Literal
+
+import click
+
+from standfast.lab.cluster import Lab, known_ids
+from standfast.lab.errors import LabError
+from standfast.lab.layout import MAX_NODES, check_id, labs_root
+from standfast.lab.removal import remove
+
+_which = click.option("--lab", "lab_id", metavar="ID", help="The lab; not needed while there is only one.")
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+
+
+class LabGroup(click.Group):
+    """Turns what goes wrong in a lab into one line and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand."""
+        try:
+            return super().invoke(ctx)
+        except LabError as error:
+            raise click.ClickException("\n  ".join([str(error), *getattr(error, "__notes__", [])])) from error
+
+
+@click.group(cls=LabGroup)
+def lab() -> None:
+    """Real corosync and pacemaker nodes in namespaces of this machine.
+
+    Everything of a lab lies below $STANDFAST_LAB_ROOT (/run/standfast-lab); nothing else is touched.
+    """
+
+
+def _the_lab(lab_id: str | None) -> Lab:
+    return Lab.load(lab_id or _only_id())
+
+
+def _only_id() -> str:
+    ids = known_ids()
+    if len(ids) == 1:
+        return ids[0]
+    if not ids:
+        raise LabError(f"there is no lab below {labs_root()}; `standfast lab up` starts one")
+    raise LabError(f"which lab? There are {', '.join(ids)}")
+
+
+@lab.command()
+@click.option("--id", "lab_id", metavar="ID", help="Name of the lab; random unless given.")
+@click.option("--nodes", type=click.IntRange(2, MAX_NODES), default=2, show_default=True, help="Nodes.")
+@click.option(
+    "--heartbeat-timeout", "timeout_seconds", type=float, default=10.0, show_default=True, metavar="SECONDS"
+)
+@click.option("--freezer", type=click.Choice(["auto", "v1", "v2"]), default="auto", show_default=True)
+@click.option(
+    "--fencing",
+    type=click.Choice(["plain", "none"]),
+    default="plain",
+    show_default=True,
+    help="plain: a power switch for each node. none: no devices, and fencing left off.",
+)
+@click.option("--hosts", is_flag=True, help="Also a network with the addresses of hosts and XSCFs.")
+@_as_json
+def up(
+    lab_id: str | None,
+    nodes: int,
+    timeout_seconds: float,
+    freezer: Literal["auto", "v1", "v2"],
+    fencing: Literal["plain", "none"],
+    hosts: bool,
+    as_json: bool,
+) -> None:
+    """Start a lab; returns once its cluster is settled."""
+    # A terminated `up` removes what it has begun, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    begun = time.monotonic()
+
+    def say(text: str) -> None:
+        click.echo(f"[{time.monotonic() - begun:5.1f} s] {text}", err=True)
+
+    made = Lab.up(lab_id, nodes, timeout_seconds, freezer, fencing, hosts, say)
+    seconds = round(time.monotonic() - begun, 1)
+    if as_json:
+        click.echo(
+            json.dumps({"id": made.id, "root": str(made.root), "nodes": made.nodes, "seconds": seconds})
+        )
+        return
+    click.echo(
+        f"lab {made.id} is up after {seconds} s: {', '.join(made.nodes)} ({made.spec.freezer} freezer)"
+    )
+    click.echo(f"  standfast lab exec --lab {made.id} {made.nodes[0]} crm_mon -1")
+    click.echo(f"  standfast lab down {made.id}")
+
+
+@lab.command()
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@click.option("--all", "everything", is_flag=True, help="All labs below the labs' root.")
+def down(ids: tuple[str, ...], everything: bool) -> None:
+    """Remove labs whole: processes, cgroups, namespaces, mounts, files. Also broken ones."""
+    chosen = known_ids() if everything else list(ids) or [_only_id()]
+    for lab_id in chosen:
+        root = labs_root() / check_id(lab_id)
+        if not root.exists():
+            raise LabError(f"there is no lab {lab_id!r} below {labs_root()}")
+        remove(root)
+        click.echo(f"lab {lab_id} is gone")
+    if not chosen:
+        click.echo("there is no lab")
+
+
+@lab.command()
+@click.argument("lab_id", required=False, metavar="[ID]")
+@_as_json
+def status(lab_id: str | None, as_json: bool) -> None:
+    """Show the labs, their nodes, and how the cluster sees them."""
+    reports = [_report(one) for one in ([lab_id] if lab_id else known_ids())]
+    if as_json:
+        click.echo(json.dumps(reports, indent=1))
+        return
+    for report in reports:
+        click.echo(f"lab {report['id']}: {report['state']}")
+        for node in report.get("nodes", []):
+            place = ", ".join(node["services"]) or "-"
+            click.echo(f"  {node['name']:12} {node['power']:7} {node['cluster']:8} {place}")
+    if not reports:
+        click.echo("there is no lab")
+
+
+def _report(lab_id: str) -> dict[str, Any]:
+    root = labs_root() / check_id(lab_id)
+    if root.is_dir() and not (root / "lab.json").exists():
+        return {"id": lab_id, "state": f"broken; `standfast lab down {lab_id}` removes it"}
+    one = Lab.load(lab_id)
+    seen = one.status()
+    nodes = []
+    for name in one.nodes:
+        power = "frozen" if one.frozen(name) else "on" if one.alive(name) else "off"
+        member = seen.node(name) if seen else None
+        cluster = (
+            "-" if member is None else "UNCLEAN" if member.unclean else "online" if member.well else "offline"
+        )
+        services = [r.name for r in seen.resources if name in r.nodes] if seen else []
+        nodes.append({"name": name, "power": power, "cluster": cluster, "services": services})
+    state = f"DC {seen.dc or 'none'}, {'' if seen.quorate else 'no '}quorum" if seen else "no node answers"
+    return {"id": lab_id, "state": state, "root": str(root), "freezer": one.spec.freezer, "nodes": nodes}
+
+
+@lab.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@_which
+@click.option("--limit", "limit_seconds", type=float, default=60.0, show_default=True, metavar="SECONDS")
+@click.option("-i", "--stdin", "with_input", is_flag=True, help="Pass our standard input on to COMMAND.")
+@click.argument("node")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(
+    lab_id: str | None, limit_seconds: float, with_input: bool, node: str, command: tuple[str, ...]
+) -> None:
+    """Run COMMAND in NODE. Its exit code is ours; 124 when the limit cut it off."""
+    piped = sys.stdin.read() if with_input else None
+    result = _the_lab(lab_id).exec(node, command, limit_seconds, input=piped)
+    click.echo(result.stdout, nl=False)
+    click.echo(result.stderr, nl=False, err=True)
+    if result.timed_out:
+        click.echo(f"standfast lab: cut off after {limit_seconds:g} s", err=True)
+    sys.exit(result.returncode)
+
+
+@lab.command()
+@_which
+@click.argument("node")
+@click.argument("seconds", type=click.FloatRange(min=0.0, max=3600.0))
+@_as_json
+def blackout(lab_id: str | None, node: str, seconds: float, as_json: bool) -> None:
+    """Freeze NODE for SECONDS, as the last moments of a live migration do."""
+    done = _the_lab(lab_id).blackout(node, seconds)
+    if as_json:
+        click.echo(json.dumps({**asdict(done), "seconds": done.seconds}))
+    else:
+        click.echo(f"{node} stood still for {done.seconds:.3f} s")
+
+
+@lab.command()
+@_which
+@click.argument("node")
+@click.argument("what", type=click.Choice(["off", "on", "panic"]))
+def power(lab_id: str | None, node: str, what: Literal["off", "on", "panic"]) -> None:
+    """Switch NODE off or on, or let it panic (all its processes die at once)."""
+    one = _the_lab(lab_id)
+    one.power(node, what)
+    click.echo(f"{node} is {'on' if one.alive(node) else 'off'}")
