@@ -1,0 +1,226 @@
+"""clovmmigrate.conf: what is accepted, what is refused in which words, and that the gate reads the same."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from standfast import config
+from standfast.core import hostlist
+
+SAMPLE = Path(__file__).parents[2] / "packaging" / "clovmmigrate.conf.sample"
+ENTRY = """
+[[control_domain]]
+name = "ctrl1"
+address = "10.20.50.71"
+kind = "ldm"
+ppar_id = 0
+xscf_lan0 = "10.20.30.71"
+xscf_lan1 = "10.20.40.71"
+weight = 1
+login = "standfast"
+"""
+SECOND = ENTRY.replace("ctrl1", "ctrl3").replace(".71", ".73").replace("ppar_id = 0", "ppar_id = 1")
+
+
+def written(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "clovmmigrate.conf"
+    path.write_text(text)
+    return str(path)
+
+
+def loaded(tmp_path: Path, text: str) -> config.Config:
+    return config.load(written(tmp_path, text)).config
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load(written(tmp_path, text))
+    return str(caught.value)
+
+
+def test_the_sample_is_the_manuals_figure_and_loads() -> None:
+    found = config.load(str(SAMPLE))
+    assert [entry.name for entry in found.config.control_domain] == ["ctrl1", "ctrl2", "ctrl3"]
+    assert found.config.find_host("ctrl3", "/nonexistent").ppar_id == 1
+    assert found.fingerprint == hashlib.sha256(SAMPLE.read_bytes()).hexdigest()
+
+
+def test_the_values_commented_out_in_the_sample_are_the_defaults() -> None:
+    shown = "\n".join(re.findall(r"^#(\w+ = .*)$", SAMPLE.read_text(), re.MULTILINE))
+    defaults = {name: field.default for name, field in config.Config.model_fields.items()}
+    documented = tomllib.loads(shown)
+    assert set(documented) == set(config.Config.model_fields) - {"format", "control_domain"}
+    assert documented == {name: defaults[name] for name in documented}
+
+
+def test_the_gate_reads_the_same_hosts_as_the_strict_loader() -> None:
+    assert hostlist.from_text(SAMPLE.read_text()) == config.load(str(SAMPLE)).config.hosts
+
+
+def test_a_small_file_gets_the_documented_defaults(tmp_path: Path) -> None:
+    found = loaded(tmp_path, "format = 1\n" + ENTRY)
+    assert (found.budget_seconds, found.lease_minutes, found.maintenance_mode) == (600, 240, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            ("ppar_id = 0", "ppar_id = 16"),
+            "control_domain 1 (ctrl1): ppar_id: must be a whole number from 0 to 15",
+        ),
+        (("ppar_id = 0", 'ppar_id = "0"'), "control_domain 1 (ctrl1): ppar_id: must be a whole number"),
+        (("ppar_id = 0", "ppar_id = true"), "control_domain 1 (ctrl1): ppar_id: must be a whole number"),
+        (("ppar_id = 0\n", ""), "control_domain 1 (ctrl1): ppar_id: is missing"),
+        (
+            ("weight = 1", "weight = 0"),
+            "control_domain 1 (ctrl1): weight: must be a whole number from 1 to 100",
+        ),
+        (('"10.20.50.71"', '"ctrl1"'), "control_domain 1 (ctrl1): address: must be a literal IPv4 or IPv6"),
+        (('"10.20.50.71"', '"fe80::1%eth0"'), "link-local addresses with a zone are not allowed"),
+        (('"10.20.50.71"', '"0.0.0.0"'), "control_domain 1 (ctrl1): address: must be a literal"),
+        (('"10.20.40.71"', '"10.20.30.71"'), "address, xscf_lan0 and xscf_lan1 must all differ"),
+        (('kind = "ldm"', 'kind = "kvm"'), "control_domain 1 (ctrl1): kind: must be ldm"),
+        (('login = "standfast"', 'login = ""'), "control_domain 1 (ctrl1): login: must be a user name"),
+        (('name = "ctrl1"', 'name = "a b"'), "control_domain 1 (a b): name: must be a host name"),
+        (("weight", "wieght"), "wieght: is not a known field; known are name, address, kind"),
+        (("format = 1", "format = 2"), "file: format: is 2; must be 1"),
+        (("format = 1", ""), "file: format: is missing; must be 1"),
+        (("format = 1", "format = 1\nbudget = 3"), "file: budget: is not a known field; known are format,"),
+        (("format = 1", "format = 1\nbudget_seconds = 10"), "from 11 to 3600 seconds"),
+        (("format = 1", "format = 1\nbudget_seconds = 3601"), "from 11 to 3600 seconds"),
+        (("format = 1", "format = 1\nlease_minutes = 0"), "lease_minutes: must be a whole number from 1 to"),
+        (("format = 1", "format = 1\nmaintenance_mode = 1"), "maintenance_mode: must be true or false"),
+        (("format = 1", 'format = 1\nknown_hosts = "kh"'), "known_hosts: must be an absolute path"),
+        (("format = 1", "format = = 1"), "file: not TOML"),
+    ],
+)
+def test_a_wrong_value_is_refused_naming_entry_field_and_what_is_allowed(
+    tmp_path: Path, change: tuple[str, str], words: str
+) -> None:
+    text = "format = 1\n" + ENTRY
+    assert change[0] in text
+    message = refused(tmp_path, text.replace(*change))
+    assert words in message
+    assert all(line.startswith(str(tmp_path / "clovmmigrate.conf")) for line in message.splitlines())
+
+
+def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
+    text = (
+        ("format = 1\n" + ENTRY + SECOND)
+        .replace("ppar_id = 1", "ppar_id = 99")
+        .replace("weight = 1", "weight = 0", 1)
+    )
+    message = refused(tmp_path, text)
+    assert "control_domain 1 (ctrl1): weight" in message
+    assert "control_domain 2 (ctrl3): ppar_id" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('name = "ctrl3"', 'name = "CTRL1"'), "name: ctrl1 is used by ctrl1, CTRL1"),
+        (
+            ('address = "10.20.50.73"', 'address = "10.20.50.71"'),
+            "address: 10.20.50.71 is used by ctrl1, ctrl3",
+        ),
+    ],
+)
+def test_names_and_addresses_are_used_once(tmp_path: Path, change: tuple[str, str], words: str) -> None:
+    assert words in refused(tmp_path, "format = 1\n" + ENTRY + SECOND.replace(*change))
+
+
+def test_one_xscf_may_serve_two_partitions_but_not_one_partition_twice(tmp_path: Path) -> None:
+    shared = SECOND.replace("10.20.30.73", "10.20.30.71").replace("10.20.40.73", "10.20.40.71")
+    assert len(loaded(tmp_path, "format = 1\n" + ENTRY + shared).control_domain) == 2
+    message = refused(tmp_path, "format = 1\n" + ENTRY + shared.replace("ppar_id = 1", "ppar_id = 0"))
+    assert "xscf_lan0: 10.20.30.71 with ppar_id 0 is used by ctrl1, ctrl3" in message
+
+
+def test_no_control_domain_is_refused(tmp_path: Path) -> None:
+    assert "control_domain: is missing" in refused(tmp_path, "format = 1\n")
+
+
+def test_a_missing_file_is_one_line_naming_it() -> None:
+    with pytest.raises(config.ConfigError) as caught:
+        config.load("/nonexistent/clovmmigrate.conf")
+    assert (
+        str(caught.value) == "/nonexistent/clovmmigrate.conf: file: cannot be read: No such file or directory"
+    )
+
+
+def test_addresses_are_kept_in_their_short_form(tmp_path: Path) -> None:
+    text = "format = 1\n" + ENTRY.replace("10.20.50.71", "2001:DB8:0:0::71")
+    found = loaded(tmp_path, text)
+    assert found.control_domain[0].address == "2001:db8::71"
+    assert found.find_host("2001:db8:0::71", "/nonexistent").name == "ctrl1"
+
+
+@pytest.fixture
+def etc_hosts(tmp_path: Path) -> str:
+    path = tmp_path / "hosts"
+    path.write_text(
+        "127.0.0.1 localhost\n# 10.20.50.99 ctrl3\n10.20.50.73 ctrl3.example ctrl3 spare # x\n"
+        "10.9.9.9 other\n"
+    )
+    return str(path)
+
+
+@pytest.mark.parametrize("given", ["ctrl3", "CTRL3", "10.20.50.73", "ctrl3.example", "spare", " ctrl3 "])
+def test_a_host_is_found_by_name_by_address_and_by_any_name_in_etc_hosts(
+    tmp_path: Path, etc_hosts: str, given: str
+) -> None:
+    assert loaded(tmp_path, "format = 1\n" + ENTRY + SECOND).find_host(given, etc_hosts).name == "ctrl3"
+
+
+@pytest.mark.parametrize("given", ["other", "10.9.9.9", "nowhere", "ctrl", ""])
+def test_an_unknown_host_is_refused_with_the_list_of_known_ones(
+    tmp_path: Path, etc_hosts: str, given: str
+) -> None:
+    with pytest.raises(hostlist.HostLookupError, match=r"it knows ctrl1 \(10.20.50.71\), ctrl3"):
+        loaded(tmp_path, "format = 1\n" + ENTRY + SECOND).find_host(given, etc_hosts)
+
+
+def test_a_name_that_etc_hosts_contradicts_is_refused(tmp_path: Path, etc_hosts: str) -> None:
+    text = "format = 1\n" + SECOND.replace("10.20.50.73", "10.20.50.74")
+    words = "ctrl3 is 10.20.50.74 in clovmmigrate.conf but 10.20.50.73 in /etc/hosts"
+    with pytest.raises(hostlist.HostLookupError, match=f"^{re.escape(words)}$"):
+        loaded(tmp_path, text).find_host("ctrl3", etc_hosts)
+
+
+def test_a_slip_that_the_gate_does_not_need_does_not_make_it_blind() -> None:
+    text = "format = 1\nbudget_seconds = 1\nsurplus = 2\n" + ENTRY
+    assert [host.name for host in hostlist.from_text(text).hosts] == ["ctrl1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("format = 2\n" + ENTRY, "format 2 is not known"),
+        ("format = 1\n", r"no \[\[control_domain\]\] entry"),
+        ("format = 1\n" + ENTRY + ENTRY, "name 'ctrl1' is in two"),
+        (
+            "format = 1\n" + ENTRY.replace("ppar_id = 0", "ppar_id = 77"),
+            r"control_domain 1 \(ctrl1\): ppar_id must be",
+        ),
+        ("format = 1\n" + ENTRY.replace("10.20.30.71", "x"), "xscf_lan0 must be a literal"),
+        ("format = 1\n" + ENTRY.replace('login = "standfast"', ""), "login is missing"),
+        ("format = 1\ncontrol_domain = [3]\n", "control_domain 1 is no table"),
+        ("nonsense", "not TOML"),
+    ],
+)
+def test_the_gate_refuses_what_it_cannot_use(text: str, words: str) -> None:
+    with pytest.raises(hostlist.HostListError, match=words):
+        hostlist.from_text(text)
+
+
+def test_loading_takes_less_than_60_ms() -> None:
+    began = time.perf_counter()
+    config.load(str(SAMPLE))
+    assert time.perf_counter() - began < 0.060
