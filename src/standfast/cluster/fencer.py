@@ -59,12 +59,14 @@ def fence(node: str, limit_seconds: float, action: str = "reboot") -> None:
     """Fence `node` through its topology and wait for the end. `action`: reboot or off.
 
     Raises FencingFailed, FencingUnknown at the limit (in a stall the answer comes only with the next ring,
-    the agent is started all the same), ValueError for another action.
+    the agent is started all the same), EngineError where there is no fencer, ValueError for another action.
     """
     option = {"reboot": "--reboot", "off": "--fence"}.get(action)
     if option is None:
         raise ValueError(f"not an action that fences: {action}")
-    argv = ["stonith_admin", option, node, "--timeout", str(math.ceil(limit_seconds)), "--tag", "standfast"]
+    # Without a fencer stonith_admin would wait for one until its limit.
+    registered(min(limit_seconds, 5.0))
+    argv = ["stonith_admin", option, node, "--timeout", str(math.ceil(limit_seconds))]
     result = run(argv, limit_seconds=limit_seconds)
     if result.timed_out:
         raise FencingUnknown(f"fencing of {node} was not finished within {limit_seconds:g} s")
@@ -108,5 +110,5 @@ def _event(event: ElementTree.Element) -> FencingEvent:
         client=event.get("client", ""),
         origin=event.get("origin", ""),
         completed=event.get("completed", ""),
-        why=event.get("exit-reason", event.get("extended-status", "")),
+        why=event.get("exit-reason", ""),
     )

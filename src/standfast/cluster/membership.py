@@ -129,7 +129,7 @@ def status(limit_seconds: float = 5.0) -> ClusterStatus:
     result = run(["crm_mon", "--one-shot", "--output-as=xml"], limit_seconds=limit_seconds)
     root = _xml(result)
     if not result.ok or root is None or root.find("nodes") is None:
-        raise EngineError(f"the cluster's state cannot be read: {_complaint(result, root)}")
+        raise EngineError(f"the cluster's state cannot be read: {result.complaint()}")
     return parse_status(root)
 
 
@@ -196,12 +196,6 @@ def _xml(result: Result) -> ElementTree.Element | None:
         return ElementTree.fromstring(result.stdout)
     except ElementTree.ParseError:
         return None
-
-
-def _complaint(result: Result, root: ElementTree.Element | None) -> str:
-    said = None if root is None else root.find("status")
-    errors = [] if said is None else [error.text or "" for error in said.iter("error")]
-    return (errors or [result.complaint() if said is None else said.get("message", "no answer")])[0]
 
 
 def _true(element: ElementTree.Element, name: str) -> bool:

@@ -8,7 +8,9 @@ already received): the caller has to treat the result as unknown, not as failed.
 from __future__ import annotations
 
 import contextlib
+import html
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -22,6 +24,7 @@ NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK_BYTES = 65536
+_NO_NEWS = ("Init failed, could not perform", "Please try a longer timeout")
 
 
 class EngineError(Exception):
@@ -49,8 +52,12 @@ class Result:
         """One line for an operator: the program's own last words, or how it ended."""
         if self.timed_out:
             return f"{self.argv[0]} did not answer in time"
-        lines = [line.strip() for line in (self.stderr or self.stdout).splitlines() if line.strip()]
-        return lines[-1] if lines else f"{self.argv[0]} ended with exit code {self.returncode}"
+        # Pacemaker's tools put their errors into the XML where they print XML.
+        said = [html.unescape(text) for text in re.findall(r"<error>([^<]*)</error>", self.stdout)]
+        said += [line.strip().removeprefix("error: ") for line in self.stderr.splitlines()]
+        said += [] if self.stdout.startswith("<") else [line.strip() for line in self.stdout.splitlines()]
+        said = [line for line in said if line and not line.startswith(_NO_NEWS)]
+        return said[-1] if said else f"{self.argv[0]} ended with exit code {self.returncode}"
 
 
 def run(
