@@ -55,7 +55,8 @@ class Result:
         # Pacemaker's tools put their errors into the XML where they print XML.
         said = [html.unescape(text) for text in re.findall(r"<error>([^<]*)</error>", self.stdout)]
         said += [line.strip().removeprefix("error: ") for line in self.stderr.splitlines()]
-        said += [] if self.stdout.startswith("<") else [line.strip() for line in self.stdout.splitlines()]
+        if not any(said) and not self.stdout.startswith("<"):
+            said = [line.strip() for line in self.stdout.splitlines()]
         said = [line for line in said if line and not line.startswith(_NO_NEWS)]
         return said[-1] if said else f"{self.argv[0]} ended with exit code {self.returncode}"
 
