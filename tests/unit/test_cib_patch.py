@@ -138,7 +138,7 @@ def test_without_the_guard_the_deletes_and_creates_of_a_loser_would_be_carried_o
     moved = copy.deepcopy(root)
     moved.find(".//nvpair[@id='standfast-phase-7']").set("id", "standfast-phase-8")  # type: ignore[union-attr]
     cib.apply(root, moved)
-    cib._write("the patch", ["--patch"], ElementTree.tostring(tree, encoding="unicode"), 20)
+    cib.send_patch(ElementTree.tostring(tree, encoding="unicode"))
     assert "ban-k-loser" in store.read_text()
 
 

@@ -157,6 +157,13 @@ def test_links_come_from_the_nodelist_and_from_interface_blocks() -> None:
     assert conf.node_count(PLAIN) == 2
 
 
+def test_a_users_own_number_of_retransmits_is_seen_because_timers_are_derived_from_it() -> None:
+    text = PLAIN.replace("version: 2", "version: 2\n token_retransmits_before_loss_const: 10", 1)
+    assert conf.retransmits_before_loss(text) == 10
+    assert conf.retransmits_before_loss(PLAIN) == heartbeat.RETRANSMITS_BEFORE_LOSS
+    assert heartbeat.expected_runtime({"token": "10007"}, 3, 10)["token_retransmit"] == 1044
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -75,8 +75,12 @@ def apply(original: ElementTree.Element, wanted: ElementTree.Element, limit_seco
     later), CibError.
     """
     patch = make_patch(original, wanted)
-    if patch is None:
-        return
+    if patch is not None:
+        send_patch(patch, limit_seconds)
+
+
+def send_patch(patch: str, limit_seconds: float = 20.0) -> None:
+    """Send what `make_patch` made. Raises as `apply` does."""
     _write("the patch", ["--patch"], patch, limit_seconds)
 
 

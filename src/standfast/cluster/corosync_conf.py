@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from standfast.core.heartbeat import KEYS
+from standfast.core.heartbeat import KEYS, RETRANSMITS_BEFORE_LOSS
 
 PATH = Path("/etc/corosync/corosync.conf")
 MAX_LINE_BYTES = 510
@@ -112,6 +112,18 @@ def links(text: str) -> tuple[int, ...]:
         elif section.path == ("totem", "interface"):
             used.add(_link_number(section))
     return tuple(sorted(used))
+
+
+def retransmits_before_loss(text: str) -> int:
+    """token_retransmits_before_loss_const of the totem section (4 where absent), which token_retransmit and
+    hold are derived from. Raises CorosyncConfError."""
+    name = "token_retransmits_before_loss_const"
+    values = [section.value(name) for section in _homes(_parse(_lines(text)), "token")]
+    value = next((value for value in reversed(values) if value is not None), str(RETRANSMITS_BEFORE_LOSS))
+    if not re.fullmatch(r"[0-9]+", value):
+        raise CorosyncConfError(f"corosync.conf: {name}: {value!r} is not a number")
+    # A zero counts as absent.
+    return int(value) or RETRANSMITS_BEFORE_LOSS
 
 
 def node_count(text: str) -> int:

@@ -45,7 +45,7 @@ shows no runtime value of knet_pong_count (it is a divisor of the two ping value
 # exec/totemconfig.c of corosync 3.1.7
 _DEFAULT_TOKEN = 3000
 _DEFAULT_COEFFICIENT = 650
-_RETRANSMITS_BEFORE_LOSS = 4
+RETRANSMITS_BEFORE_LOSS = 4
 _TICK = 10
 _DEFAULT_PONG_COUNT = 2
 
@@ -77,13 +77,18 @@ def raised(budget_seconds: float) -> dict[str, str]:
     }
 
 
-def expected_runtime(file_keys: Mapping[str, str | None], node_count: int) -> dict[str, int]:
+def expected_runtime(
+    file_keys: Mapping[str, str | None],
+    node_count: int,
+    retransmits_before_loss: int = RETRANSMITS_BEFORE_LOSS,
+) -> dict[str, int]:
     """The runtime values of a corosync 3.1.7 that has just been STARTED with these keys.
 
     Source: exec/totemconfig.c of corosync 3.1.7, compared with the cmap of real daemons (tests/lab):
 
     * token = token (3000) + (nodes - 2) x token_coefficient (650) with three and more nodes;
-    * token_retransmit = token / (token_retransmits_before_loss_const (4) + 0.2), cut;
+    * token_retransmit = token / (token_retransmits_before_loss_const (4) + 0.2), cut; that key is not one of
+      KEYS, its value is an argument;
     * hold = token_retransmit x 0.8 - 10, cut; consensus = 1.2 x token, cut;
     * knet_ping_timeout = token / pong_count (2); knet_ping_interval = token / (2 x pong_count).
 
@@ -98,7 +103,7 @@ def expected_runtime(file_keys: Mapping[str, str | None], node_count: int) -> di
     if node_count > 2:
         coefficient = file_keys.get(TOKEN_COEFFICIENT)
         token += (node_count - 2) * (_DEFAULT_COEFFICIENT if coefficient is None else int(coefficient))
-    retransmit = number(TOKEN_RETRANSMIT) or int(token / (_RETRANSMITS_BEFORE_LOSS + 0.2))
+    retransmit = number(TOKEN_RETRANSMIT) or int(token / (retransmits_before_loss + 0.2))
     pongs = number(PONG_COUNT) or _DEFAULT_PONG_COUNT
     return {
         "token": token,
