@@ -1,0 +1,86 @@
+# bash completion for clovmmigrate, clsnmpsetup and sdtool.
+# Install as /usr/share/bash-completion/completions/clovmmigrate, with links of the other two names.
+# Completing only reads: the configuration, and what is registered.
+
+_standfast_registered() {
+    clsnmpsetup -l 2>/dev/null | awk 'NR > 2 { print $2 }'
+}
+
+_standfast_domains() {
+    clsnmpsetup -l 2>/dev/null | awk 'NR > 2 { print $4 }'
+}
+
+_standfast_nodes() {
+    cibadmin --query --local --scope nodes 2>/dev/null | sed -n 's/.*<node .*uname="\([^"]*\)".*/\1/p'
+}
+
+_standfast_hosts() {
+    sed -n 's/^[[:space:]]*\(name\|address\)[[:space:]]*=[[:space:]]*"\([^"]*\)".*/\2/p' \
+        /etc/standfast/clovmmigrate.conf 2>/dev/null
+}
+
+_standfast_words() {
+    mapfile -t COMPREPLY < <(compgen -W "$1" -- "${COMP_WORDS[COMP_CWORD]}")
+}
+
+_standfast_given() {
+    local word
+    for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+        [[ $word == "$1" ]] && return 0
+    done
+    return 1
+}
+
+_sdtool() {
+    if [[ ${COMP_WORDS[COMP_CWORD-1]} == -k ]]; then
+        _standfast_words "$(_standfast_nodes)"
+    else
+        _standfast_words "-s -b -e -r -k -C -h --json --yes"
+    fi
+}
+
+_clsnmpsetup() {
+    case ${COMP_WORDS[COMP_CWORD-1]} in
+        -a) _standfast_words "$(_standfast_nodes)" ;;
+        -m | -d | --check) _standfast_words "$(_standfast_registered)" ;;
+        --connection) _standfast_words "ssh telnet" ;;
+        --ppar-id) _standfast_words "$(seq -s ' ' 0 15)" ;;
+        --password-file) mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}") ;;
+        --domain | --lan0 | --lan1 | --user | --weight) COMPREPLY=() ;;
+        *)
+            if _standfast_given -a || _standfast_given -m; then
+                _standfast_words "--domain --ppar-id --lan0 --lan1 --user --connection --weight --password \
+                    --password-file --dry-run -n"
+            elif _standfast_given -d; then
+                _standfast_words "--yes --dry-run -n"
+            elif _standfast_given -l; then
+                _standfast_words "--json"
+            elif ((COMP_CWORD == 1)); then
+                _standfast_words "-l -a -m -d --check -h"
+            fi
+            ;;
+    esac
+}
+
+_clovmmigrate() {
+    case ${COMP_WORDS[COMP_CWORD-1]} in
+        -p | -u) _standfast_words "$(_standfast_domains)" ;;
+        --skip-save) _standfast_words "$(_standfast_hosts)" ;;
+        --reason) COMPREPLY=() ;;
+        *)
+            if [[ ${COMP_WORDS[COMP_CWORD-2]} == -u && ${COMP_WORDS[COMP_CWORD]} != -* ]]; then
+                _standfast_words "$(_standfast_hosts)"
+            elif _standfast_given -u; then
+                _standfast_words "-n --yes --skip-save --reason"
+            elif _standfast_given -p; then
+                _standfast_words "-n --yes"
+            else
+                _standfast_words "-p -u -n --yes -h"
+            fi
+            ;;
+    esac
+}
+
+complete -F _sdtool sdtool
+complete -F _clsnmpsetup clsnmpsetup
+complete -F _clovmmigrate clovmmigrate
