@@ -14,6 +14,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -27,6 +28,7 @@ from standfast.core.devices import AGENTS, XscfNode
 from standfast.core.messages import Message, Refused, Severity
 
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+MAX_CHECKS_AT_ONCE = 8
 MAX_TRIES = 8
 """How often a change is made anew when somebody else has written to the CIB meanwhile."""
 
@@ -56,6 +58,9 @@ class _Setup:
     def __init__(self, options: argparse.Namespace, outside: Outside) -> None:
         self.options = options
         self.outside = outside
+        # Asked before anything is changed: the controller, which knows the name, does not answer for
+        # seconds while it reads the metadata of agents that are new to it.
+        self.own = outside.own_node() if outside.is_root() else ""
 
     def run(self) -> int:
         """Do what the options ask; the exit code."""
@@ -101,7 +106,7 @@ class _Setup:
         else:
             print(f"{name} was registered already with the same data: the password is stored on this node.")
         self._start_again(name)
-        self._other_nodes()
+        self._other_nodes(before)
         return DONE
 
     def modify(self, name: str) -> int:
@@ -128,7 +133,7 @@ class _Setup:
         if asked:
             print("The password is stored on this node.")
             self._start_again(name)
-            self._other_nodes()
+            self._other_nodes(before)
         return DONE
 
     def delete(self, name: str) -> int:
@@ -151,7 +156,7 @@ class _Setup:
         self._change(lambda cib: _without(cib, name))
         self.outside.secrets.remove(name)
         print(f"Deleted: the XSCF data of {name}, and its password on this node.")
-        self._other_nodes()
+        self._other_nodes(before)
         return DONE
 
     def check(self, name: str) -> int:
@@ -162,8 +167,13 @@ class _Setup:
             who = name or "any node"
             text = f"no XSCF data is registered for {who}"
             raise Refused(Message("setup.not-registered", text, node=name, next_command="clsnmpsetup -l"))
-        usable = [self._check_node(cib, node) for node in nodes]
-        return DONE if all(usable) else REFUSED
+        usable = True
+        # Nodes at the same time, the two LANs of a node in turn: an XSCF has few logins to give.
+        with ThreadPoolExecutor(max_workers=MAX_CHECKS_AT_ONCE) as pool:
+            for lines, good in pool.map(lambda node: self._check_node(cib, node), nodes):
+                print("\n".join(lines))
+                usable = usable and good
+        return DONE if usable else REFUSED
 
     def given(self) -> dict[str, Any]:
         """The fields that the command line gives."""
@@ -249,24 +259,21 @@ class _Setup:
         text = f"the CIB was changed by somebody else {MAX_TRIES} times in a row; nothing was changed"
         raise Refused(Message("setup.busy", text, next_command="try again"))
 
-    def _check_node(self, cib: ET.Element, node: XscfNode) -> bool:
-        found = [f"registered data: {fault}" for fault in devices.faults(cib, node)]
+    def _check_node(self, cib: ET.Element, node: XscfNode) -> tuple[list[str], bool]:
+        """What to say about one node, and whether this node could kill it now."""
+        lines = [f"registered data: {fault}" for fault in devices.faults(cib, node)]
+        usable = not lines
         if self.outside.secrets.has(node.node):
-            for agent in AGENTS[:2]:
-                address = (node.lan0, node.lan1)[agent.lan]
+            for agent, address in zip(AGENTS, (node.lan0, node.lan1), strict=False):
                 said = self.outside.probe(devices.parameters_of(cib, agent.device_id(node.node)))
-                print(f"{node.node}: LAN#{agent.lan} {address}: {said.text}")
-                if not said.ok:
-                    found.append(f"LAN#{agent.lan}")
+                lines.append(f"LAN#{agent.lan} {address}: {said.text}")
+                usable = usable and said.ok
         else:
-            found.append(
-                f"no password for {node.node} on this node; store it: clsnmpsetup -m {node.node} --password"
-            )
-        for fault in found:
-            if not fault.startswith("LAN#"):
-                print(f"{node.node}: {fault}")
-        print(f"{node.node}: {'not usable from this node' if found else 'usable from this node'}")
-        return not found
+            store = f"clsnmpsetup -m {node.node} --password"
+            lines.append(f"no password for {node.node} on this node; store it: {store}")
+            usable = False
+        lines.append("usable from this node" if usable else "not usable from this node")
+        return [f"{node.node}: {line}" for line in lines], usable
 
     def _plan(self, before: ET.Element, wanted: XscfNode | None) -> int:
         if wanted is None:
@@ -283,18 +290,14 @@ class _Setup:
 
     def _start_again(self, name: str) -> None:
         """Devices that failed to start here because the password was missing."""
-        own = self.outside.own_node()
-        if not own:
+        if not self.own:
             return
-        for device in devices.failed_starts(self.outside.query(), own, name):
-            self.outside.cleanup(device, own)
+        for device in devices.failed_starts(self.outside.query(), self.own, name):
+            self.outside.cleanup(device, self.own)
 
-    def _other_nodes(self) -> None:
-        own = self.outside.own_node()
-        nodes = [
-            node.get("uname", "") for node in self.outside.query().iterfind("./configuration/nodes/node")
-        ]
-        others = ", ".join(name for name in nodes if name != own)
+    def _other_nodes(self, cib: ET.Element) -> None:
+        nodes = [node.get("uname", "") for node in cib.iterfind("./configuration/nodes/node")]
+        others = ", ".join(name for name in nodes if name != self.own)
         if others:
             print(f"Now the same command on each other node, for its password file: {others}.")
 
