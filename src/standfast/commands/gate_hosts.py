@@ -1,0 +1,172 @@
+"""What hosts say about guests, for the gate: through standfastd, or, without it, through ssh.
+
+The gate has to answer with Standfast itself broken, so this needs no daemon and nothing but the system's
+Python and OpenSSH. Silence is an answer too: every host of clovmmigrate.conf has exactly one in the result,
+so that a host that was not asked is never taken for one that does not know the guest.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Sequence
+
+from standfast.commands.gate_children import Child, collect
+from standfast.core import ldm
+from standfast.core.evidence import GuestState, HostAnswer, silent
+from standfast.core.hostlist import ControlDomain, HostList, HostListError, from_text
+from standfast.core.names import CONFIG_FILE, SOCKET_FILE
+
+DAEMON_LIMIT_SECONDS = 1.0
+DAEMON_LIMIT_MS = 900
+"""What the daemon is told: it has to answer before we stop listening."""
+SSH_LIMIT_SECONDS = 1.0
+SSH_FRESH_SECONDS = 1.0
+"""Listings this young are used again in a hold's polling: hosts are not asked four times a second by ssh."""
+MAX_ANSWER_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 1_000_000
+
+Answers = dict[str, tuple[HostAnswer, ...]]
+
+
+class Hosts:
+    """The control domains of clovmmigrate.conf. `note`: why they are not known; empty if all is well."""
+
+    def __init__(self, root: str = "") -> None:
+        """Read the file below `root`. Never raises."""
+        self.note = ""
+        self._socket = root + SOCKET_FILE
+        self._listed: dict[str, tuple[ldm.Domain, ...] | str] = {}
+        self._listed_at: float | None = None
+        self._list = HostList("", "", ())
+        try:
+            with open(root + CONFIG_FILE, "rb") as file:
+                self._list = from_text(file.read(MAX_CONFIG_BYTES).decode())
+        except (OSError, UnicodeDecodeError) as error:
+            self.note = f"{CONFIG_FILE} cannot be read: {getattr(error, 'strerror', None) or error}"
+        except HostListError as error:
+            self.note = f"{CONFIG_FILE}: {error}"
+
+    @property
+    def all(self) -> tuple[ControlDomain, ...]:
+        """The control domains; none where the file cannot be used."""
+        return self._list.hosts
+
+    def ask(self, guests: Sequence[str]) -> tuple[Answers, str]:
+        """One answer of every host for each guest, and a note for the log. At most about 2 s."""
+        wanted = [guest for guest in dict.fromkeys(guests) if ldm.is_domain_name(guest)]
+        if not wanted:
+            return {}, "the devices name no single guest: hosts are not asked"
+        answers, why = self._by_daemon(wanted)
+        if why:
+            answers = self._by_ssh(wanted)
+        return {guest: self._complete(guest, answers.get(guest, ())) for guest in wanted}, why
+
+    def _complete(self, guest: str, answers: tuple[HostAnswer, ...]) -> tuple[HostAnswer, ...]:
+        said = {answer.host for answer in answers}
+        missing = [host.name for host in self.all if host.name not in said]
+        return (*answers, *(silent(name, guest, "not asked") for name in missing))
+
+    def _by_daemon(self, guests: Sequence[str]) -> tuple[Answers, str]:
+        deadline = time.monotonic() + DAEMON_LIMIT_SECONDS
+        answers: Answers = {}
+        for guest in guests:
+            try:
+                answers[guest] = _question(self._socket, guest, deadline)
+            except (FileNotFoundError, ConnectionRefusedError):
+                return {}, "standfastd is not running"
+            except TimeoutError:
+                return {}, f"standfastd did not answer within {DAEMON_LIMIT_SECONDS:g} s"
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+                return {}, f"standfastd gave no answer that can be used ({error})"
+        return answers, ""
+
+    def _by_ssh(self, guests: Sequence[str]) -> Answers:
+        now = time.monotonic()
+        if self._listed_at is None or now - self._listed_at >= SSH_FRESH_SECONDS:
+            self._listed = self._listings()
+            self._listed_at = time.monotonic()
+        found = self._listed.items()
+        return {guest: tuple(_answer(host, guest, said) for host, said in found) for guest in guests}
+
+    def _listings(self) -> dict[str, tuple[ldm.Domain, ...] | str]:
+        """Each host's whole listing, or why there is none; all hosts at once."""
+        asked = {
+            host.name: Child(
+                ssh_argv(host, self._list.identity_file, self._list.known_hosts), SSH_LIMIT_SECONDS
+            )
+            for host in self.all
+            if host.kind == "ldm"
+        }
+        collect(list(asked.values()))
+        return {name: _listing(child) for name, child in asked.items()}
+
+
+def ssh_argv(host: ControlDomain, identity_file: str, known_hosts: str) -> list[str]:
+    """OpenSSH: nobody's settings but these, no password, no unknown host key, one command."""
+    options = (
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        f"UserKnownHostsFile={known_hosts}",
+        "GlobalKnownHostsFile=none",
+        "IdentitiesOnly=yes",
+        "IdentityAgent=none",
+        "PreferredAuthentications=publickey",
+        "ConnectTimeout=1",
+        "ConnectionAttempts=1",
+        "LogLevel=ERROR",
+    )
+    words = [word for option in options for word in ("-o", option)]
+    login = ["-i", identity_file, "-l", host.login]
+    return ["ssh", "-F", "none", "-n", "-T", *words, *login, host.address, "ldm list-domain -p"]
+
+
+def _listing(child: Child) -> tuple[ldm.Domain, ...] | str:
+    if child.error:
+        return f"ssh: {child.error}"
+    try:
+        return ldm.parse_domains(child.output)
+    except ldm.NotUnderstood as error:
+        return str(error)
+
+
+def _answer(host: str, guest: str, said: tuple[ldm.Domain, ...] | str) -> HostAnswer:
+    return silent(host, guest, said) if isinstance(said, str) else ldm.answer_for(host, guest, said)
+
+
+def _question(path: str, guest: str, deadline: float) -> tuple[HostAnswer, ...]:
+    """Ask standfastd. Raises OSError, TimeoutError, or what an answer of another shape leads to."""
+    request = {"op": "evidence", "guest": guest, "limit_ms": DAEMON_LIMIT_MS}
+    received = bytearray()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_until(deadline))
+        connection.connect(path)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        while not received.endswith(b"\n"):
+            connection.settimeout(_until(deadline))
+            chunk = connection.recv(65536)
+            received += chunk
+            if not chunk or len(received) > MAX_ANSWER_BYTES:
+                raise ValueError("cut short")
+    answer = json.loads(received)
+    if answer["ok"] is not True:
+        raise ValueError(str(answer.get("error", "refused"))[:200])
+    return tuple(
+        HostAnswer(str(item["host"]), guest, _state(item["state"]), str(item.get("detail", "")))
+        for item in answer["answers"]
+    )
+
+
+def _until(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _state(word: object) -> GuestState:
+    try:
+        return GuestState(word)
+    except ValueError:
+        return GuestState.UNKNOWN

@@ -1,0 +1,149 @@
+"""One call of the gate: look, decide, look again while it holds."""
+
+# pathlib costs 4 ms of each call.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH120
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from standfast.commands import gate_sight
+from standfast.commands.gate_hosts import Answers, Hosts
+from standfast.commands.gate_options import Options
+from standfast.commands.gate_sight import Sight
+from standfast.commands.gate_tools import Tools
+from standfast.core.gate import Answer, GateView, Rule, decide
+from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE, STOPPED_MARKER_FILE
+from standfast.sightings import Sightings
+
+POLL_INTERVAL_SECONDS = 0.25
+STALE_SECONDS = 6.5
+"""A look cannot take longer (tools, daemon, ssh) unless this node stood still: then it saw the past."""
+RECENT_ALLOW_SECONDS = 5.0
+REPEAT_WAIT_SECONDS = 2.0
+"""A device that fails at once would otherwise be called as fast as the fencer can."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The gate's answer to one call, and what the log needs. `rule`: a Rule's value, or error or stale."""
+
+    allow: bool
+    rule: str
+    reason: str
+    final: bool = False
+    executor: str = ""
+    notes: tuple[str, ...] = ()
+
+
+class Gate:
+    """One call, with the tools of its first look running."""
+
+    def __init__(self, options: Options, tools: Tools) -> None:
+        """Read what is on this node."""
+        self._options = options
+        self._tools = tools
+        self._hosts = Hosts(options.root)
+        self._sightings = Sightings(options.root + SIGHTINGS_FILE)
+        self._stopped_marker = options.root + STOPPED_MARKER_FILE
+        self._was_away = False
+
+    def answer(self, began: float) -> Verdict:
+        """For ``off`` and ``reboot``: a hold is polled, an allow so soon after another one waits."""
+        waited = False
+        while True:
+            looked = time.monotonic()
+            verdict = self._look()
+            if verdict.allow and not waited and self._allowed_just_now():
+                waited = True
+                time.sleep(REPEAT_WAIT_SECONDS)
+                self._tools.start()  # two seconds ago is the past
+                continue
+            if verdict.allow:
+                self._sightings.allowed(self._options.target, self._options.level)
+            now = time.monotonic()
+            if verdict.allow or verdict.final or now - began >= HOLD_POLL_SECONDS:
+                return verdict
+            time.sleep(max(0.0, min(looked + POLL_INTERVAL_SECONDS, began + HOLD_POLL_SECONDS) - now))
+            self._tools.start()
+
+    def check(self) -> Verdict:
+        """For ``monitor``: the whole decision for every target, dry. Allowed = it could be made."""
+        try:
+            sight = self._sight()
+            if sight.cib is None:
+                return Verdict(False, "error", sight.record_error)
+            self._decide(sight, self._options.targets or gate_sight.targets(sight.cib))
+        except Exception as error:
+            return failed(error)
+        return Verdict(True, "monitor", "")
+
+    def _look(self) -> Verdict:
+        try:
+            sight = self._sight()
+            (answer,), note = self._decide(sight, (self._options.target,))
+        except Exception as error:
+            return failed(error, self._tools.node)
+        took = time.monotonic() - self._tools.began
+        notes = (*sight.notes, *filter(None, (note, self._hosts.note)))
+        if answer.allow and took > STALE_SECONDS:
+            reason = f"{sight.executor} stood still for {took:.0f} s while it looked"
+            return Verdict(False, "stale", reason, False, sight.executor, notes)
+        rule = answer.rule.value
+        return Verdict(answer.allow, rule, answer.reason, answer.final, sight.executor, notes)
+
+    def _sight(self) -> Sight:
+        sight = gate_sight.sight(self._tools.node, *self._tools.wait())
+        known = gate_sight.nodes(sight.cib)
+        if known and sight.executor not in known:
+            self._tools.forget_name()
+        if sight.membership is not None and self._options.target:
+            back = gate_sight.canonical(sight.cib, self._options.target) in sight.membership
+            if back and self._was_away:
+                self._sightings.returned(gate_sight.canonical(sight.cib, self._options.target))
+            self._was_away = not back
+        return sight
+
+    def _decide(self, sight: Sight, targets: tuple[str, ...]) -> tuple[tuple[Answer, ...], str]:
+        """Decide by what is here. Hosts are asked only where they can make a difference."""
+        found = [gate_sight.target(sight.cib, name, self._hosts.all) for name in targets]
+        answers = [decide(self._view(sight, target, {})) for target in found]
+        asked = [
+            target.guest
+            for target, answer in zip(found, answers, strict=True)
+            if answer.allow or answer.rule is Rule.UNSAVED
+        ]
+        if not asked:
+            return tuple(answers), ""
+        evidence, note = self._hosts.ask(asked)
+        return tuple(decide(self._view(sight, target, evidence)) for target in found), note
+
+    def _view(self, sight: Sight, target: gate_sight.Target, evidence: Answers) -> GateView:
+        seen = self._sightings.see(sight.record) if sight.record is not None else None
+        return GateView(
+            target=target.node,
+            executor=sight.executor,
+            controller_state=sight.controller_state,
+            record=sight.record,
+            record_error=sight.record_error,
+            levels=target.levels,
+            membership=sight.membership,
+            seconds_since_epoch_seen=seen.epoch_seconds if seen else 0.0,
+            seconds_since_window_seen=seen.window_seconds if seen else 0.0,
+            seconds_since_return=self._sightings.seconds_since_return(target.node),
+            facility_stopped=os.path.exists(self._stopped_marker),
+            aim=target.aim,
+            hosts=evidence.get(target.guest, ()),
+        )
+
+    def _allowed_just_now(self) -> bool:
+        since = self._sightings.seconds_since_allowed(self._options.target, self._options.level)
+        return since is not None and since < RECENT_ALLOW_SECONDS
+
+
+def failed(error: Exception, executor: str = "") -> Verdict:
+    """A bug of ours is a hold, and polled like one."""
+    reason = f"the gate itself failed ({type(error).__name__}: {error})"
+    return Verdict(False, "error", reason, False, executor)

@@ -1,0 +1,195 @@
+"""What this node has seen, and how long ago: the clock of settling times and leases.
+
+One small file for the gate and for standfastd. Rules of this file:
+
+* Times are CLOCK_BOOTTIME, in seconds, and belong to one boot: a file of another boot is as good as none.
+* Only a change is written, so an idle cluster costs one short read a question and no write.
+* The newest epoch and window are the ones seen LAST, not the ones with the highest number: a CIB that was
+  restored from a copy goes backwards, and its window must be able to end too.
+* Nothing here raises. What cannot be read or written counts from now on, which only lengthens a hold.
+
+The standard library only: the gate imports this.
+"""
+
+# pathlib costs 4 ms of each call.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH120
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from standfast.core.names import SIGHTINGS_FILE
+
+if TYPE_CHECKING:
+    from standfast.core.record import Record
+
+BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+FORMAT = 1
+LOCK_LIMIT_SECONDS = 0.2
+LOCK_RETRY_SECONDS = 0.005
+KEPT_SECONDS = 3600.0
+"""Returns and fencings older than this are dropped at the next write."""
+MAX_ENTRIES = 256
+MAX_FILE_BYTES = 65536
+
+_EPOCH, _WINDOW, _RETURNED, _ALLOWED = "epoch ", "window ", "returned ", "allowed "
+_NEWEST_ONLY = (_EPOCH, _WINDOW)
+
+
+class Seen(NamedTuple):
+    """Seconds since this node first saw the record's epoch, and since it first saw its window."""
+
+    epoch_seconds: float
+    window_seconds: float
+
+
+def boottime_seconds() -> float:
+    """CLOCK_BOOTTIME: goes on in suspend, never steps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def read_boot_id() -> str:
+    """This boot's id; empty if the kernel does not tell."""
+    try:
+        with open(BOOT_ID_FILE, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        return ""
+
+
+class Sightings:
+    """The sightings of this node. Each question reads the file anew: others write it too."""
+
+    def __init__(
+        self,
+        path: str = SIGHTINGS_FILE,
+        clock: Callable[[], float] = boottime_seconds,
+        boot_id: Callable[[], str] = read_boot_id,
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._boot = boot_id()
+        self._own: dict[str, float] = {}
+        """What this process saw: answers also where the file cannot be written."""
+
+    def see(self, record: Record) -> Seen:
+        """Note the record's epoch and window; seconds since each was first seen (0.0: just now)."""
+        names = (f"{_EPOCH}{record.epoch}", f"{_WINDOW}{record.window}")
+        now, there, times = self._times()
+        new = {name: times.get(name, now) for name in names if name not in there}
+        if new:
+            self._note(new)
+        return Seen(*(now - times.get(name, now) for name in names))
+
+    def returned(self, node: str) -> None:
+        """Note that `node` came back into the membership just now."""
+        self._note({_RETURNED + node: self._clock()})
+
+    def seconds_since_return(self, node: str) -> float | None:
+        """Since `node` was last seen to come back; None: not seen in this boot."""
+        return self._since(_RETURNED + node)
+
+    def allowed(self, target: str, level: str = "") -> None:
+        """Note that the gate of this level of `target` says yes just now."""
+        self._note({f"{_ALLOWED}{level} {target}": self._clock()})
+
+    def seconds_since_allowed(self, target: str, level: str = "") -> float | None:
+        """Since the gate of this level of `target` last said yes on this node; None: not in this boot."""
+        return self._since(f"{_ALLOWED}{level} {target}")
+
+    def _since(self, name: str) -> float | None:
+        now, _, times = self._times()
+        return now - times[name] if name in times else None
+
+    def _times(self) -> tuple[float, dict[str, float], dict[str, float]]:
+        """The time now, what the file holds, and the file together with what this process saw itself."""
+        there = self._read()
+        now = self._clock()
+        there = {name: then for name, then in there.items() if then <= now}
+        times = dict(there)
+        for name, then in self._own.items():
+            kind = name.partition(" ")[0] + " "
+            if kind not in _NEWEST_ONLY:
+                times[name] = max(then, there.get(name, then))
+            elif not any(other.startswith(kind) and seen > then for other, seen in there.items()):
+                times[name] = then
+        return now, there, times
+
+    def _read(self) -> dict[str, float]:
+        """The file's times; empty if it is missing, damaged or of another boot."""
+        try:
+            with open(self._path, "rb") as file:
+                found = json.loads(file.read(MAX_FILE_BYTES))
+            if found["format"] != FORMAT or found["boot"] != self._boot or not self._boot:
+                return {}
+            times = {str(name): float(then) for name, then in found["seen"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            return {}
+        return {name: then for name, then in times.items() if then >= 0.0}
+
+    def _note(self, new: dict[str, float]) -> None:
+        self._own = _merged(self._own, new)
+        with contextlib.suppress(OSError), self._locked():
+            # Read again under the lock: another process may have written between.
+            there = self._read()
+            first = {name for name in new if name.startswith(_NEWEST_ONLY)}
+            wanted = {name: then for name, then in new.items() if name not in first or name not in there}
+            if wanted:
+                self._replace(_merged(there, wanted))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone with the file. Raises OSError where that cannot be had within LOCK_LIMIT_SECONDS."""
+        os.makedirs(os.path.dirname(self._path) or ".", mode=0o755, exist_ok=True)
+        lock = os.open(self._path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            deadline = time.monotonic() + LOCK_LIMIT_SECONDS
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= deadline:
+                        raise
+                    time.sleep(LOCK_RETRY_SECONDS)
+            yield
+        finally:
+            os.close(lock)
+
+    def _replace(self, times: dict[str, float]) -> None:
+        now = self._clock()
+        young = {
+            name: then
+            for name, then in times.items()
+            if name.startswith(_NEWEST_ONLY) or now - then < KEPT_SECONDS
+        }
+        kept = dict(sorted(young.items(), key=lambda item: item[1])[-MAX_ENTRIES:])
+        text = json.dumps({"format": FORMAT, "boot": self._boot, "seen": kept}, indent=0)
+        new = f"{self._path}.{os.getpid()}"
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            with open(file, "wb") as out:
+                out.write(text.encode())
+            # In /run, which a crash of the machine empties anyway: atomic is enough, fsync buys nothing.
+            os.replace(new, self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
+
+
+def _merged(times: dict[str, float], new: dict[str, float]) -> dict[str, float]:
+    """`times` with `new`; a new epoch or window takes the place of the old one."""
+    result = dict(times)
+    for name, then in new.items():
+        for kind in _NEWEST_ONLY:
+            if name.startswith(kind):
+                result = {other: value for other, value in result.items() if not other.startswith(kind)}
+        result[name] = then
+    return result
