@@ -12,7 +12,7 @@ The standard library only: the gate imports this.
 """
 
 # pathlib costs 4 ms of each call.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH120
+# ruff: noqa: PTH103, PTH105, PTH108, PTH120
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The line that every answer of the gate leaves, in a file and in syslog. Never raises, never waits."""
 
 # pathlib costs 4 ms of each call.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH120
+# ruff: noqa: PTH103, PTH120
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One call of the gate: look, decide, look again while it holds."""
 
 # pathlib costs 4 ms of each call.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH120
+# ruff: noqa: PTH110
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The engine's tools, as the gate starts them: at once, before anything heavy is imported."""
 
 # pathlib costs 4 ms of each call.
-# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH120
+# ruff: noqa: PTH103, PTH105, PTH108, PTH120
 
 from __future__ import annotations
 
