@@ -237,4 +237,7 @@ def required(options: Mapping[str, str], *names: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # As a script this module exists twice; errors must be those of the one that the actions import.
+    from standfast.commands import fence_xscf
+
+    sys.exit(fence_xscf.main())
