@@ -83,20 +83,25 @@ class BuildError(Exception):
 
 def build(destination: Path, python: str = SYSTEM_PYTHON) -> None:
     """Write the program to `destination`, in one step, mode 0755. Raises BuildError or OSError."""
-    package = Path(__file__).resolve().parents[1]
-    sources = {name: (package.parent / name).read_text("utf-8") for name in MODULES}
-    sources["__main__.py"] = MAIN
-    content = _zip(sources, compiled(sources, python))
+    program = content(python)
     new = destination.with_name(f".{destination.name}.{os.getpid()}")
     try:
         with open(new, "wb") as file:
-            file.write(content)
+            file.write(program)
             file.flush()
             os.fsync(file.fileno())
         new.chmod(0o755)
         new.replace(destination)
     finally:
         new.unlink(missing_ok=True)
+
+
+def content(python: str = SYSTEM_PYTHON) -> bytes:
+    """The program's bytes: the same for the same sources and the same Python. Raises BuildError, OSError."""
+    package = Path(__file__).resolve().parents[1]
+    sources = {name: (package.parent / name).read_text("utf-8") for name in MODULES}
+    sources["__main__.py"] = MAIN
+    return _zip(sources, compiled(sources, python))
 
 
 def is_ours(path: Path) -> bool:
