@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from standfast.core import heartbeat, members
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.record import Record
-from standfast.core.report import Report
+from standfast.core.report import Report, proof
 from standfast.core.steps import (
     CloseGoal,
     HostEntry,
@@ -126,7 +126,7 @@ class FakeCluster:
                 config="c",
                 agents={device: self.agent_states.get(device, "TestWorked") for device in devices.values()},
                 proofs={
-                    device: "" if device in self.agent_fails else self.fingerprint(owner)
+                    device: "" if device in self.agent_fails else proof(self.fingerprint(owner), node.epoch)
                     for owner, device in devices.items()
                 },
                 commanding=node.commanding,

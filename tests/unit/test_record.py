@@ -24,7 +24,10 @@ FULL = Record(
     aimed=True,
     abort=True,
     maintenance="false",
-    old={"n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12"), "n2": OldHeartbeat({}, {})},
+    old={
+        "n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12"),
+        "n2": OldHeartbeat({}, {}),
+    },
     why='<move> & "test"',
     stonith_max_attempts="10",
 )

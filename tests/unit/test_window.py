@@ -276,16 +276,35 @@ def test_closing_is_refused_while_a_member_of_the_window_is_missing_and_not_prov
     assert isinstance(drive(cluster, CLOSE), Done)
 
 
-def test_u_repeated_when_idle_changes_nothing_if_all_is_proven() -> None:
+def test_u_repeated_when_idle_proves_again_and_opens_nothing() -> None:
     cluster = opened()
+    before = cluster.facts()
     cluster.guest_on = dict(MOVED)
     drive(cluster, CLOSE)
-    record, saves = cluster.record, list(cluster.saves)
-    decision = drive(cluster, CLOSE)
-    assert isinstance(decision, Done)
-    assert not decision.changed
-    assert cluster.record == record
+    first, saves = cluster.record, list(cluster.saves)
+    again = dataclasses.replace(CLOSE, since_epoch=first.epoch)
+    assert isinstance(drive(cluster, again), Done)
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.record.prove > first.epoch
     assert cluster.saves == saves
+    assert cluster.facts() != before
+    cluster.agent_fails.add("SA-n2")
+    again = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
+    decision = drive(cluster, again)
+    assert codes(decision) == ["PROOF"]
+    assert isinstance(decision, Stop)
+    assert not decision.unfinished
+
+
+def test_a_proof_from_before_the_window_does_not_close_it() -> None:
+    """A cancelled migration leaves the devices as they were; what they proved before it is no proof now."""
+    cluster = opened()
+    old = {name: node.epoch for name, node in cluster.nodes.items()}
+    goal = CloseGoal(node="n2", guest="g2", target="ctrl2")
+    drive(cluster, goal, limit=3)
+    for name, node in cluster.nodes.items():
+        node.epoch, node.deaf = old[name], True
+    assert codes(drive(cluster, goal)) == ["PROOF"]
 
 
 def test_u_when_idle_repairs_the_aim_of_a_guest_that_moved_unannounced() -> None:

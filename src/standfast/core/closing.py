@@ -14,7 +14,7 @@ from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Message
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import OldHeartbeat, Phase, Record, Totem
-from standfast.core.report import Report
+from standfast.core.report import Report, proves
 from standfast.core.steps import (
     CloseGoal,
     Decision,
@@ -69,6 +69,7 @@ def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
         source=record.source or snapshot.aims[goal.node].host,
         target=goal.target,
         aimed=False,
+        prove=0,
         saved=kept,
     )
 
@@ -87,9 +88,12 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
     entry = snapshot.hosts[goal.target]
     if aim.host != goal.target or aim.weight != entry.weight:
         return WriteRecord(_repair(snapshot, goal, record), f"aim the agents of {goal.node} at {goal.target}")
-    late = _unproven(snapshot, goal)
+    if record.prove <= goal.since_epoch or record.mover != goal.node:
+        again = record.next(prove=record.epoch + 1, mover=goal.node)
+        return WriteRecord(again, f"have every agent of {goal.node} prove itself again")
+    late = _unproven(snapshot, goal, record)
     if not late:
-        return Done(f"no window is open; the agents of {goal.node} have proven {goal.target}", changed=False)
+        return Done(f"no window is open; every agent of {goal.node} has proven {goal.target} from every node")
     if "proof" in snapshot.expired:
         return Stop((_proof_failed(late, goal),), unfinished=False)
     return Wait("proof", PROOF_LIMIT_SECONDS, f"proof of {', '.join(late[:4])}")
@@ -201,10 +205,17 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     aim = snapshot.aims[goal.node]
     entry = snapshot.hosts[goal.target]
     if aim.host != goal.target or aim.weight != entry.weight:
-        return Reaim(record.next(), goal.node, entry, f"aim the agents of {goal.node} at {goal.target}")
-    if (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
-        return wait
-    late = _unproven(snapshot, goal)
+        return Reaim(
+            record.next(prove=record.epoch + 1),
+            goal.node,
+            entry,
+            f"aim the agents of {goal.node} at {goal.target}",
+        )
+    if not record.prove:
+        return WriteRecord(
+            record.next(prove=record.epoch + 1), f"have every agent of {goal.node} prove itself"
+        )
+    late = _unproven(snapshot, goal, record)
     if late:
         if "proof" in snapshot.expired:
             return _unfinished(_proof_failed(late, goal), goal)
@@ -218,14 +229,14 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     )
 
 
-def _unproven(snapshot: Snapshot, goal: CloseGoal) -> list[str]:
+def _unproven(snapshot: Snapshot, goal: CloseGoal, record: Record) -> list[str]:
     late = []
     for node in sorted(snapshot.members):
         report = snapshot.reports.get(node)
         for device, wanted in snapshot.aims[goal.node].proofs.items():
             if report is not None and report.facility != "running":
                 continue
-            if report is None or report.proofs.get(device) != wanted:
+            if report is None or not proves(report.proofs.get(device, ""), wanted, record.prove):
                 late.append(f"{device} from {node}")
     return late
 

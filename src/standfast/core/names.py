@@ -11,7 +11,8 @@ RESCUE_FILE = "/etc/standfast/rescue.xml"
 
 STATE_DIR = "/var/lib/standfast"
 JOURNAL_FILE = "/var/lib/standfast/journal.db"
-STOPPED_MARKER_FILE = "/var/lib/standfast/facility-stopped"
+STOPPED_MARKER_FILE = "/run/standfast/facility-stopped"
+"""Made by ``sdtool -e``. In /run: a reboot arms this node again."""
 LOG_DIR = "/var/log/standfast"
 
 RUN_DIR = "/run/standfast"

@@ -95,6 +95,8 @@ class Record:
     """Control domain -> name of the configuration saved there in this window, or ``skipped: reason``."""
     aimed: bool = False
     """Closing: the devices aim at `target` and have been proven, or nothing was to be aimed."""
+    prove: int = 0
+    """Epoch from which a proof of the mover's devices counts; 0: any."""
     abort: bool = False
     """The window never opened: closing only puts the heartbeat back."""
     maintenance: str = ""
@@ -147,6 +149,7 @@ def to_values(record: Record) -> dict[str, str]:
         "settle": ",".join(record.settle),
         "saved": _dump(dict(record.saved)),
         "aimed": _flag(record.aimed),
+        "prove": str(record.prove),
         "abort": _flag(record.abort),
         "maintenance": record.maintenance,
         "old": _dump(old),
@@ -193,6 +196,7 @@ def from_values(values: Mapping[str, str]) -> Record:
             settle=tuple(name for name in get["settle"].split(",") if name),
             saved={str(k): str(v) for k, v in json.loads(get["saved"]).items()},
             aimed=get["aimed"] == "true",
+            prove=int(get["prove"]),
             abort=get["abort"] == "true",
             maintenance=get["maintenance"],
             old=old,

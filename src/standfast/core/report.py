@@ -38,9 +38,10 @@ class Report:
     """Fingerprint of this node's clovmmigrate.conf; empty: missing or wrong (`config_error` says why)."""
     config_error: str = ""
     agents: Mapping[str, str] = field(default_factory=dict)
-    """Device -> test state (a sdtool word)."""
+    """Device -> test state (a sdtool word), with ``: WHY`` after a failure."""
     proofs: Mapping[str, str] = field(default_factory=dict)
-    """Device -> fingerprint of the parameters with which it last proved itself from this node."""
+    """Device -> ``FINGERPRINT@EPOCH``: with which parameters, and at which epoch of the record, the last test
+    from this node that worked began."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> empty if this node can ask it, else why not."""
     logins: Mapping[str, str] = field(default_factory=dict)
@@ -49,6 +50,17 @@ class Report:
     """running, or stopped (sdtool -e on this node)."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
+
+
+def proof(fingerprint: str, epoch: int) -> str:
+    """The text of one proof."""
+    return f"{fingerprint}@{epoch}"
+
+
+def proves(text: str, fingerprint: str, since_epoch: int) -> bool:
+    """Whether `text` is a proof of these parameters, begun at `since_epoch` or later."""
+    shown, _, epoch = text.partition("@")
+    return shown == fingerprint and epoch.isdigit() and int(epoch) >= since_epoch
 
 
 def encode(report: Report) -> str:

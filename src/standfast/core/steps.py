@@ -99,6 +99,8 @@ class CloseGoal:
     skip_save: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> reason why its configuration cannot be saved (a dead source)."""
     lease_seconds: int = 14400
+    since_epoch: int = 0
+    """Epoch of the record when the command began: a proof that is older does not answer it."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,341 @@
+"""The program clovmmigrate: ``-p`` before a live migration, ``-u source-ldom target-host`` after it.
+
+Exit status: 0 done, 1 refused or guest stopped, 2 usage, 3 not finished (a window is still open; the next
+command is printed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from standfast.commands.daemon_client import DaemonError
+from standfast.core import names
+from standfast.core.messages import Message, Refused, Severity
+
+if TYPE_CHECKING:
+    from standfast.config import Config
+    from standfast.core.steps import CloseGoal, OpenGoal, Stop
+    from standfast.hosts.base import Host
+
+EXIT_DONE, EXIT_REFUSED, EXIT_USAGE, EXIT_UNFINISHED = 0, 1, 2, 3
+DAEMON_LIMIT_SECONDS = 5.0
+LEASE_NOTE = (
+    "close it, also if the migration is cancelled or fails, with: clovmmigrate -u source-ldom target-host"
+)
+
+
+@dataclass
+class Screen:
+    """What the operator sees: progress on standard error, the outcome (or one JSON object) on standard output."""
+
+    as_json: bool = False
+    steps: list[str] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+
+    def say(self, line: str) -> None:
+        self.steps.append(line)
+        if not self.as_json:
+            click.echo(f"  {line}", err=True)
+
+    def tell(self, message: Message) -> None:
+        self.messages.append(message)
+        if not self.as_json:
+            kind = "warning: " if message.severity is Severity.WARNING else "clovmmigrate: "
+            click.echo(f"{kind}{message}", err=True)
+
+    def end(self, code: int, text: str, **more: object) -> int:
+        if self.as_json:
+            shown = [
+                {"code": m.code, "severity": m.severity.value, "text": m.text, "node": m.node, "host": m.host,
+                 "next": m.next_command}
+                for m in self.messages
+            ]  # fmt: skip
+            click.echo(
+                json.dumps({"exit": code, "text": text, "messages": shown, "steps": self.steps, **more})
+            )
+        elif text:
+            click.echo(text)
+        return code
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-p", "prepare", is_flag=True, help="Before a live migration: open the window on all nodes.")
+@click.option("-u", "update", is_flag=True, help="After it, moved or not: close the window on all nodes.")
+@click.option("-n", "--dry-run", is_flag=True, help="Show what would be done; change nothing.")
+@click.option("--budget", "budget_seconds", type=click.IntRange(11, 3600), metavar="SECONDS",
+              help="Heartbeat timeout while the window is open (default: clovmmigrate.conf).")  # fmt: skip
+@click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
+              help="How long the window may stay open before every node alarms.")  # fmt: skip
+@click.option("--skip-save", multiple=True, metavar="HOST",
+              help="Do not save the domain configuration on this control domain (it is dead).")  # fmt: skip
+@click.option("--reason", default="", metavar="TEXT", help="Why; recorded. Needed with --skip-save.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+@click.argument("operands", nargs=-1)
+@click.version_option(package_name="standfast", message="clovmmigrate (Standfast) %(version)s")
+def main(
+    prepare: bool,
+    update: bool,
+    dry_run: bool,
+    budget_seconds: int | None,
+    lease_minutes: int | None,
+    skip_save: tuple[str, ...],
+    reason: str,
+    yes: bool,
+    as_json: bool,
+    operands: tuple[str, ...],
+) -> None:
+    """Take the cluster through the live migration of a guest domain that is one of its nodes.
+
+    \b
+    clovmmigrate -p [source-ldom]            on one node, before the migration
+    clovmmigrate -u source-ldom target-host  on one node, after it
+
+    -p raises the heartbeat timeout on all nodes and holds all fencing. -u finds the guest, saves the domain
+    configuration on both control domains, aims the shutdown facility at the control domain where the guest is
+    (give the source if it did not move), proves it from every node, and puts the heartbeat timeout back.
+    After -p, -u is needed in any case, also when the migration was cancelled or has failed.
+    """
+    if prepare == update:
+        raise click.UsageError("give -p before the migration or -u after it")
+    if prepare and len(operands) > 1:
+        raise click.UsageError("-p takes at most one operand: source-ldom")
+    if update and len(operands) != 2:
+        raise click.UsageError("-u takes two operands: source-ldom target-host")
+    if skip_save and not reason:
+        raise click.UsageError("--skip-save needs --reason TEXT: it is recorded")
+    if skip_save and not yes and sys.stdin.isatty():
+        click.confirm(f"Leave the configuration on {', '.join(skip_save)} unsaved?", abort=True)
+    screen = Screen(as_json)
+    wish = Wish(prepare, operands, dry_run, budget_seconds, lease_minutes, skip_save, reason)
+    try:
+        code = asyncio.run(_work(wish, screen))
+    except Refused as refused:
+        for message in refused.messages:
+            screen.tell(message)
+        code = screen.end(EXIT_REFUSED, "")
+    except KeyboardInterrupt:
+        text = (
+            "interrupted: a window may be open; finish with the same command again, or with clovmmigrate -u"
+        )
+        code = screen.end(EXIT_UNFINISHED, text)
+    sys.exit(code)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The command line, parsed."""
+
+    prepare: bool
+    operands: tuple[str, ...]
+    dry_run: bool
+    budget_seconds: int | None
+    lease_minutes: int | None
+    skip_save: tuple[str, ...]
+    reason: str
+
+
+async def _work(wish: Wish, screen: Screen) -> int:
+    if os.geteuid() != 0:
+        raise Refused(Message("NOT_ROOT", "this needs root", next_command="sudo clovmmigrate ..."))
+    config = _config()
+    with _alone():
+        node = await _own_node()
+        async with _driving():
+            hosts = {} if wish.prepare else _hosts(config)
+            try:
+                return await _drive(wish, screen, config, node, hosts)
+            finally:
+                for host in hosts.values():
+                    await host.close()
+
+
+async def _drive(wish: Wish, screen: Screen, config: Config, node: str, hosts: Mapping[str, Host]) -> int:
+    from standfast.core.steps import Done, OpenGoal
+    from standfast.execute import Executor
+    from standfast.survey import Survey
+
+    survey = Survey(node, config.hosts.hosts, hosts)
+    goal = await _goal(wish, config, survey)
+    executor = Executor(survey, goal, screen.say)
+    if wish.dry_run:
+        return await _plan(executor, goal, screen)
+    outcome = await executor.run()
+    if not isinstance(outcome, Done):
+        return _stopped(outcome, screen)
+    for warning in outcome.warnings:
+        screen.tell(warning)
+    text = outcome.reason
+    if isinstance(goal, OpenGoal):
+        text += (
+            f"\nThe lease ends at {_clock(goal.lease_seconds)} ({goal.lease_seconds // 60} min); {LEASE_NOTE}"
+        )
+    return screen.end(EXIT_DONE, text)
+
+
+def _stopped(outcome: Stop, screen: Screen) -> int:
+    for message in outcome.messages:
+        screen.tell(message)
+    if outcome.unfinished:
+        return screen.end(EXIT_UNFINISHED, "not finished: a window is still open")
+    return screen.end(EXIT_REFUSED, "")
+
+
+async def _goal(wish: Wish, config: Config, survey: Survey) -> OpenGoal | CloseGoal:
+    from standfast.core.steps import CloseGoal, OpenGoal
+
+    snapshot, _ = await _look(survey)
+    by_guest = {aim.guest: aim.node for aim in snapshot.aims.values()}
+    lease_seconds = 60 * (wish.lease_minutes or config.lease_minutes)
+    guest = wish.operands[0] if wish.operands else ""
+    if guest and guest not in by_guest:
+        known = ", ".join(sorted(by_guest)) or "none"
+        text = f"no cluster node is registered for guest domain {guest!r} (known: {known})"
+        raise Refused(Message("UNKNOWN_GUEST", text, next_command="clsnmpsetup -l"))
+    if wish.prepare:
+        budget = wish.budget_seconds or config.budget_seconds
+        return OpenGoal(
+            by_guest.get(guest, ""),
+            budget,
+            lease_seconds,
+            config.maintenance_mode,
+            wish.reason or "clovmmigrate -p",
+        )
+    return CloseGoal(
+        node=by_guest[guest],
+        guest=guest,
+        target=_host_name(config, wish.operands[1]),
+        skip_save={_host_name(config, name): wish.reason for name in wish.skip_save},
+        lease_seconds=lease_seconds,
+        since_epoch=snapshot.record.epoch if snapshot.record else 0,
+    )
+
+
+async def _look(survey: Survey):  # type: ignore[no-untyped-def]  # the type is a lazily imported one
+    from standfast.cluster.cib import CibError
+    from standfast.cluster.run import EngineError
+
+    try:
+        return await survey.take(whole=False)
+    except (EngineError, CibError) as error:
+        text = f"the cluster is not running on this node: {error}"
+        raise Refused(Message("NO_CLUSTER", text, next_command="crm_mon -1")) from None
+
+
+def _host_name(config: Config, given: str) -> str:
+    from standfast.core.hostlist import HostLookupError
+
+    try:
+        return config.find_host(given).name
+    except HostLookupError as error:
+        raise Refused(Message("UNKNOWN_HOST", str(error), next_command=f"see {names.CONFIG_FILE}")) from None
+
+
+async def _plan(executor: Executor, goal: OpenGoal | CloseGoal, screen: Screen) -> int:
+    from standfast.commands.migration_plan import lines
+    from standfast.core.steps import Stop
+
+    decision, snapshot = await executor.plan()
+    if isinstance(decision, Stop):
+        return _stopped(decision, screen)
+    for line in lines(goal, snapshot):
+        screen.say(line)
+    return screen.end(EXIT_DONE, "nothing was changed (dry run)")
+
+
+def _config() -> Config:
+    from standfast import config
+
+    try:
+        return config.load().config
+    except config.ConfigError as error:
+        raise Refused(
+            *(
+                Message("CONFIG", line, next_command=f"mend {names.CONFIG_FILE}")
+                for line in str(error).splitlines()
+            )
+        ) from None
+
+
+async def _own_node() -> str:
+    from standfast.cluster import membership
+    from standfast.cluster.run import EngineError
+
+    try:
+        return await asyncio.to_thread(membership.own_node)
+    except EngineError as error:
+        text = f"the cluster is not running on this node: {error}"
+        raise Refused(
+            Message("NO_CLUSTER", text, next_command="systemctl start corosync pacemaker")
+        ) from None
+
+
+def _hosts(config: Config) -> dict[str, Host]:
+    from standfast.hosts.ldm import ControlDomainLogin, LdmHost
+
+    listed = config.hosts
+    return {
+        entry.name: LdmHost(
+            ControlDomainLogin(
+                entry.name, entry.address, entry.login, listed.identity_file, listed.known_hosts
+            )
+        )
+        for entry in listed.hosts
+    }
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One command at a time on a node; the kernel lets go of the lock however the command ends."""
+    path = Path(names.COMMAND_LOCK_FILE)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(Message("BUSY", "another command drives the window on this node")) from None
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _driving():  # type: ignore[no-untyped-def]
+    """Tell the daemon that a command is alive here, for as long as the connection stands."""
+    try:
+        async with asyncio.timeout(DAEMON_LIMIT_SECONDS):
+            reader, writer = await asyncio.open_unix_connection(names.SOCKET_FILE)
+            writer.write(b'{"op":"command"}\n')
+            line = await reader.readline()
+        if not line or json.loads(line).get("ok") is not True:
+            raise DaemonError("standfastd refused", "journalctl -u standfastd")
+    except (OSError, TimeoutError, ValueError, DaemonError) as error:
+        text = f"standfastd does not answer on this node: {error or 'no answer in time'}"
+        raise Refused(Message("NO_DAEMON", text, next_command="systemctl start standfastd")) from None
+    try:
+        yield
+    finally:
+        writer.close()
+
+
+def _clock(seconds: int) -> str:
+    from datetime import datetime, timedelta
+
+    return (datetime.now().astimezone() + timedelta(seconds=seconds)).strftime("%Y-%m-%d %H:%M")
+
+
+if TYPE_CHECKING:
+    from standfast.execute import Executor
+    from standfast.survey import Survey
+
+if __name__ == "__main__":
+    main()

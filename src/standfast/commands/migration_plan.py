@@ -1,0 +1,59 @@
+"""What ``clovmmigrate -n`` shows: the steps of an opening or a closing, from one snapshot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from standfast.core import heartbeat
+from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
+
+
+def lines(goal: OpenGoal | CloseGoal, snapshot: Snapshot) -> Iterator[str]:
+    """One line for each step, in its order."""
+    if isinstance(goal, OpenGoal):
+        yield from _opening(goal, snapshot)
+    else:
+        yield from _closing(goal, snapshot)
+
+
+def _opening(goal: OpenGoal, snapshot: Snapshot) -> Iterator[str]:
+    if snapshot.record is not None and snapshot.record.open:
+        phase = snapshot.record.phase.value
+        yield f"a window is {phase} already (epoch {snapshot.record.epoch}): go on with it"
+        return
+    for node in sorted(snapshot.members):
+        report = snapshot.reports.get(node)
+        now = "?" if report is None else f"{heartbeat.timeout_ms(report.runtime) / 1000:.0f} s"
+        yield f"{node}: heartbeat timeout {now} to {goal.budget_seconds} s (corosync.conf, then one reload)"
+    if goal.maintenance:
+        yield "maintenance-mode on"
+    who = goal.mover or "every node"
+    yield f"fencing held for {who}, for {goal.lease_seconds // 60} min at most"
+
+
+def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
+    aim = snapshot.aims[goal.node]
+    for answer in snapshot.where:
+        yield f"asked: {answer}"
+    record = snapshot.record
+    source = record.source if record is not None and record.open and record.source else aim.host
+    if (record is not None and record.open) or aim.host != goal.target:
+        for host in dict.fromkeys((source, goal.target)):
+            if host in goal.skip_save:
+                yield f"{host}: domain configuration NOT saved ({goal.skip_save[host]})"
+            elif host:
+                yield f"{host}: save the domain configuration"
+    entry = snapshot.hosts[goal.target]
+    if aim.host == goal.target and aim.weight == entry.weight:
+        yield f"agents of {goal.node}: aim at {goal.target} already"
+    else:
+        yield (
+            f"agents of {goal.node}: {aim.host or 'unknown'} to {goal.target} (PPAR-ID {entry.ppar_id}, "
+            f"{entry.lan0}, {entry.lan1}, weight {entry.weight})"
+        )
+    yield f"proof of every agent of {goal.node} from {', '.join(sorted(snapshot.members))}"
+    if record is not None and record.open:
+        for node in sorted(record.old):
+            back = heartbeat.timeout_ms(record.old[node].runtime) / 1000
+            yield f"{node}: heartbeat timeout back to {back:.0f} s"
+        yield "fencing armed"

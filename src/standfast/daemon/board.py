@@ -1,0 +1,153 @@
+"""The states of the shutdown agents as ``sdtool -s`` shows them, and the tests behind them.
+
+Every agent is tested from this node on start, on demand, when its parameters change, when a closing window
+asks for proof, and every 10 minutes (PRIMECLUSTER Cluster Foundation guide, 7.1). A test runs the agent's
+``status`` with the parameters of the CIB and needs the guest seen running there, not just a login.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from standfast.core import aims, devices, topology
+from standfast.core.report import proof
+from standfast.core.topology import Device
+from standfast.processors import agents
+from standfast.processors.agents import Outcome
+
+TEST_PERIOD_SECONDS = 600.0
+TEST_LIMIT_SECONDS = 30.0
+TESTS_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent of one node, in sdtool's words."""
+
+    host: str
+    agent: str
+    device: Device
+    sa_state: str = "Idle"
+    shut_state: str = "Unknown"
+    test_state: str = "Unknown"
+    init_state: str = "Unknown"
+    said: str = ""
+    """What the agent said when it last failed."""
+    proof: str = ""
+
+
+class Board:
+    """All rows, in the order in which the nodes were registered. `changed` is called after each change."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.rows: dict[str, Row] = {}
+        self._changed = changed
+        self._slots = asyncio.Semaphore(TESTS_AT_ONCE)
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def follow(self, cib: ET.Element) -> list[str]:
+        """Take over the devices of a CIB; the ids of those that are new or have other parameters."""
+        known = topology.devices(cib)
+        fresh: dict[str, Row] = {}
+        altered = []
+        for entry in devices.registered(cib):
+            for agent in devices.AGENTS:
+                identifier = agent.device_id(entry.node)
+                device = known.get(identifier, Device(identifier, "", {}))
+                row = self.rows.get(identifier)
+                if row is None or row.device != device:
+                    altered.append(identifier)
+                    row = Row(entry.node, agent.shown, device)
+                fresh[identifier] = row
+        for gone in set(self.rows) - set(fresh):
+            self._cancel(gone)
+        if list(fresh) != list(self.rows) or altered:
+            self.rows = fresh
+            self._changed()
+        return altered
+
+    def test(self, identifiers: list[str], epoch: int) -> list[asyncio.Task[None]]:
+        """Begin tests; one that is under way for the same agent is dropped for the new one."""
+        tasks = []
+        for identifier in identifiers:
+            if identifier in self.rows:
+                self._cancel(identifier)
+                task = asyncio.create_task(self._test(identifier, epoch))
+                self._running[identifier] = task
+                tasks.append(task)
+        return tasks
+
+    def mended(self) -> list[str]:
+        """Agents that could not begin and now could: somebody stored the secret, or installed the program."""
+        return [
+            identifier
+            for identifier, row in self.rows.items()
+            if row.init_state == "InitFailed" and not _init_trouble(row.device)
+        ]
+
+    def of(self, node: str) -> list[str]:
+        """The agents of one node."""
+        return [identifier for identifier, row in self.rows.items() if row.host == node]
+
+    def stop(self) -> None:
+        """``sdtool -e``: no test any more."""
+        for identifier in list(self.rows):
+            self._cancel(identifier)
+            self._set(identifier, sa_state="Idle", test_state="Unknown", init_state="UnInitWorked", proof="")
+
+    def shut(self, node: str, state: str) -> None:
+        """Note how a kill of `node` ended, as the fencer's history tells."""
+        for identifier in self.of(node):
+            if self.rows[identifier].shut_state != state:
+                self._set(identifier, shut_state=state)
+
+    async def _test(self, identifier: str, epoch: int) -> None:
+        async with self._slots:
+            self._set(identifier, sa_state="Init-ing", init_state="Init-ing")
+            device = self.rows[identifier].device
+            trouble = _init_trouble(device)
+            if trouble:
+                self._set(
+                    identifier,
+                    sa_state="Idle",
+                    init_state="InitFailed",
+                    test_state="Unknown",
+                    said=trouble,
+                    proof="",
+                )
+                return
+            self._set(identifier, sa_state="Testing", init_state="InitWorked", test_state="Testing")
+            options = {k: v for k, v in device.parameters.items() if not k.startswith("pcmk_")}
+            result = await agents.run(device.agent, "status", options, TEST_LIMIT_SECONDS)
+            worked = result.outcome is Outcome.DONE
+            said = "" if worked else result.said or f"{device.agent} status: {result.outcome.value}"
+            shown = proof(aims.fingerprint(device.parameters), epoch) if worked else ""
+            state = "TestWorked" if worked else "TestFailed"
+            self._set(identifier, sa_state="Idle", test_state=state, said=said, proof=shown)
+
+    def _set(self, identifier: str, **changes: str) -> None:
+        row = self.rows.get(identifier)
+        if row is not None:
+            self.rows[identifier] = replace(row, **changes)  # type: ignore[arg-type]
+            self._changed()
+
+    def _cancel(self, identifier: str) -> None:
+        task = self._running.pop(identifier, None)
+        if task is not None and not task.done():
+            task.cancel()
+
+
+def _init_trouble(device: Device) -> str:
+    """Why an agent cannot even begin: no such device, no program, no secret on this node."""
+    if not device.agent:
+        return f"the CIB has no device {device.id}"
+    if not Path(agents.AGENT_DIR, device.agent).exists():
+        return f"{agents.AGENT_DIR}/{device.agent} is not installed"
+    secret = device.parameters.get("password_file")
+    if secret and not Path(secret).is_file():
+        return f"{secret} is missing on this node: repeat clsnmpsetup -a here"
+    return ""

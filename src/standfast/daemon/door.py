@@ -1,0 +1,169 @@
+"""What the daemon answers: to sdtool, to the gate, and to the commands that drive a window."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from standfast.cluster import attrd, fencer
+from standfast.cluster.run import EngineError
+from standfast.core import names
+from standfast.core.evidence import HostAnswer, silent
+from standfast.core.report import ReportError, decode
+from standfast.daemon.main import Daemon
+from standfast.daemon.server import HOLD, Answer
+from standfast.hosts.base import Host
+
+KILL_LIMIT_SECONDS = 300.0
+MAX_EVIDENCE_MS = 10_000
+
+
+class Door:
+    """One method for each request."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._table: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
+            "status": self._status,
+            "evidence": self._evidence,
+            "facility": self._facility,
+            "retest": self._retest,
+            "reopen-logs": self._reopen_logs,
+            "kill": self._kill,
+            "command": self._command,
+        }
+
+    async def handle(self, request: Answer) -> Answer:
+        """Answer one request; an unknown one is named."""
+        method = self._table.get(str(request.get("op")))
+        if method is None:
+            return _no(f"standfastd does not know the request {request.get('op')!r}", "standfastd --version")
+        return await method(request)
+
+    def released(self) -> None:
+        """The command that drove a window has ended, in whatever way."""
+        self._daemon.commanding -= 1
+        self._daemon.touched()
+
+    async def _status(self, _: Answer) -> Answer:
+        known = self._daemon.known
+        record = known.record
+        return {
+            "ok": True,
+            "node": known.node,
+            "facility": self._daemon.facility,
+            "engine": known.engine,
+            "window": None
+            if record is None
+            else {
+                "phase": record.phase.value,
+                "epoch": record.epoch,
+                "mover": record.mover,
+                "why": record.why,
+            },
+            "alarms": self._daemon.alarms(),
+            "agents": [
+                {
+                    "host": row.host,
+                    "agent": row.agent,
+                    "sa_state": row.sa_state,
+                    "shut_state": row.shut_state,
+                    "test_state": row.test_state,
+                    "init_state": row.init_state,
+                    "said": row.said,
+                }
+                for row in self._daemon.board.rows.values()
+            ],
+        }
+
+    async def _evidence(self, request: Answer) -> Answer:
+        guest = str(request.get("guest", ""))
+        limit = min(_number(request.get("limit_ms"), 900), MAX_EVIDENCE_MS) / 1000
+        hosts = list(self._daemon.hosts.values())
+        answers = await asyncio.gather(*(_ask(host, guest, limit) for host in hosts))
+        return {
+            "ok": True,
+            "answers": [{"host": a.host, "state": a.state.value, "detail": a.detail} for a in answers],
+        }
+
+    async def _facility(self, request: Answer) -> Answer:
+        marker = Path(names.STOPPED_MARKER_FILE)
+        if request.get("want") == "stop":
+            others = await self._others_running()
+            if not others:
+                return _no(
+                    "this is the last node whose shutdown facility runs: nobody could kill a lost node",
+                    "sdtool -b on another node first",
+                )
+            await asyncio.to_thread(marker.touch, 0o600)
+            self._daemon.board.stop()
+        elif request.get("want") == "start":
+            await asyncio.to_thread(marker.unlink, True)
+            self._daemon.kick()
+            await self._daemon.retest()
+        else:
+            return _no("want must be start or stop", "")
+        self._daemon.touched()
+        return {"ok": True, "facility": self._daemon.facility}
+
+    async def _others_running(self) -> list[str]:
+        try:
+            texts = await asyncio.to_thread(attrd.reports)
+        except EngineError:
+            return []
+        running = []
+        for node, text in texts.items():
+            try:
+                report = decode(text)
+            except ReportError:
+                continue
+            if node != self._daemon.known.node and report.facility == "running":
+                running.append(node)
+        return running
+
+    async def _retest(self, _: Answer) -> Answer:
+        self._daemon.reread()
+        self._daemon.kick()
+        await self._daemon.retest()
+        return {"ok": True}
+
+    async def _reopen_logs(self, _: Answer) -> Answer:
+        # Logs go to the journal; the gate opens its file for each line. Nothing is kept open.
+        return {"ok": True}
+
+    async def _kill(self, request: Answer) -> Answer:
+        node = str(request.get("node", ""))
+        if node not in {row.host for row in self._daemon.board.rows.values()}:
+            return _no(f"{node or 'no node'} has no shutdown agents", "clsnmpsetup -l")
+        if node == self._daemon.known.node:
+            return _no("a node does not kill itself", "sdtool -k on another node")
+        self._daemon.board.shut(node, "Killing")
+        try:
+            await asyncio.to_thread(fencer.fence, node, KILL_LIMIT_SECONDS)
+        except EngineError as error:
+            self._daemon.board.shut(node, "KillFailed")
+            return _no(f"{node} was not killed: {error}", "sdtool -s")
+        self._daemon.board.shut(node, "KillWorked")
+        return {"ok": True, "node": node}
+
+    async def _command(self, _: Answer) -> Answer:
+        self._daemon.commanding += 1
+        self._daemon.touched()
+        return {"ok": True, HOLD: True}
+
+
+async def _ask(host: Host, guest: str, limit_seconds: float) -> HostAnswer:
+    try:
+        async with asyncio.timeout(limit_seconds):
+            return await host.ask(guest, limit_seconds)
+    except TimeoutError:
+        return silent(host.name, guest, f"no answer within {limit_seconds:g} s")
+
+
+def _number(value: object, default: int) -> int:
+    return value if isinstance(value, int) and value > 0 else default
+
+
+def _no(error: str, hint: str) -> Answer:
+    return {"ok": False, "error": error, "hint": hint}

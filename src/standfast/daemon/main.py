@@ -1,0 +1,387 @@
+"""standfastd: watch, follow the record, report, test, alarm. One per node.
+
+It coordinates nothing: a command drives the window, and each node's daemon makes its own node follow the
+record. It survives the engine's going and coming, since everything that it knows it can read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from standfast import config
+from standfast.cluster import attrd, cib, cmap, fencer, membership
+from standfast.cluster.run import EngineError
+from standfast.core import heartbeat, members, names, record
+from standfast.core.record import Phase, Record, RecordError, Totem
+from standfast.core.report import Report, encode
+from standfast.daemon import heartbeat_duty, probe
+from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
+from standfast.daemon.heartbeat_duty import FileState
+from standfast.daemon.probe import Probed
+from standfast.daemon.watch import FolderWatch
+from standfast.hosts.base import Host
+from standfast.journal import Journal
+from standfast.sightings import Sightings
+
+TICK_IDLE_SECONDS = 10.0
+TICK_WINDOW_SECONDS = 1.0
+VALUES_POLL_SECONDS = 0.02
+VALUES_LIMIT_SECONDS = 10.0
+ALARM_PERIOD_SECONDS = 60.0
+RETRY_SECONDS = 1.0
+MAX_SAID_CHARS = 160
+
+log = logging.getLogger("standfastd")
+
+
+@dataclass
+class Known:
+    """What this node knows at this instant; everything in here can be read again."""
+
+    node: str = ""
+    tree: ET.Element | None = None
+    record: Record | None = None
+    record_error: str = ""
+    file: FileState = field(default_factory=lambda: FileState({}, ""))
+    runtime: Mapping[str, int] = field(default_factory=dict)
+    members: frozenset[str] = frozenset()
+    config: config.Loaded | None = None
+    config_error: str = ""
+    probed: Probed = field(default_factory=Probed)
+    engine: bool = False
+
+
+class Daemon:
+    """All tasks of one node's daemon."""
+
+    def __init__(self) -> None:
+        self.known = Known()
+        self.journal = Journal()
+        self.sightings = Sightings()
+        self.hosts: dict[str, Host] = {}
+        self.commanding = 0
+        self._dirty = asyncio.Event()
+        self._kick = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._published = ""
+        self._proven_since = 0
+        self.board = Board(self._dirty.set)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def facility(self) -> str:
+        """running, or stopped by ``sdtool -e``."""
+        return "stopped" if Path(names.STOPPED_MARKER_FILE).exists() else "running"
+
+    def touched(self) -> None:
+        """Something changed that a report tells."""
+        self._dirty.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        self.reread()
+        async with asyncio.TaskGroup() as group:
+            for task in (self._follow, self._publish, self._periodic, self._alarms):
+                group.create_task(self._forever(task))
+
+    async def _forever(self, task: Callable[[], Coroutine[None, None, None]]) -> None:
+        """A defect in one task is logged and the task goes on: the others must not die of it."""
+        while True:
+            try:
+                await task()
+            except Exception:
+                log.exception("task %s failed; it starts again", task.__name__)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    # -- configuration ------------------------------------------------------------------------------------
+
+    def reread(self) -> None:
+        """Read clovmmigrate.conf again (start, ``sdtool -r``)."""
+        try:
+            loaded = config.load()
+        except config.ConfigError as error:
+            self.known.config, self.known.config_error = None, " ".join(str(error).split())
+            old, self.hosts = self.hosts, {}
+        else:
+            self.known.config, self.known.config_error = loaded, ""
+            old, self.hosts = self.hosts, probe.adapters(loaded.config.hosts)
+        for host in old.values():
+            self._spawn(host.close())
+        self._dirty.set()
+
+    # -- following the record -----------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        watch = FolderWatch(names.CIB_DIR)
+        self._changed = watch.changed
+        try:
+            while True:
+                await self._refresh()
+                window = self.known.record is not None and self.known.record.open
+                tick = TICK_WINDOW_SECONDS if window or not self.known.engine else TICK_IDLE_SECONDS
+                await _first(watch.changed, self._kick, limit_seconds=tick)
+        finally:
+            watch.close()
+
+    async def _refresh(self) -> None:
+        known = self.known
+        try:
+            if not known.node:
+                known.node = await asyncio.to_thread(membership.own_node)
+            tree, parts, runtime = await asyncio.gather(
+                asyncio.to_thread(cib.query),
+                asyncio.to_thread(membership.partition),
+                asyncio.to_thread(cmap.runtime),
+            )
+        except (EngineError, cib.CibError) as error:
+            if known.engine:
+                log.warning("the cluster engine does not answer: %s", error)
+            known.engine, known.members, self._published = False, frozenset(), ""
+            self._dirty.set()
+            return
+        if not known.engine:
+            log.info("the cluster engine answers; this node is %s", known.node)
+        known.engine, known.tree, known.runtime = True, tree, runtime
+        await self._still_published()
+        self._see_members(parts)
+        self._see_record(tree)
+        known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node)
+        if known.file.changed:
+            self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
+        self._dirty.set()
+        self._test_what_is_due(self.board.follow(tree))
+        await self._values()
+
+    def _see_members(self, parts: frozenset[str]) -> None:
+        for node in parts - self.known.members:
+            # Our own first look is no return of anybody.
+            if self.known.members:
+                self.sightings.returned(node)
+                self._note("membership", f"{node} is in the membership")
+        for node in self.known.members - parts:
+            self._note("membership", f"{node} left the membership")
+            self._spawn(self._see_kill(node))
+        self.known.members = parts
+
+    def _see_record(self, tree: ET.Element) -> None:
+        known = self.known
+        before = known.record
+        try:
+            known.record, known.record_error = record.read(tree), ""
+        except RecordError as error:
+            known.record, known.record_error = None, str(error)
+        if known.record is not None:
+            self.sightings.see(known.record)
+            if before is None or before.epoch != known.record.epoch:
+                found = known.record
+                self._note(
+                    "record", f"{found.phase.value}, totem {found.totem.value}, owner {found.owner or '-'}"
+                )
+
+    async def _values(self) -> None:
+        """Watch the running values closely while a reload is expected: the planner waits for our word."""
+        found = self.known.record
+        if found is None or not (found.open or self.known.file.left_over):
+            return
+        if self.known.file.left_over:
+            await self._catch_up()
+        wanted = _wanted_runtime(found, self.known.node)
+        deadline = time.monotonic() + VALUES_LIMIT_SECONDS
+        while wanted and not _shows(self.known.runtime, wanted) and time.monotonic() < deadline:
+            if self._kick.is_set() or self._changed.is_set():
+                return
+            await asyncio.sleep(VALUES_POLL_SECONDS)
+            with contextlib.suppress(EngineError):
+                self.known.runtime = await asyncio.to_thread(cmap.runtime)
+        self._dirty.set()
+
+    async def _catch_up(self) -> None:
+        """This node was away when the window closed and came back with its values: one reload mends it."""
+        log.warning("corosync.conf still held the values of a closed window; put back, reloading")
+        try:
+            await asyncio.to_thread(cmap.reload)
+            await asyncio.to_thread(cmap.reload)
+        except EngineError as error:
+            log.error("reload: %s", error)
+
+    # -- reporting ----------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """What this node says to the others now."""
+        known = self.known
+        return Report(
+            node=known.node,
+            epoch=known.record.epoch if known.record else 0,
+            file_keys=dict(known.file.keys),
+            file_error=known.file.error,
+            structure=known.file.structure,
+            runtime=dict(known.runtime),
+            members=tuple(sorted(known.members)),
+            config=known.config.fingerprint if known.config else "",
+            config_error=known.config_error,
+            agents={identifier: _shown(row) for identifier, row in self.board.rows.items()},
+            proofs={i: row.proof for i, row in self.board.rows.items() if row.proof},
+            hosts=dict(known.probed.hosts),
+            logins=dict(known.probed.logins),
+            facility=self.facility,
+            commanding=self.commanding > 0,
+        )
+
+    async def _publish(self) -> None:
+        while True:
+            await self._dirty.wait()
+            self._dirty.clear()
+            if not self.known.engine:
+                continue
+            text = encode(self.report())
+            if text == self._published:
+                continue
+            try:
+                await asyncio.to_thread(attrd.publish, text)
+                self._published = text
+            except (EngineError, ValueError) as error:
+                log.warning("report not published: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+                self._dirty.set()
+
+    async def _still_published(self) -> None:
+        """A restarted attribute manager has forgotten us; look at each tick, publish again if so."""
+        if not self._published:
+            return
+        with contextlib.suppress(EngineError):
+            if (await asyncio.to_thread(attrd.reports)).get(self.known.node) != self._published:
+                self._published = ""
+
+    # -- tests --------------------------------------------------------------------------------------------
+
+    def _test_what_is_due(self, altered: list[str]) -> None:
+        found = self.known.record
+        if self.facility != "running":
+            return
+        due = altered + [identifier for identifier in self.board.mended() if identifier not in altered]
+        epoch = found.epoch if found else 0
+        if found is not None and found.prove > self._proven_since and found.mover:
+            self._proven_since = found.prove
+            due += [identifier for identifier in self.board.of(found.mover) if identifier not in due]
+        if due:
+            self.board.test(due, epoch)
+
+    async def retest(self) -> None:
+        """Test every agent, ask every host, log in everywhere; returns when all is done."""
+        if self.facility != "running":
+            return
+        epoch = self.known.record.epoch if self.known.record else 0
+        listed = self.known.config.config.hosts if self.known.config else None
+        asked = asyncio.create_task(probe.ask_hosts(self.hosts))
+        tests = self.board.test(list(self.board.rows), epoch)
+        await asyncio.gather(*tests, return_exceptions=True)
+        good = [row.device.parameters.get("ip", "") for row in self.board.rows.values() if row.proof]
+        some = next((row.device.parameters for row in self.board.rows.values()), None)
+        logins = await probe.log_in(listed, some, good) if listed else {}
+        self.known.probed = Probed(await asked, logins)
+        self._dirty.set()
+
+    async def _periodic(self) -> None:
+        while True:
+            window = self.known.record is not None and self.known.record.open
+            if self.known.engine and self.known.tree is not None and not window:
+                # In a window a guest on the move proves nothing about its agents; closing asks for proof.
+                await self.retest()
+                await asyncio.sleep(TEST_PERIOD_SECONDS)
+            else:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _see_kill(self, node: str) -> None:
+        """When this node's fencer has killed `node`, its agents show it."""
+        for _ in range(120):
+            await asyncio.sleep(RETRY_SECONDS)
+            with contextlib.suppress(EngineError):
+                events = await asyncio.to_thread(fencer.history, node)
+                done = [e for e in events if e.status == "success" and e.delegate == self.known.node]
+                if done:
+                    self.board.shut(node, "KillWorked")
+                    self._note("fencing", f"{node} was killed by this node ({done[0].action})")
+                    return
+            if node in self.known.members:
+                return
+
+    # -- alarms -------------------------------------------------------------------------------------------
+
+    async def _alarms(self) -> None:
+        while True:
+            for text in self.alarms():
+                log.error("ALARM: %s", text)
+            await asyncio.sleep(ALARM_PERIOD_SECONDS)
+
+    def alarms(self) -> list[str]:
+        """What must not stay as it is, one sentence each, with what to type."""
+        known, found = self.known, []
+        if known.record_error:
+            found.append(f"{known.record_error}: fencing is refused until it is mended (docs/runbook.md)")
+        if known.record is not None and known.record.open:
+            since = self.sightings.see(known.record).window_seconds
+            if since > known.record.lease_seconds:
+                over = since - known.record.lease_seconds
+                found.append(
+                    f"the window ({known.record.phase.value}) is {over:.0f} s past its lease of "
+                    f"{known.record.lease_seconds} s; close it: clovmmigrate -u source-ldom target-host"
+                )
+        if self.facility != "running":
+            found.append("the shutdown facility of this node is stopped; start it: sdtool -b")
+        return found
+
+    # -- small things -------------------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """Look again now."""
+        self._kick.set()
+
+    def _note(self, kind: str, text: str) -> None:
+        epoch = self.known.record.epoch if self.known.record else 0
+        log.info("%s: %s (epoch %d)", kind, text, epoch)
+        trouble = self.journal.add(kind, text, epoch=epoch, node=self.known.node)
+        if trouble:
+            log.warning("%s", trouble)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _wanted_runtime(found: Record, node: str) -> Mapping[str, int]:
+    if found.phase is Phase.IDLE:
+        return {}
+    if found.totem is Totem.RAISED:
+        return members.runtime_of(heartbeat.raised(found.budget_seconds))
+    old = members.old_of(found, node)
+    return members.comparable(old.runtime) if old else {}
+
+
+def _shows(runtime: Mapping[str, int], wanted: Mapping[str, int]) -> bool:
+    return all(runtime.get(name) == value for name, value in wanted.items())
+
+
+def _shown(row: Row) -> str:
+    """One word for the report, the worse of the two states, and why where it is a failure."""
+    state = row.init_state if row.init_state in ("InitFailed", "UnInitWorked") else row.test_state
+    return f"{state}: {row.said[:MAX_SAID_CHARS]}" if row.said and state.endswith("Failed") else state
+
+
+async def _first(*events: asyncio.Event, limit_seconds: float) -> None:
+    """Wait for any of the events, at most so long; all are cleared."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=limit_seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+        for event in events:
+            event.clear()

@@ -1,0 +1,84 @@
+"""The daemon's door: one JSON object a line over a unix socket that only root can reach."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from standfast.core.names import SOCKET_FILE
+
+MAX_REQUEST_BYTES = 65536
+MAX_CLIENTS = 64
+
+Answer = dict[str, object]
+Handler = Callable[[Answer], Awaitable[Answer]]
+HOLD = "hold"
+"""Key of an answer after which the connection is kept; the handler's `released` is called at its end."""
+
+
+class Server:
+    """Answers requests with `handle`; a held connection ends with `released`."""
+
+    def __init__(self, handle: Handler, released: Callable[[], None], path: str = SOCKET_FILE) -> None:
+        self._handle = handle
+        self._released = released
+        self._path = Path(path)
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen. A socket that a dead daemon left is replaced: the lock says that we are alone."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+        mask = os.umask(0o177)
+        try:
+            self._server = await asyncio.start_unix_server(
+                self._client, str(self._path), limit=MAX_REQUEST_BYTES
+            )
+        finally:
+            os.umask(mask)
+
+    async def close(self) -> None:
+        """Stop listening, drop all clients and take the socket away."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._clients):
+            task.cancel()
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None or len(self._clients) >= MAX_CLIENTS:
+            writer.close()
+            return
+        self._clients.add(task)
+        held = False
+        try:
+            while line := await reader.readline():
+                answer = await self._answer(line)
+                keep = bool(answer.pop(HOLD, False))
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+                held = held or keep
+        except (OSError, ValueError, asyncio.CancelledError):
+            # A client that went away or sent no line: nothing of it is left but what it held.
+            pass
+        finally:
+            self._clients.discard(task)
+            if held:
+                self._released()
+            writer.close()
+
+    async def _answer(self, line: bytes) -> Answer:
+        try:
+            request = json.loads(line)
+            if not isinstance(request, dict):
+                raise ValueError("not an object")
+        except ValueError as error:
+            return {"ok": False, "error": f"the request cannot be read: {error}", "hint": ""}
+        return await self._handle(request)

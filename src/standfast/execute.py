@@ -1,0 +1,237 @@
+"""Runs the steps that the planner yields: look, ask, do one step, look again.
+
+Nothing is remembered between two looks but what this process itself did at the present epoch (reloads issued,
+waits begun), so killing it at any instant leaves a state that the next command understands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from xml.etree import ElementTree as ET
+
+from standfast.cluster import cib, cmap
+from standfast.cluster.run import EngineError
+from standfast.core import devices, record
+from standfast.core.messages import Message, Severity
+from standfast.core.names import RECORD_SET_ID
+from standfast.core.record import Phase, Record
+from standfast.core.steps import (
+    CloseGoal,
+    Decision,
+    Done,
+    OpenGoal,
+    Reaim,
+    Reload,
+    SaveConfiguration,
+    Snapshot,
+    Step,
+    Stop,
+    Wait,
+    WriteRecord,
+)
+from standfast.core.window import MAX_STEPS, decide
+from standfast.hosts.base import HostError
+from standfast.survey import Survey, needs_whole
+
+POLL_SECONDS = 0.03
+SLOW_POLL_SECONDS = 0.25
+MAX_CONFLICTS = 20
+MAX_UNKNOWN = 3
+TOTAL_LIMIT_SECONDS = 300.0
+SAVE_LIMIT_SECONDS = 60.0
+BARRIER_LIMIT_SECONDS = 20.0
+SAVE_SLOTS = ("standfast-a", "standfast-b")
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class _Memory:
+    """What this process did since the record moved to `epoch`."""
+
+    epoch: int = -1
+    reloads: int = 0
+    waits: dict[str, float] = field(default_factory=dict)
+    aborted: str = ""
+    conflicts: int = 0
+    unknown: int = 0
+
+    def at(self, found: Record | None) -> None:
+        epoch = found.epoch if found is not None else -1
+        if epoch != self.epoch:
+            self.epoch, self.reloads, self.waits = epoch, 0, {}
+
+    def expired(self, limits: Mapping[str, float]) -> frozenset[str]:
+        now = time.monotonic()
+        return frozenset(key for key, since in self.waits.items() if now - since > limits.get(key, 0.0))
+
+
+@dataclass
+class Executor:
+    """Drives one goal on this node. `say` gets one line for each thing that happens."""
+
+    survey: Survey
+    goal: OpenGoal | CloseGoal
+    say: Say = lambda line: None
+    total_limit_seconds: float = TOTAL_LIMIT_SECONDS
+
+    async def run(self) -> Done | Stop:
+        """Until the goal is reached or cannot be. Every end names what is left and what to type next."""
+        memory, limits = _Memory(), dict[str, float]()
+        deadline = time.monotonic() + self.total_limit_seconds
+        whole, steps = True, 0
+        while steps < MAX_STEPS and time.monotonic() < deadline:
+            try:
+                snapshot, tree = await self._look(whole, memory, limits)
+            except (EngineError, cib.CibError) as error:
+                return Stop(
+                    (Message("ENGINE", f"the cluster does not answer here: {error}"),), memory.epoch > 0
+                )
+            if memory.aborted and snapshot.record is not None and snapshot.record.phase is Phase.IDLE:
+                return Stop((_rolled_back(memory.aborted),), unfinished=False)
+            whole = needs_whole(snapshot.record)
+            decision = decide(snapshot, self.goal)
+            if isinstance(decision, Done | Stop):
+                return decision
+            if isinstance(decision, Wait):
+                await self._wait(decision, memory, limits)
+                continue
+            steps += 1
+            stop = await self._do(decision, tree, memory)
+            if stop is not None:
+                return stop
+        return Stop(
+            (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s: {memory.waits}"),),
+            unfinished=True,
+        )
+
+    async def plan(self) -> tuple[Decision, Snapshot]:
+        """The first decision and what it was made from; changes nothing (dry run)."""
+        snapshot, _ = await self._look(True, _Memory(), {})
+        return decide(snapshot, self.goal), snapshot
+
+    async def _look(
+        self, whole: bool, memory: _Memory, limits: Mapping[str, float]
+    ) -> tuple[Snapshot, ET.Element]:
+        guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
+        snapshot, tree = await self.survey.take(guest, whole=whole)
+        if not whole and needs_whole(snapshot.record):
+            snapshot, tree = await self.survey.take(guest)
+        memory.at(snapshot.record)
+        return replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits)), tree
+
+    async def _wait(self, wait: Wait, memory: _Memory, limits: dict[str, float]) -> None:
+        if wait.key not in memory.waits:
+            memory.waits[wait.key] = time.monotonic()
+            limits[wait.key] = wait.limit_seconds
+            self.say(f"waiting for {wait.reason} (up to {wait.limit_seconds:.0f} s)")
+        quick = time.monotonic() - memory.waits[wait.key] < 2.0
+        await asyncio.sleep(POLL_SECONDS if quick else SLOW_POLL_SECONDS)
+
+    async def _do(self, step: Step, tree: ET.Element, memory: _Memory) -> Stop | None:
+        """One step. A lost race means: look again. A timed-out one is UNKNOWN: barrier, then look again."""
+        self.say(str(getattr(step, "reason", step)))
+        if isinstance(step, WriteRecord) and step.record.abort and isinstance(self.goal, OpenGoal):
+            memory.aborted = memory.aborted or step.record.why
+        try:
+            await self._act(step, tree, memory)
+        except cib.CibConflict:
+            memory.conflicts += 1
+            if memory.conflicts > MAX_CONFLICTS:
+                return Stop(
+                    (Message("CONTENDED", "somebody else keeps changing the record"),), unfinished=True
+                )
+        except (cib.CibUnknown, cmap.ReloadUnknown) as error:
+            memory.unknown += 1
+            return await self._barrier(str(error), memory)
+        except (cib.CibError, EngineError) as error:
+            return Stop((Message("ENGINE", f"{step.reason}: {error}"),), unfinished=memory.epoch > 0)
+        except HostError as error:
+            return Stop((_not_saved(error, self.goal),), unfinished=True)
+        except devices.DeviceError as error:
+            return Stop((Message("DEVICES", str(error)),), unfinished=True)
+        return None
+
+    async def _act(self, step: Step, tree: ET.Element, memory: _Memory) -> None:
+        match step:
+            case WriteRecord(record=new, maintenance_mode=mode):
+                await self._write(tree, new, maintenance_mode=mode)
+            case Reaim(record=new, node=node, host=host):
+                aimed = devices.reaim(tree, node, host.ppar_id, host.lan0, host.lan1, host.weight)
+                await self._write(tree, new, wanted=aimed)
+            case Reload():
+                memory.reloads += 1
+                await asyncio.to_thread(cmap.reload)
+            case SaveConfiguration(host=host_name):
+                host_adapter = self.survey.hosts[host_name]
+                name = await host_adapter.save_configuration(SAVE_SLOTS, limit_seconds=SAVE_LIMIT_SECONDS)
+                self.say(f"{host_name} has saved its configuration as {name}")
+                found = record.read(tree)
+                if found is not None:
+                    await self._write(tree, found.next(saved={**found.saved, host_name: name}))
+            case Wait():
+                pass
+
+    async def _write(
+        self,
+        original: ET.Element,
+        new: Record,
+        *,
+        wanted: ET.Element | None = None,
+        maintenance_mode: str | None = None,
+    ) -> None:
+        changed = copy.deepcopy(original) if wanted is None else wanted
+        record.write(changed, new)
+        if maintenance_mode is not None:
+            _set_maintenance(changed, maintenance_mode)
+        await asyncio.to_thread(cib.apply, original, changed)
+
+    async def _barrier(self, what: str, memory: _Memory) -> Stop | None:
+        self.say(f"unknown whether it was carried out ({what}); waiting for the ring")
+        if memory.unknown <= MAX_UNKNOWN:
+            try:
+                await asyncio.to_thread(cib.barrier, BARRIER_LIMIT_SECONDS)
+            except (cib.CibError, EngineError) as error:
+                what = f"{what}; {error}"
+            else:
+                return None
+        text = f"the cluster cannot be written at the moment (a member does not answer?): {what}"
+        return Stop((Message("STALLED", text),), unfinished=True)
+
+
+def _rolled_back(why: str) -> Message:
+    return Message("ROLLED_BACK", f"the window was not opened, every node is as before: {why}")
+
+
+def _not_saved(error: HostError, goal: OpenGoal | CloseGoal) -> Message:
+    hint = ""
+    if isinstance(goal, CloseGoal):
+        hint = (
+            f"ldm add-spconfig NAME (on {error.host}), or clovmmigrate -u {goal.guest} {goal.target} "
+            f'--skip-save {error.host} --reason "..."'
+        )
+    text = f"the domain configuration on {error.host} was not saved: {error.what}"
+    return Message("NOT_SAVED", text, Severity.ERROR, host=error.host, next_command=hint)
+
+
+def _set_maintenance(tree: ET.Element, value: str) -> None:
+    """maintenance-mode in the user's own property set; empty: as if it had never been set."""
+    options = tree.find("./configuration/crm_config")
+    if options is None:
+        return
+    for group in options.findall("cluster_property_set"):
+        for pair in group.findall("nvpair"):
+            if pair.get("name") == "maintenance-mode":
+                if value:
+                    pair.set("value", value)
+                else:
+                    group.remove(pair)
+                return
+    others = [group for group in options if group.get("id") != RECORD_SET_ID]
+    if others and value:
+        identifier = f"{others[0].get('id')}-maintenance-mode"
+        ET.SubElement(others[0], "nvpair", {"id": identifier, "name": "maintenance-mode", "value": value})

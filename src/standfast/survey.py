@@ -1,0 +1,201 @@
+"""Takes the snapshot that the planner looks at: the CIB, the reports, the membership, the hosts.
+
+Questions that only some decisions need (the controller's idleness, the hosts) are asked only where the record
+says that they are needed, so that opening stays fast. All questions of one snapshot run at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field, replace
+from xml.etree import ElementTree as ET
+
+from standfast.cluster import attrd, cib, corosync_conf, membership
+from standfast.cluster.run import EngineError
+from standfast.core import aims, record
+from standfast.core.evidence import HostAnswer, gone_everywhere
+from standfast.core.hostlist import ControlDomain
+from standfast.core.record import Phase, Record, RecordError
+from standfast.core.report import Report, ReportError, decode
+from standfast.core.steps import Snapshot
+from standfast.hosts.base import Host
+from standfast.sightings import Sightings
+
+DC_LIMIT_SECONDS = 2.0
+ASK_LIMIT_SECONDS = 5.0
+
+
+@dataclass
+class Survey:
+    """How this command or daemon looks at the cluster. `hosts` is filled lazily, only for closing."""
+
+    me: str
+    entries: tuple[ControlDomain, ...]
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+
+    async def take(self, guest: str = "", *, whole: bool = True) -> tuple[Snapshot, ET.Element]:
+        """A snapshot, and the CIB that it was taken from (the original of the next patch).
+
+        `whole`: ask also what only the first and last steps need. Raises EngineError, CibError.
+        """
+        tree, reports, members = await asyncio.gather(
+            asyncio.to_thread(cib.query),
+            asyncio.to_thread(attrd.reports),
+            asyncio.to_thread(membership.partition),
+        )
+        found, why = _record(tree)
+        snapshot = Snapshot(
+            me=self.me,
+            record=found,
+            record_error=why,
+            configured=_nodes(tree),
+            members=members,
+            reports=_reports(reports),
+            cluster_idle=None,
+            stonith_enabled=_option(tree, "stonith-enabled", "true") != "false",
+            maintenance_mode=_option(tree, "maintenance-mode", ""),
+            hosts=aims.entries(self.entries),
+            aims=aims.aims(tree, self.entries),
+        )
+        if whole:
+            snapshot = await self._whole(snapshot, tree, guest)
+        return snapshot, tree
+
+    async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str) -> Snapshot:
+        absent = _absent(snapshot)
+        status, dc_state, where, off = await asyncio.gather(
+            asyncio.to_thread(membership.status),
+            asyncio.to_thread(membership.dc_state, DC_LIMIT_SECONDS),
+            self.ask(guest),
+            self._proven_off(snapshot, absent),
+        )
+        return replace(
+            snapshot,
+            cluster_idle=None if dc_state is None else status.idle(dc_state),
+            fencing_pending=status.fencing_pending,
+            unwell=_unwell(snapshot, status),
+            unsupported=_unsupported(tree, status),
+            short_monitors=_monitors(tree),
+            where=where,
+            proven_off=off,
+            seconds_since_return=_since_return(snapshot, guest),
+        )
+
+    async def ask(self, guest: str) -> tuple[HostAnswer, ...]:
+        """What every host says about `guest`, all asked at once; nothing without a guest."""
+        if not guest:
+            return ()
+        questions: list[Awaitable[HostAnswer]] = [
+            host.ask(guest, ASK_LIMIT_SECONDS) for host in self.hosts.values()
+        ]
+        return tuple(await asyncio.gather(*questions))
+
+    async def _proven_off(self, snapshot: Snapshot, absent: list[str]) -> frozenset[str]:
+        found = set()
+        for node in absent:
+            aim = snapshot.aims.get(node)
+            if aim is None or not self.hosts:
+                continue
+            rounds = [await self.ask(aim.guest), await self.ask(aim.guest)]
+            if gone_everywhere(self.hosts, rounds):
+                found.add(node)
+        return frozenset(found)
+
+
+def needs_whole(found: Record | None) -> bool:
+    """Whether the next decision looks at more than files and values."""
+    if found is None:
+        return True
+    return not (found.phase is Phase.OPENING or (found.phase is Phase.CLOSING and found.aimed))
+
+
+def _record(tree: ET.Element) -> tuple[Record | None, str]:
+    try:
+        return record.read(tree), ""
+    except RecordError as error:
+        return None, str(error)
+
+
+def _reports(texts: Mapping[str, str]) -> dict[str, Report]:
+    found = {}
+    for node, text in texts.items():
+        try:
+            found[node] = decode(text)
+        except ReportError:
+            # Another version's report is as good as none: the planner says which node does not report.
+            continue
+    return found
+
+
+def _nodes(tree: ET.Element) -> tuple[str, ...]:
+    return tuple(
+        node.get("uname", "")
+        for node in tree.iterfind("./configuration/nodes/node")
+        if node.get("type", "member") == "member"
+    )
+
+
+def _option(tree: ET.Element, name: str, default: str) -> str:
+    for pair in tree.iterfind("./configuration/crm_config/cluster_property_set/nvpair"):
+        if pair.get("name") == name:
+            return pair.get("value", default)
+    return default
+
+
+def _absent(snapshot: Snapshot) -> list[str]:
+    if snapshot.record is None or not snapshot.record.open:
+        return []
+    return sorted(set(snapshot.record.old) - snapshot.members)
+
+
+def _unwell(snapshot: Snapshot, status: membership.ClusterStatus) -> dict[str, str]:
+    found = {}
+    for name in snapshot.configured:
+        node = status.node(name)
+        if node is None or not node.online:
+            found[name] = "UNCLEAN (lost, not proven dead)" if node and node.unclean else "offline"
+        elif node.unclean:
+            found[name] = "UNCLEAN"
+        elif node.pending:
+            found[name] = "still joining"
+        elif node.standby or node.maintenance:
+            found[name] = "in standby" if node.standby else "in maintenance"
+    return found
+
+
+def _unsupported(tree: ET.Element, status: membership.ClusterStatus) -> tuple[str, ...]:
+    found = []
+    if _option(tree, "stonith-watchdog-timeout", "0") not in ("0", "0s", ""):
+        found.append("watchdog fencing (stonith-watchdog-timeout is set)")
+    if any(node.kind != "member" for node in status.nodes):
+        found.append("Pacemaker remote nodes")
+    try:
+        text = corosync_conf.read_file()
+        if len(corosync_conf.links(text)) > 1:
+            found.append("more than one knet link")
+        if any(path[:2] == ("quorum", "device") for path, _, _ in corosync_conf.settings(text)):
+            found.append("a quorum device")
+    except (OSError, corosync_conf.CorosyncConfError) as error:
+        found.append(f"corosync.conf of this node: {error}")
+    return tuple(found)
+
+
+def _monitors(tree: ET.Element) -> tuple[str, ...]:
+    """Recurring monitors of ordinary resources: each runs through the blackout on the moving node."""
+    found = []
+    for primitive in tree.iterfind("./configuration/resources//primitive"):
+        if primitive.get("class") == "stonith":
+            continue
+        for operation in primitive.iterfind("./operations/op"):
+            if operation.get("name") == "monitor" and operation.get("interval", "0") not in ("0", "0s"):
+                found.append(f"{primitive.get('id')} ({operation.get('timeout', 'default timeout')})")
+    return tuple(found)
+
+
+def _since_return(snapshot: Snapshot, guest: str) -> float | None:
+    node = next((aim.node for aim in snapshot.aims.values() if aim.guest == guest), "")
+    return Sightings().seconds_since_return(node) if node else None
+
+
+__all__ = ["EngineError", "Survey", "needs_whole"]
