@@ -199,6 +199,8 @@ def test_the_reason_of_a_refusal_is_told_without_its_summary() -> None:
     assert ldm.migration_refusal(text) == "Unable to bind 2G memory region"
     assert ldm.migration_refusal("Domain Migration of LDom g failed\n") == "Domain Migration of LDom g failed"
     assert ldm.migration_refusal("") == "ldm gave no reason"
+    for asked in ("Target Password: \r\nBad vds\r\n", "Target Password: Bad vds\r\n"):
+        assert ldm.migration_refusal(asked + "Domain Migration of LDom guest2 failed\r\n") == "Bad vds"
 
 
 @pytest.mark.parametrize("name", ["", "-f", "a b", "a;b", "a\n", "$(x)", "x" * 256])

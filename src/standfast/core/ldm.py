@@ -235,7 +235,12 @@ def plan_save(
 
 
 def migration_refusal(output: str) -> str:
-    """The reason in the output of a refused or failed migration: its first line that is no summary."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    reasons = [line for line in lines if not re.search(r"would fail if attempted|^Domain Migration of", line)]
-    return (reasons or lines or ["ldm gave no reason"])[0]
+    """The reason in the output of a refused or failed migration.
+
+    That is its first line that is neither a summary nor the question for a password, which on a
+    terminal stands in the same output.
+    """
+    lines = [re.sub(r"^.*Password:\s*", "", line).strip() for line in output.splitlines()]
+    told = [line for line in lines if line]
+    reasons = [line for line in told if not re.search(r"would fail if attempted|^Domain Migration of", line)]
+    return (reasons or told or ["ldm gave no reason"])[0]
