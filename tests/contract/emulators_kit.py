@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from standfast.lab.emulators.control import Control
 from standfast.lab.emulators.worldfile import Written, write
@@ -45,23 +47,26 @@ class Site:
         user: str | None = None,
         password: str | None = None,
         limit_seconds: float = 10.0,
+        options: tuple[str, ...] = (),
+        connect_seconds: int = 3,
     ) -> subprocess.CompletedProcess[str]:
         """OpenSSH; with the client key on a control domain, with a password where one is given."""
         address, port = self.control.endpoint(host, endpoint)
         is_ldm = endpoint == "ldm"
         secret = password if password is not None else (None if is_ldm else self.written.xscf_password)
-        options = [
+        wanted = [
+            *options,
             f"UserKnownHostsFile={self.known_hosts}",
             "StrictHostKeyChecking=yes",
             "LogLevel=ERROR",
-            "ConnectTimeout=3",
+            f"ConnectTimeout={connect_seconds}",
         ]
         if secret is None:
-            options += [f"IdentityFile={self.written.client_key}", "IdentitiesOnly=yes", "BatchMode=yes"]
+            wanted += [f"IdentityFile={self.written.client_key}", "IdentitiesOnly=yes", "BatchMode=yes"]
         else:
-            options += ["PubkeyAuthentication=no", "NumberOfPasswordPrompts=1"]
+            wanted += ["PubkeyAuthentication=no", "NumberOfPasswordPrompts=1"]
         argv = ["ssh", "-F", "none", "-p", str(port), "-tt" if pty else "-T"]
-        argv += [part for option in options for part in ("-o", option)]
+        argv += [part for option in wanted for part in ("-o", option)]
         argv += [f"{user or ('standfast' if is_ldm else 'xuser')}@{address}", *command]
         return subprocess.run(
             argv,
@@ -93,9 +98,15 @@ class Site:
 
 
 @contextlib.contextmanager
-def running_site(directory: Path, nodes: int = 2) -> Iterator[Site]:
-    """A site of figure 14.1 on free ports, with short durations."""
+def running_site(
+    directory: Path, nodes: int = 2, edit: Callable[[dict[str, Any]], None] | None = None
+) -> Iterator[Site]:
+    """A site of figure 14.1 on free ports, with short durations; `edit` may change the world file."""
     written = write(directory, nodes, loopback=True, timing=FAST)
+    if edit is not None:
+        world = json.loads(written.world.read_text())
+        edit(world)
+        written.world.write_text(json.dumps(world))
     path = directory / "control.sock"
     argv = [sys.executable, "-m", "standfast.lab.emulators", "--world", str(written.world)]
     process = subprocess.Popen([*argv, "--control", str(path)], stdout=subprocess.DEVNULL)

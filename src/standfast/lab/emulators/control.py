@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,15 @@ class ControlError(Exception):
 
 
 class Control:
-    """One connection to a control socket. Commands are the `do_*` methods of `ControlServer`."""
+    """One connection to a control socket, usable from several threads.
+
+    Commands are the `do_*` methods of `ControlServer`.
+    """
 
     def __init__(self, path: Path, limit_seconds: float = 10.0) -> None:
         """Connects, waiting for the process to come up. Raises ControlError at the limit."""
         end = time.monotonic() + limit_seconds
+        self._lock = threading.Lock()
         while True:
             self._socket = socket.socket(socket.AF_UNIX)
             try:
@@ -48,9 +53,10 @@ class Control:
 
     def call(self, do: str, **arguments: object) -> Any:
         """Sends one command. Raises ControlError."""
-        self._file.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._file.flush()
-        line = self._file.readline()
+        with self._lock:
+            self._file.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._file.flush()
+            line = self._file.readline()
         if not line:
             raise ControlError("the emulators have gone")
         answer = json.loads(line)
@@ -112,6 +118,10 @@ class Control:
             if time.monotonic() > end:
                 raise ControlError(f"the world did not become as wanted within {limit_seconds} s: {state}")
             time.sleep(POLL_SECONDS)
+
+    def reset(self) -> None:
+        """Back to the world of the file: no faults, nothing logged in memory."""
+        self.call("reset")
 
     def shutdown(self) -> None:
         """Ends the process."""

@@ -13,7 +13,7 @@ from standfast.lab.emulators.faults import FaultError
 from standfast.lab.emulators.model import Migration, Phase, WorldError
 from standfast.lab.emulators.servers import Endpoint
 from standfast.lab.emulators.site import Site
-from standfast.lab.emulators.worldfile import WorldFile, known_hosts_lines
+from standfast.lab.emulators.worldfile import WorldFile, known_hosts_lines, world_of
 from standfast.lab.emulators.xscf import status_texts
 
 MAX_LINE_BYTES = 1 << 20
@@ -202,6 +202,18 @@ class ControlServer:
 
     async def do_power_on(self, host: str) -> None:
         self._site.world.power_on(host, self._site.fresh())
+
+    async def do_reset(self) -> None:
+        """The world of the file again, no faults, an empty record (the log file keeps everything)."""
+        fresh, world = world_of(self._file, self._site.fresh()), self._site.world
+        for name, host in world.hosts.items():
+            vars(host).update(vars(fresh.hosts[name]))
+        world.timing = fresh.timing
+        world.migrations.clear()
+        world.doubles.clear()
+        self._site.faults.clear()
+        self._site.files.clear()
+        self._site.log.forget()
 
     async def do_shutdown(self) -> None:
         self.stop.set()

@@ -48,6 +48,10 @@ class CommandLog:
         """Number of the newest entry: remember it, and ask `since` it later."""
         return self._last
 
+    def forget(self) -> None:
+        """Empties the memory; the file keeps everything, and numbers go on."""
+        self._entries.clear()
+
     def close(self) -> None:
         if self._file is not None:
             self._file.close()

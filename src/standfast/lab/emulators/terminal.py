@@ -8,6 +8,7 @@ tty discipline: CR, LF and CR LF each end one line, input is echoed as it is con
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -46,7 +47,8 @@ class Terminal:
         self.has_pty = process.get_terminal_type() is not None
         self._newline = newline if self.has_pty else "\n"
         self._echo = echo and self.has_pty
-        self._typed: list[str] = []
+        self._typed: deque[str] = deque()
+        self._pending_echo = ""
         self._more = asyncio.Event()
         self._eof = False
         self._after_cr = False
@@ -76,6 +78,8 @@ class Terminal:
             self._more.set()
 
     async def _key(self) -> str:
+        if not self._typed:
+            await self._flush_echo()
         while not self._typed:
             if self.interrupted.is_set():
                 self.interrupted.clear()
@@ -84,10 +88,18 @@ class Terminal:
                 raise EOFError
             self._more.clear()
             await self._more.wait()
-        return self._typed.pop(0)
+        return self._typed.popleft()
+
+    async def _flush_echo(self) -> None:
+        pending, self._pending_echo = self._pending_echo, ""
+        await self.write(pending)
 
     async def read_line(self, echo: bool = True) -> str:
-        """One typed line. Raises EOFError at the end of input, Interrupted on Ctrl-C."""
+        """One typed line. Raises EOFError at the end of input, Interrupted on Ctrl-C.
+
+        What arrived together is echoed together: fence_ldom takes `PS1='[PEXPECT]` for a prompt when
+        the closing quote comes in a packet of its own.
+        """
         line = ""
         while True:
             key = await self._key()
@@ -96,21 +108,19 @@ class Terminal:
                 continue
             self._after_cr = key == "\r"
             if key in "\r\n":
-                if self._echo:
-                    await self.write("\n")
+                self._pending_echo += "\n" if self._echo else ""
+                await self._flush_echo()
                 return line
+            shown = self._echo and echo
             if self.has_pty and key == "\x04":
                 if not line:
                     raise EOFError
-                continue
-            if self.has_pty and key in "\x7f\b":
-                if line and self._echo and echo:
-                    await self.write("\b \b")
+            elif self.has_pty and key in "\x7f\b":
+                self._pending_echo += "\b \b" if line and shown else ""
                 line = line[:-1]
-                continue
-            line += key
-            if self._echo and echo:
-                await self.write(key)
+            else:
+                line += key
+                self._pending_echo += key if shown else ""
 
     async def read_rest(self) -> str:
         """Everything up to the end of input."""
