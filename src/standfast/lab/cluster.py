@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 from standfast.cluster.membership import ClusterStatus, parse_status
 from standfast.cluster.run import Result
+from standfast.commands import install
 from standfast.lab import engine, engine_config, network, removal
 from standfast.lab import freezer as freezers
 from standfast.lab import power as controller
@@ -27,17 +28,9 @@ from standfast.lab.layout import (
     new_id,
     shared_dir,
 )
-from standfast.lab.node import Node, NodeProcess, write_programs
+from standfast.lab.node import Node, NodeProcess
 from standfast.lab.process import detach, joining
 
-PROGRAMS = (
-    "standfast",
-    "clovmmigrate",
-    "clsnmpsetup",
-    "sdtool",
-    "standfastd",
-    "fence_xscf",
-)
 _AGENTS = Path(__file__).with_name("agents")
 _POLL_SECONDS = 0.1
 _FORM_LIMIT_SECONDS = 180.0
@@ -139,9 +132,8 @@ class Lab:
         version, mount_point = freezers.choose(wanted)
         chosen = check_id(lab_id or new_id())
         root = labs_root() / chosen
-        root.parent.mkdir(parents=True, exist_ok=True)
         try:
-            root.mkdir()
+            make_root(root)
         except FileExistsError:
             raise LabError(
                 f"lab {chosen} is there already; `standfast lab down {chosen}` removes it"
@@ -175,7 +167,7 @@ class Lab:
         for source, target in (("fence_lab.py", sbin / "fence_lab"), ("recorder.py", ocf / "Recorder")):
             shutil.copyfile(_AGENTS / source, target)
             target.chmod(0o755)
-        write_programs(sbin, PROGRAMS)
+        install.programs(sbin)
 
     def _form(self, say: Callable[[str], None]) -> None:
         say("waiting until the nodes have met")
@@ -232,9 +224,10 @@ class Lab:
         return time.monotonic()
 
     def thaw(self, node: str) -> float:
-        """Let a frozen node run on; returns the CLOCK_MONOTONIC second."""
+        """Let a frozen node run on; returns the CLOCK_MONOTONIC second up to which it surely stood still."""
+        still = time.monotonic()
         self.node(node).group.thaw()
-        return time.monotonic()
+        return still
 
     def frozen(self, node: str) -> bool:
         """True while the node stands still."""
@@ -347,6 +340,15 @@ class Lab:
                 seen = self.status()
                 raise LabError(f"lab {self.id}: waited {limit_seconds:g} s for {what}; now: {seen}")
             time.sleep(_POLL_SECONDS)
+
+
+def make_root(root: Path) -> None:
+    """Make a lab's directory. Raises FileExistsError; another lab's end may take an empty parent away."""
+    for _ in range(10):
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return root.mkdir()
+    raise LabError(f"cannot make {root}: its parent directory comes and goes")
 
 
 def known_ids() -> list[str]:

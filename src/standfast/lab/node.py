@@ -6,7 +6,6 @@ import os
 import select
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -184,11 +183,12 @@ class Node:
     def add_process(self, argv: Sequence[str]) -> NodeProcess:
         """Start a daemon in the node. Raises LabError when it could not be started."""
         log = self.directory / "processes.log"
-        # stdout carries the process id first; what the daemon says goes to stderr, the log.
-        inner = self._inside(["/bin/sh", "-c", 'echo $$; exec "$@" >&2', "start", *argv])
+        # Forked off inside the node, so that the node's init adopts and reaps it: an nsenter that stayed
+        # would stop itself for good when its child is stopped. stdout carries the process id, stderr the log.
+        inner = ["setsid", "--fork", "/bin/sh", "-c", 'echo $$; exec "$@" >&2', "start", *argv]
         with log.open("ab") as sink:
             starter = subprocess.Popen(
-                ["setsid", "--fork", *inner],
+                self._inside(inner),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=sink,
@@ -196,17 +196,10 @@ class Node:
             )
         assert starter.stdout is not None
         with starter.stdout as pipe:
-            starter.wait(_SPAWN_LIMIT_SECONDS)
             ready, _, _ = select.select([pipe], [], [], _SPAWN_LIMIT_SECONDS)
             word = pipe.readline().strip() if ready else b""
         if not word:
-            raise LabError(f"cannot start {argv[0]} in node {self.name}, see {log}")
+            starter.kill()
+            raise LabError(f"cannot start {argv[0]} in node {self.name} (frozen?), see {log}")
+        starter.wait(_SPAWN_LIMIT_SECONDS)
         return NodeProcess(self.name, int(word), log)
-
-
-def write_programs(directory: Path, programs: Sequence[str]) -> None:
-    """Wrappers in the lab's sbin which run the programs of the Python environment that this lab runs in."""
-    for name in programs:
-        wrapper = directory / name
-        wrapper.write_text(f'#!/bin/sh\nexec {sys.prefix}/bin/{name} "$@"\n')
-        wrapper.chmod(0o755)

@@ -1,6 +1,7 @@
 """Takes a lab away from its directory alone, however far its start had come."""
 
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from standfast.lab.errors import LabError
@@ -22,7 +23,10 @@ def remove(root: Path) -> None:
     left = mounts_below(root)
     if left:
         raise LabError(f"still mounted, so nothing below {root} was deleted: {', '.join(left)}")
-    shutil.rmtree(root, ignore_errors=False) if root.exists() else None
+    if root.exists():
+        shutil.rmtree(root)
+    with suppress(OSError):
+        root.parent.rmdir()
 
 
 def mounts_below(root: Path) -> list[str]:

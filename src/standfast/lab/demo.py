@@ -1,0 +1,105 @@
+"""The demonstration, `./run demo`: on real clusters, in parts that can be run alone.
+
+Each part makes its own lab, tells what happens, and notes in the story what had to happen.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from standfast.lab.cluster import Blackout, Lab
+from standfast.lab.errors import LabError
+from standfast.lab.story import Happening, Story, happenings, service_of
+
+BLACKOUT_SECONDS = 15.0
+_POLL_SECONDS = 0.1
+
+
+def without_standfast(story: Story) -> None:
+    """Part (a): an ordinary cluster kills a healthy node that only stood still for 15 s."""
+    story.chapter(
+        "(a) Without Standfast",
+        "Two nodes with corosync and pacemaker, fencing as everybody has it, heartbeat timeout 10 s. "
+        f"cfguest2 is healthy; it stands still for {BLACKOUT_SECONDS:g} s, as a guest does in the last "
+        "moments of a live migration, and would then run on as if nothing had been.",
+    )
+    lab = Lab.up(say=lambda text: story.say(f"lab: {text}"))
+    try:
+        story.say("both nodes online, each service at home; now the blackout of cfguest2")
+        blackout = told_blackout(story, lab, "cfguest2", BLACKOUT_SECONDS)
+        _judge_without(story, lab, blackout)
+    finally:
+        lab.down()
+
+
+def _judge_without(story: Story, lab: Lab, blackout: Blackout) -> None:
+    kills = [call for call in lab.power_calls() if call.node == blackout.node and call.answer == "ok"]
+    early = [call for call in kills if blackout.began < call.ended < blackout.ended]
+    figure = f"{early[0].ended - blackout.began:.2f} s into the blackout" if early else "it was not killed"
+    story.require("the healthy node was killed", bool(early), figure)
+    service = service_of(blackout.node)
+    moved = [
+        event.monotonic
+        for event in lab.events()
+        if (event.resource, event.action) == (service, "start")
+        and event.node != blackout.node
+        and event.monotonic > blackout.began
+    ]
+    figure = f"{moved[0] - blackout.began:.2f} s into the blackout" if moved else "it stayed"
+    story.require("its service was moved away", bool(moved), figure)
+    story.require(
+        "when the blackout ended there was no node left to run on",
+        not lab.alive(blackout.node),
+        f"after {blackout.seconds:.3f} s",
+    )
+
+
+def told_blackout(story: Story, lab: Lab, node: str, seconds: float) -> Blackout:
+    """A blackout of `node`; tells the timeline while it goes on. Times count from its begin."""
+    asked = time.monotonic()
+    told: set[Happening] = set()
+    with ThreadPoolExecutor(max_workers=1) as aside:
+        running = aside.submit(lab.blackout, node, seconds)
+        story.tell(asked, [Happening(asked, f"{node} stands still")])
+        while not running.done():
+            fresh = [one for one in happenings(lab, asked) if one not in told]
+            story.tell(asked, fresh)
+            told.update(fresh)
+            time.sleep(_POLL_SECONDS)
+        blackout = running.result()
+    what_now = f"{node} runs on" if lab.alive(node) else f"{node} would run on now, but it is dead"
+    story.tell(asked, [Happening(blackout.ended, what_now)])
+    return blackout
+
+
+PARTS: dict[str, Callable[[Story], None]] = {"a": without_standfast}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the parts asked for (default: all); exit code 0 only if everything happened that had to."""
+    parser = argparse.ArgumentParser(
+        prog="./run demo", description="What goes wrong, shown on real clusters."
+    )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
+    chosen = parser.parse_args(argv).parts or list(PARTS)
+    unknown = [part for part in chosen if part not in PARTS]
+    if unknown:
+        parser.error(f"unknown part {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    # A terminated demonstration takes its labs away, as an interrupted one does.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    story = Story()
+    try:
+        for part in chosen:
+            PARTS[part](story)
+    except LabError as error:
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+        print(f"demo: {error}{notes}", file=sys.stderr)
+        return 1
+    return story.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
