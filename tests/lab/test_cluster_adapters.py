@@ -133,6 +133,27 @@ print(json.dumps([*seen, len(os.listdir("/proc/self/fd")) - before]))
 """
 
 
+HANGING = """
+import json, os, signal, subprocess, threading, time
+from standfast.cluster import cmap
+
+corosync = int(subprocess.run(["pidof", "corosync"], capture_output=True, text=True).stdout)
+told = []
+os.kill(corosync, signal.SIGSTOP)
+try:
+    for _ in range(3):
+        began = time.monotonic()
+        try:
+            cmap.runtime(0.3)
+        except cmap.CmapError as error:
+            told.append(time.monotonic() - began < 0.6)
+    threads = threading.active_count()
+finally:
+    os.kill(corosync, signal.SIGCONT)
+print(json.dumps([told, threads, cmap.runtime(5.0)["token"] > 0, threading.active_count()]))
+"""
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """Three nodes whose ring waits 9 s for a frozen member."""
@@ -201,12 +222,12 @@ def test_of_two_writers_on_two_nodes_exactly_one_wins_and_the_loser_changes_noth
     with ThreadPoolExecutor(2) as pool:
         tried = list(pool.map(lambda node: _python(lab, node, RACE, node, first, "20"), pair))
     winners = sorted(epoch for outcomes in tried for epoch, what in outcomes if what == "won")
-    assert winners == list(range(len(winners)))
+    assert winners == list(range(len(winners))), "an epoch was won twice, or by nobody"
     raced = {epoch for epoch, _ in tried[0]} & {epoch for epoch, _ in tried[1]}
     assert len(raced) >= 15, "the writers did not meet often enough for a proof"
     seen = _everywhere(lab, f"{STEP}\nroot = cib.query()\nprint(json.dumps([epoch(root), traces(root)]))")
     last = pair[0] if [winners[-1], "won"] in tried[0] else pair[1]
-    assert seen == dict.fromkeys(lab.nodes, [len(winners), [last]])
+    assert seen == {node: [len(winners), [last]] for node in lab.nodes}
 
 
 def test_in_a_stall_writes_are_unknown_at_their_limit_and_reads_answer(lab: Lab) -> None:
@@ -275,6 +296,14 @@ def test_runtime_values_are_read_again_after_corosync_was_restarted_and_nothing_
     lab.wait_settled(90)
 
 
+def test_a_corosync_that_hangs_costs_the_limit_and_one_thread(lab: Lab) -> None:
+    told, threads, answers_again, left = _python(lab, lab.nodes[2], HANGING)
+    assert told == [True, True, True]
+    assert threads == 2
+    assert answers_again
+    assert left == 1
+
+
 @pytest.mark.parametrize(
     "keys",
     [
@@ -302,6 +331,23 @@ print(json.dumps(old))"""
         _python(lab, node, f"{STEP}\ncorosync_conf.install(corosync_conf.PATH, {old!r})\nprint(1)")
         lab.engine(node, "start")
         lab.wait_settled(90)
+
+
+def test_a_start_under_way_is_seen_and_is_not_idle(lab: Lab) -> None:
+    slow = (
+        '<primitive id="slow" class="ocf" provider="pacemaker" type="Dummy">'
+        '<instance_attributes id="slow-ia"><nvpair id="slow-sleep" name="op_sleep" value="2"/></instance_attributes></primitive>'
+    )
+    node = lab.nodes[0]
+    assert lab.exec(node, ["cibadmin", "--create", "--scope", "resources", "--xml-text", slow]).ok
+    _eventually(lambda: _tell(lab, node, "membership.status().pending_actions") == ["slow: Starting"])
+    assert _tell(lab, node, "membership.status().idle('S_IDLE')") is False
+    assert _tell(lab, node, "membership.dc_state(5.0)") == "S_TRANSITION_ENGINE"
+    _eventually(lambda: _tell(lab, node, "membership.status().idle(membership.dc_state(5.0))"))
+    assert lab.exec(
+        node, ["cibadmin", "--delete", "--scope", "resources", "--xml-text", '<primitive id="slow"/>']
+    ).ok
+    lab.wait_settled(60)
 
 
 def test_a_fencing_is_seen_in_every_history_until_it_is_cleaned(lab: Lab) -> None:

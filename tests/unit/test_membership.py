@@ -88,7 +88,11 @@ def test_a_finished_fencing_is_not_pending() -> None:
     assert status.fencing_pending == ("reboot of n3",)
 
 
-def test_a_pending_action_names_its_resource() -> None:
+def test_a_pending_action_names_its_resource_whether_it_shows_as_attribute_or_as_role() -> None:
+    starting = '<resource id="web" role="Starting"><node name="n1"/></resource>'
+    text = f"<r><summary/><nodes/><resources>{starting}</resources></r>"
+    status = membership.parse_status(ElementTree.fromstring(text))
+    assert status.pending_actions == ("web: Starting",)
     assert _status(_node("n1"), more=' pending="Starting"').pending_actions == ("stf: Starting",)
 
 

@@ -38,7 +38,8 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class ResourceStatus:
-    """One instance of a resource. `nodes`: where it is active. `pending`: the action under way, or ""."""
+    """One instance of a resource. `nodes`: where it is active or being started. `pending`: the action under
+    way (Starting, Stopping, Monitoring ...), "" where none is shown; first probes never are."""
 
     name: str
     agent: str
@@ -168,14 +169,16 @@ def _node(node: ElementTree.Element) -> NodeStatus:
 
 
 def _resource(resource: ElementTree.Element) -> ResourceStatus:
+    # 2.1.5 tells of a start or stop under way by the role itself: Starting, Stopping, Promoting, Migrating.
+    role = resource.get("role", "")
     return ResourceStatus(
         name=resource.get("id", ""),
         agent=resource.get("resource_agent", ""),
-        role=resource.get("role", ""),
+        role=role,
         nodes=tuple(node.get("name", "") for node in resource.findall("node")),
         failed=_true(resource, "failed"),
         managed=resource.get("managed") != "false",
-        pending=resource.get("pending", ""),
+        pending=resource.get("pending") or (role if role.endswith("ing") else ""),
     )
 
 
