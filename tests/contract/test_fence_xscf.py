@@ -17,7 +17,8 @@ from standfast.processors import agents
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    with running_site(tmp_path_factory.mktemp("site")) as site:
+    kex = {"ctrl2": "diffie-hellman-group14-sha1", "ctrl3": "diffie-hellman-group1-sha1"}
+    with running_site(tmp_path_factory.mktemp("site"), kex) as site:
         yield site
 
 
@@ -359,6 +360,14 @@ def test_terminals_of_other_habits_are_understood(site: Site, kind: str, params:
     site.control.inject(kind, "ctrl1", "xscf", **params)
     called = site.call("off", "ctrl1", "guest1", kill="sir", login_timeout=8, shell_timeout=8)
     assert called.code == 0, called
+
+
+def test_an_old_xscf_is_reached_as_it_is_and_a_very_old_one_only_by_name_of_its_algorithm(site: Site) -> None:
+    ordinary = site.call("monitor", "ctrl2")
+    assert (ordinary.code, ordinary.err) == (0, "")
+    assert one_line(site.call("monitor", "ctrl3"), "no connection", "no order was given")
+    named = site.call("monitor", "ctrl3", legacy_algorithms="diffie-hellman-group1-sha1")
+    assert (named.code, named.err) == (0, "")
 
 
 def test_a_user_without_the_right_to_reset_is_told_so(site: Site) -> None:

@@ -29,7 +29,7 @@ from standfast.lab.emulators import worldfile
 from standfast.lab.emulators.control import Control
 
 SLOTS = ("standfast-a", "standfast-b")
-QUICK = {"migration_seconds": 2.5, "blackout_seconds": 0.2, "scrub_seconds": 0.3, "halting_seconds": 0.2}
+QUICK = {"migration_seconds": 1.8, "blackout_seconds": 0.2, "scrub_seconds": 0.3, "halting_seconds": 0.2}
 
 
 class Hosts:

@@ -1,15 +1,20 @@
 """A site of emulated hosts in a network of its own, and fence_xscf called in there."""
 
+import ctypes
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 
+from standfast.commands import fence_xscf
 from standfast.lab.emulators import worldfile
 from standfast.lab.emulators.control import Control
 
@@ -46,6 +51,7 @@ class Site:
     control: Control
     written: worldfile.Written
     process_id: int
+    threads: ThreadPoolExecutor
 
     @property
     def known_hosts(self) -> Path:
@@ -118,10 +124,13 @@ class Site:
         return process
 
     def call(self, action: str, host: str, domain: str = "", **other: object) -> Called:
-        """Call and wait for the end."""
-        began = time.monotonic()
-        process = self.start(action, host, domain, **other)
-        return finished(process, began)
+        """Call and wait for the end: main() itself, in a thread that is in the hosts' network.
+
+        A process of its own (`start`) gives the same and costs a third of a second more.
+        """
+        lines = {**self.options(host, domain, **other), "action": action}
+        text = "".join(f"{key}={value}\n" for key, value in lines.items())
+        return self.threads.submit(_call_here, text).result(timeout=40)
 
     def killed(self, host: str, domain: str, mark: int) -> list[str]:
         """Domains that orders for this one really reached since a mark of the log."""
@@ -139,6 +148,25 @@ class Site:
         self.control.wait(_quiet, 20.0)
 
 
+def _enter_network(process_id: int) -> None:
+    """Move this thread, and it alone, into the network namespace of a process (setns(2))."""
+    with open(f"/proc/{process_id}/ns/net", "rb") as network:
+        if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+
+
+def _call_here(text: str) -> Called:
+    out, err = StringIO(), StringIO()
+    stdin, sys.stdin = sys.stdin, StringIO(text)
+    began = time.monotonic()
+    try:
+        with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+            code = fence_xscf.main([])
+    finally:
+        sys.stdin = stdin
+    return Called(code, out.getvalue(), err.getvalue(), time.monotonic() - began)
+
+
 def _quiet(state: dict[str, object]) -> bool:
     hosts = state["hosts"]
     assert isinstance(hosts, dict)
@@ -153,10 +181,16 @@ def finished(process: "subprocess.Popen[str]", began: float) -> Called:
 
 
 @contextmanager
-def running_site(folder: Path) -> Iterator[Site]:
-    """Emulators for figure 14.1, with the real addresses and ports, in a network of their own."""
+def running_site(folder: Path, kex: Mapping[str, str] | None = None) -> Iterator[Site]:
+    """Emulators for figure 14.1, with the real addresses and ports, in a network of their own.
+
+    `kex`: the one key exchange that the XSCF of a host offers.
+    """
     written = worldfile.write(folder, nodes=2, timing=dict(QUICK))
     world = json.loads(written.world.read_text(encoding="utf-8"))
+    for host in world["hosts"]:
+        host["kex"] = [kex[host["name"]]] if kex and host["name"] in kex else []
+    written.world.write_text(json.dumps(world), encoding="utf-8")
     keys = ("address", "xscf_lan0", "xscf_lan1")
     addresses = " ".join(host[key] for host in world["hosts"] for key in keys)
     socket = folder / "control.sock"
@@ -167,8 +201,11 @@ def running_site(folder: Path) -> Iterator[Site]:
         stdout=subprocess.DEVNULL,
     )
     try:
-        with Control(socket) as control:
-            site = Site(folder, control, written, process.pid)
+        with (
+            Control(socket) as control,
+            ThreadPoolExecutor(1, initializer=_enter_network, initargs=(process.pid,)) as threads,
+        ):
+            site = Site(folder, control, written, process.pid, threads)
             site.write_client_files()
             yield site
     finally:
