@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -389,15 +390,23 @@ def test_a_command_can_hang_for_good(site: Site) -> None:
     assert site.ssh("ctrl1", "lan0", typed="showbbstatus\nexit\n").returncode == 0
 
 
-def test_an_xscf_may_offer_nothing_but_an_old_key_exchange(tmp_path: Path) -> None:
-    def old(world: dict[str, object]) -> None:
-        for host in world["hosts"]:  # type: ignore[attr-defined]
-            host["kex"] = ["diffie-hellman-group14-sha1"]
+def test_a_site_may_have_old_key_exchanges_other_words_and_users_of_one_ppar(tmp_path: Path) -> None:
+    words = tmp_path / "site.toml"
+    packaged = resources.files("standfast.lab.emulators") / "dialects" / "xscf.toml"
+    words.write_text(packaged.read_text().replace("Continue? [y|n] :", "Continue?[y/n]"))
 
-    with running_site(tmp_path, edit=old) as site:
-        assert site.ssh("ctrl1", "lan0", typed="exit\n").returncode == 255
+    def edit(world: dict[str, Any]) -> None:
+        world["hosts"][1]["kex"] = ["diffie-hellman-group14-sha1"]
+        world["xscf_dialect"] = str(words)
+        secret = world["xscf_users"][0]["password"]
+        world["xscf_users"].append({"name": "mgr0", "password": secret, "privileges": ["pparmgr@0"]})
+
+    with running_site(tmp_path, edit=edit) as site:
+        assert site.ssh("ctrl2", "lan0", typed="exit\n").returncode == 255
         options = ("KexAlgorithms=+diffie-hellman-group14-sha1",)
-        assert site.ssh("ctrl1", "lan0", typed="exit\n", options=options).returncode == 0
+        assert site.ssh("ctrl2", "lan0", typed="exit\n", options=options).returncode == 0
+        assert "Continue?[y/n]n\n" in site.xscf("ctrl1", "reset -p 0 -g guest1 sir", "n", user="mgr0")
+        assert "Permission denied.\n" in site.xscf("ctrl3", "showdomainstatus -p 1", user="mgr0")
 
 
 # --- ldm: OpenSSH --------------------------------------------------------------------------------
@@ -455,6 +464,15 @@ def test_a_refused_ldm_command_exits_1_and_says_why(
     assert text in done.stderr
 
 
+def test_a_domain_manager_that_does_not_answer_fails_every_command(site: Site) -> None:
+    site.control.inject("ldmd_down", "ctrl1", "ldm")
+    for command in (("ls",), ("list-spconfig",), ("stop-domain", "guest1")):
+        done = site.ldm("ctrl1", *command)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "Failed to connect to logical domain manager" in done.stderr
+    assert site.control.running("guest1") == ["ctrl1"]
+
+
 def test_a_user_without_write_rights_can_list_and_nothing_else(site: Site) -> None:
     assert site.ssh("ctrl1", "ldm", "ldm", "ls", user="reader").returncode == 0
     done = site.ssh("ctrl1", "ldm", "ldm", "stop-domain", "guest1", user="reader")
@@ -509,6 +527,8 @@ def test_configurations_are_few_and_the_suffixes_follow(site: Site) -> None:
         "c4",
         "c5 [current]",
     ]
+    site.control.call("degraded", host="ctrl1")
+    assert "c5 [current] [degraded]\n" in site.ldm("ctrl1", "list-spconfig").stdout
 
 
 # --- migration -----------------------------------------------------------------------------------
@@ -547,6 +567,19 @@ def test_a_migration_shows_progress_and_flags_and_blacks_out_once_at_the_end(sit
     assert list(machine) == ["freeze", "thaw"]
     assert machine["thaw"] - machine["freeze"] == pytest.approx(FAST["blackout_seconds"], abs=0.15)
     assert site.control.running("guest2") == ["ctrl3"]
+
+
+def test_both_machines_save_by_themselves_with_s_or_with_the_property(site: Site) -> None:
+    assert site.ldm("ctrl2", "migrate-domain", "-c", "-s", "guest2", target(site)).returncode == 0
+    for host in ("ctrl2", "ctrl3"):
+        assert "@post-migration [current]\n" in site.ldm(host, "list-spconfig").stdout
+    assert status_of(site, "ctrl3", 1, "guest2") == "Solaris running"
+    site.control.call("save_property", host="ctrl3", on=True)
+    differs = site.ldm("ctrl3", "migrate-domain", "-n", "-c", "guest2", target(site, "ctrl2"))
+    assert "migration_save_spconfig" in differs.stderr
+    site.control.call("save_property", host="ctrl2", on=True)
+    assert site.ldm("ctrl3", "migrate-domain", "-c", "guest2", target(site, "ctrl2")).returncode == 0
+    assert status_of(site, "ctrl2", 0, "guest2") == "Solaris running"
 
 
 def test_the_target_password_is_asked_for_on_a_terminal_and_not_echoed(site: Site) -> None:
@@ -707,7 +740,7 @@ def test_fence_ldom_runs_all_its_actions_with_the_right_exit_codes(site: Site) -
 def test_fence_ldom_logs_in_with_a_key_and_fails_with_1_for_what_does_not_exist(site: Site) -> None:
     assert fence_ldom(site, "status", identity_file=str(site.written.client_key)).returncode == 0
     assert fence_ldom(site, "status", plug="nix").returncode == 1
-    assert fence_ldom(site, "status", password="wrong").returncode == 1
+    assert fence_ldom(site, "status", password="wrong", login_timeout="2").returncode == 1
 
 
 # --- the process ---------------------------------------------------------------------------------

@@ -6,10 +6,11 @@ import asyncio
 import inspect
 import itertools
 import re
+from pathlib import Path
 
 import pytest
 
-from standfast.lab.emulators import migration, spconfig
+from standfast.lab.emulators import migration, spconfig, worldfile
 from standfast.lab.emulators import world as world_module
 from standfast.lab.emulators.dialect import load
 from standfast.lab.emulators.faults import FaultBook, FaultError
@@ -456,6 +457,22 @@ def _try(world: World, act: str, at: float) -> None:
             migration.lose_network(world, "guest2", at, runs_on_target=act == "lost-there")
     except WorldError:
         pass
+
+
+@pytest.mark.parametrize("nodes", [2, 5])
+def test_the_written_world_is_the_manual_figure_for_any_number_of_nodes(tmp_path: Path, nodes: int) -> None:
+    written = worldfile.write(tmp_path, nodes, lab="x1")
+    file = worldfile.read(written.world)
+    world = worldfile.world_of(file, 0)
+    assert [h.ppar_id for h in world.hosts.values()] == [0] * nodes + [1]
+    guests = {d.name: d.machine for h in world.hosts.values() for d in h.domains if d.machine}
+    assert guests == {f"guest{k}": f"cfguest{k}" for k in range(1, nodes + 1)}
+    assert all(len(h.domains) >= 2 for h in world.hosts.values())
+    first = file.hosts[0]
+    assert (first.address, first.xscf_lan0, first.xscf_lan1) == ("10.20.50.71", "10.20.30.71", "10.20.40.71")
+    known = [line.split(" ")[0] for line in written.known_hosts.read_text().splitlines()]
+    assert known[:3] == ["10.20.50.71,ctrl1", "10.20.30.71", "10.20.40.71"]
+    assert len(known) == 3 * (nodes + 1)
 
 
 # --- around it -----------------------------------------------------------------------------------

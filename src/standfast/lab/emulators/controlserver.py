@@ -197,6 +197,10 @@ class ControlServer:
     async def do_save_property(self, host: str, on: bool) -> None:
         self._site.world.host(host).save_after_migration = on
 
+    async def do_degraded(self, host: str, degraded: bool = True) -> None:
+        """The machine came up with less than its configuration wants."""
+        self._site.world.host(host).degraded = degraded
+
     async def do_power_off(self, host: str, crashed: bool = False) -> None:
         self._site.world.power_off(host, self._site.fresh(), crashed)
 

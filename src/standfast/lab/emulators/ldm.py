@@ -75,6 +75,8 @@ class Ldm:
             if name not in self._commands:
                 await self._terminal.write_error(self._say.text("errors.unknown_command", command=name))
                 return 1
+            if self._site.faults.find("ldmd_down", self._host.name, "ldm"):
+                raise WorldError("ldmd")
             if name not in READING and not self._user.writes:
                 raise WorldError("permission")
             code = await self._commands[name]([name, *argv[1:]])
@@ -112,9 +114,6 @@ class Ldm:
     async def _list_domain(self, argv: Sequence[str]) -> int:
         options, names = getopt.gnu_getopt(argv[1:], "elo:pS")
         given = dict(options)
-        if self._site.faults.find("ldmd_down", self._host.name, "ldm"):
-            await self._terminal.write_error(self._say.text("errors.ldmd"))
-            return 1
         now = self._site.fresh()
         domains = [self._site.world.domain(self._host.name, name) for name in names]
         if not names:
