@@ -34,16 +34,18 @@ from standfast.core.steps import (
     WriteRecord,
 )
 from standfast.core.window import MAX_STEPS, decide
-from standfast.hosts.base import HostError
+from standfast.hosts.base import Host, HostError, NoRoomToSave
 from standfast.survey import Survey, needs_whole
 
 POLL_SECONDS = 0.03
 SLOW_POLL_SECONDS = 0.25
+QUICK_SECONDS = 1.0
 MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
 TOTAL_LIMIT_SECONDS = 300.0
 SAVE_LIMIT_SECONDS = 60.0
 BARRIER_LIMIT_SECONDS = 20.0
+POST_MIGRATION = "@post-migration"
 SAVE_SLOTS = ("standfast-a", "standfast-b")
 
 Say = Callable[[str], None]
@@ -129,8 +131,8 @@ class Executor:
             memory.waits[wait.key] = time.monotonic()
             limits[wait.key] = wait.limit_seconds
             self.say(f"waiting for {wait.reason} (up to {wait.limit_seconds:.0f} s)")
-        quick = time.monotonic() - memory.waits[wait.key] < 2.0
-        await asyncio.sleep(POLL_SECONDS if quick else SLOW_POLL_SECONDS)
+        waited = time.monotonic() - memory.waits[wait.key]
+        await asyncio.sleep(POLL_SECONDS if waited < QUICK_SECONDS else SLOW_POLL_SECONDS)
 
     async def _do(self, step: Step, tree: ET.Element, memory: _Memory) -> Stop | None:
         """One step. A lost race means: look again. A timed-out one is UNKNOWN: barrier, then look again."""
@@ -167,8 +169,7 @@ class Executor:
                 memory.reloads += 1
                 await asyncio.to_thread(cmap.reload)
             case SaveConfiguration(host=host_name):
-                host_adapter = self.survey.hosts[host_name]
-                name = await host_adapter.save_configuration(SAVE_SLOTS, limit_seconds=SAVE_LIMIT_SECONDS)
+                name = await _save(self.survey.hosts[host_name])
                 self.say(f"{host_name} has saved its configuration as {name}")
                 found = record.read(tree)
                 if found is not None:
@@ -201,6 +202,21 @@ class Executor:
                 return None
         text = f"the cluster cannot be written at the moment (a member does not answer?): {what}"
         return Stop((Message("STALLED", text),), unfinished=True)
+
+
+async def _save(host: Host) -> str:
+    """Save under one of our two names. Only where there is no room for it, a current ``@post-migration`` that
+    the machines saved by themselves is taken: it may be left over from an earlier migration, and then the
+    proof that follows does not find the guest."""
+    try:
+        return await host.save_configuration(
+            SAVE_SLOTS, accept_post_migration=False, limit_seconds=SAVE_LIMIT_SECONDS
+        )
+    except NoRoomToSave as full:
+        found = await host.list_configurations()
+        if any(entry.current and entry.name == POST_MIGRATION for entry in found):
+            return POST_MIGRATION
+        raise full from None
 
 
 def _rolled_back(why: str) -> Message:

@@ -18,7 +18,7 @@ from typing import ParamSpec
 import click
 
 from standfast.cluster.run import run
-from standfast.commands import build_gate
+from standfast.commands import build_gate, fence_xscf
 from standfast.commands.install_tree import MARK, InstallError, Item, Tree
 from standfast.core import names
 
@@ -47,8 +47,27 @@ P = ParamSpec("P")
 
 def wrapper(program: str) -> bytes:
     """A program that starts this Python environment's `program`."""
-    target = Path(sysconfig.get_path("scripts")) / program
-    return f'#!/bin/sh\n# {MARK}\nexec {shlex.quote(str(target))} "$@"\n'.encode()
+    target = shlex.quote(str(Path(sysconfig.get_path("scripts")) / program))
+    if program == names.XSCF_AGENT:
+        return _agent_wrapper(target)
+    return f'#!/bin/sh\n# {MARK}\nexec {target} "$@"\n'.encode()
+
+
+def _agent_wrapper(target: str) -> bytes:
+    """A fence agent answers `metadata` to anybody: the controller asks as user hacluster, who may not be able
+    to enter the Python environment, and then tries again for seconds at each start of each device."""
+    return f"""#!/bin/sh
+# {MARK}
+[ "$(id -u)" = 0 ] && exec {target} "$@"
+[ $# -gt 0 ] && asked="$*" || asked=$(cat)
+case $asked in
+*metadata*) cat <<'METADATA'
+{fence_xscf.metadata().strip()}
+METADATA
+;;
+*) echo "fence_xscf: this needs root" >&2; exit 1 ;;
+esac
+""".encode()
 
 
 def programs(directory: Path) -> None:

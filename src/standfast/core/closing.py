@@ -135,6 +135,9 @@ def _ready(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
     since = snapshot.seconds_since_return
     if record.open and since is not None and since < SETTLE_SECONDS:
         return Wait("settle", SETTLE_SECONDS + 5.0, f"{goal.node} to be back for {SETTLE_SECONDS} s")
+    if record.phase is Phase.CLOSING:
+        # Each of our own writes makes the controller look again: quiet was asked for once, at the beginning.
+        return None
     if snapshot.fencing_pending or snapshot.cluster_idle is not True:
         return _wait_or(snapshot, goal, "calm", CALM_LIMIT_SECONDS, "the cluster to be idle, without fencing")
     return None

@@ -91,6 +91,8 @@ class Scene:
         say("clsnmpsetup -a for each node, on each node")
         for index in range(len(self.lab.nodes)):
             self.register(index)
+        # As on a real cluster: fencing was configured before Standfast came.
+        self.run(self.lab.nodes[0], "crm_attribute", "-t", "crm_config", "-n", "stonith-enabled", "-v", "true")
         say("waiting until every agent has been tested from every node")
         self.wait_ready()
 
