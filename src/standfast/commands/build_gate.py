@@ -50,16 +50,22 @@ MAIN = '''\
 import os
 import sys
 code = 1
+# With 0, 1 or 2 closed, the next file that is opened would be taken for a standard stream.
+while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+    pass
+os.close(number)
 try:
     from standfast.commands.fence_standfast import main
     code = main()
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 except BaseException as error:
     code = 1
     os.write(2, f"fence_standfast: held: the gate failed ({type(error).__name__}: {error})\\n".encode())
 finally:
     try:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     finally:
         os._exit(code if type(code) is int else 1)
 '''

@@ -37,10 +37,8 @@ class Child:
             self.error = f"cannot be started: {error.strerror}"
 
     def _start(self, argv: list[str]) -> None:
-        ends = [*os.pipe(), *os.pipe()]
-        # A fencer may start us with 0, 1 or 2 closed; dup2 below would then close what it has just set.
-        ends = [_above_standard(end) for end in ends]
-        out, out_in, err, err_in = ends
+        out, out_in = os.pipe()
+        err, err_in = os.pipe()
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
             (os.POSIX_SPAWN_DUP2, out_in, 1),
@@ -133,13 +131,3 @@ def environment() -> dict[str, str]:
     path = os.environ.get("PATH", "")
     os.environ["PATH"] = path if SAFE_PATH in path else f"{path}:{SAFE_PATH}".lstrip(":")
     return {**os.environ, "LC_ALL": "C"}
-
-
-def _above_standard(end: int) -> int:
-    if end > 2:
-        return end
-    import fcntl
-
-    moved: int = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3)
-    os.close(end)
-    return moved
