@@ -34,6 +34,8 @@ from standfast.lab.process import detach, joining
 _AGENTS = Path(__file__).with_name("agents")
 _POLL_SECONDS = 0.1
 _FORM_LIMIT_SECONDS = 180.0
+# Sixteen nodes on two cores mean a load of 30: process starts take seconds then.
+_SETTLE_LIMIT_SECONDS_PER_NODE = 30.0
 
 
 @dataclass(frozen=True)
@@ -175,17 +177,17 @@ class Lab:
         say("resources" + (" and fencing" if self.spec.fencing == "plain" else ""))
         wanted = engine_config.resources(self.nodes, self.spec.fencing)
         argv = ["cibadmin", "--modify", "--allow-create", "--scope", "configuration", "--xml-pipe"]
-        done = self.exec(self.nodes[0], argv, limit_seconds=30, input=wanted)
+        done = self.exec(self.nodes[0], argv, limit_seconds=60, input=wanted)
         if done.returncode != 0:
             raise LabError(f"lab {self.id}: the resources were refused: {done.stderr.strip()}")
-        self.wait_settled(60.0)
+        self.wait_settled(_SETTLE_LIMIT_SECONDS_PER_NODE * len(self.nodes))
 
     def _keep_last_words(self, error: LabError) -> None:
         """The directory goes; what the engine said last goes into the error."""
-        for name in self.nodes:
+        for name in self.nodes[:3]:
             log = self.node(name).path("/var/log/corosync/corosync.log")
             with suppress(OSError):
-                for line in log.read_text(errors="replace").splitlines()[-3:]:
+                for line in log.read_text(errors="replace").splitlines()[-2:]:
                     error.add_note(f"{name}: {line}")
 
     def down(self) -> None:
@@ -287,7 +289,7 @@ class Lab:
         """All fencing calls that reached the lab's power controller, oldest first."""
         return controller.calls(self.root)
 
-    def status(self, node: str | None = None, limit_seconds: float = 5.0) -> ClusterStatus | None:
+    def status(self, node: str | None = None, limit_seconds: float = 10.0) -> ClusterStatus | None:
         """The cluster as `node` (default: the first that runs) sees it; None if it cannot say."""
         seen_by = node or next((n for n in self.nodes if self.alive(n) and not self.frozen(n)), None)
         if seen_by is None:
@@ -324,7 +326,7 @@ class Lab:
             return False
         if not self._devices_placed(places):
             return False
-        state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=5.0)
+        state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=10.0)
         return seen.idle("S_IDLE" if "S_IDLE" in state.stdout else None)
 
     def _devices_placed(self, places: Mapping[str, tuple[str, ...]]) -> bool:
