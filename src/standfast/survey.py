@@ -7,8 +7,8 @@ says that they are needed, so that opening stays fast. All questions of one snap
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
 
 from standfast.cluster import attrd, cib, corosync_conf, membership
@@ -28,11 +28,25 @@ ASK_LIMIT_SECONDS = 5.0
 
 @dataclass
 class Survey:
-    """How this command or daemon looks at the cluster. `hosts` is filled lazily, only for closing."""
+    """How a command looks at the cluster from this node."""
 
     me: str
     entries: tuple[ControlDomain, ...]
-    hosts: Mapping[str, Host] = field(default_factory=dict)
+    make_hosts: Callable[[], Mapping[str, Host]] = dict
+    """Makes the adapters when the first question to a host comes: opening usually asks none."""
+    _hosts: Mapping[str, Host] | None = None
+
+    @property
+    def hosts(self) -> Mapping[str, Host]:
+        """An adapter for each control domain."""
+        if self._hosts is None:
+            self._hosts = self.make_hosts()
+        return self._hosts
+
+    async def close(self) -> None:
+        """Drop all connections to hosts."""
+        for host in (self._hosts or {}).values():
+            await host.close()
 
     async def take(self, guest: str = "", *, whole: bool = True) -> tuple[Snapshot, ET.Element]:
         """A snapshot, and the CIB that it was taken from (the original of the next patch).
@@ -58,7 +72,7 @@ class Survey:
             hosts=aims.entries(self.entries),
             aims=aims.aims(tree, self.entries),
         )
-        if whole:
+        if whole or _absent(snapshot):
             snapshot = await self._whole(snapshot, tree, guest)
         return snapshot, tree
 

@@ -74,6 +74,13 @@ def test_each_agent_has_its_lan_and_its_way_to_kill_and_only_the_path_of_the_sec
     made = both(cib())
     assert parameters(made, "SA_xscfsnmpg0p-cfguest2") == {
         "pcmk_host_list": "cfguest2",
+        "pcmk_off_retries": "1",
+        "pcmk_reboot_retries": "1",
+        "pcmk_off_timeout": "75s",
+        "pcmk_reboot_timeout": "75s",
+        "login_timeout": "10",
+        "shell_timeout": "5",
+        "power_timeout": "30",
         "ip": "10.20.30.72",
         "username": "xuser",
         "ppar_id": "0",
@@ -131,9 +138,12 @@ def test_the_input_is_never_changed() -> None:
 def test_a_change_touches_neither_levels_nor_order_nor_what_the_user_added() -> None:
     start = both(cib())
     device = next(p for p in start.iter("primitive") if p.get("id") == "SA_xscfsnmpg0p-cfguest1")
-    ET.SubElement(device[0], "nvpair", {"id": "mine", "name": "pcmk_off_timeout", "value": "40s"})
+    tuned = next(pair for pair in device[0] if pair.get("name") == "pcmk_off_timeout")
+    tuned.set("value", "40s")
+    ET.SubElement(device[0], "nvpair", {"id": "mine", "name": "pcmk_monitor_timeout", "value": "50s"})
     changed = devices.with_node(start, replace(ONE, lan0="10.20.30.99", ppar_id=3))
     assert parameters(changed, "SA_xscfsnmpg0p-cfguest1")["pcmk_off_timeout"] == "40s"
+    assert parameters(changed, "SA_xscfsnmpg0p-cfguest1")["pcmk_monitor_timeout"] == "50s"
     assert devices.registered(changed) == (replace(ONE, lan0="10.20.30.99", ppar_id=3), TWO)
     levels = [[level.attrib for level in root.iter("fencing-level")] for root in (start, changed)]
     assert len(levels[0]) == 8

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +37,7 @@ LEASE_NOTE = (
 
 @dataclass
 class Screen:
-    """What the operator sees: progress on standard error, the outcome (or one JSON object) on standard output."""
+    """What the operator sees: progress on standard error, the outcome (or one JSON object) on output."""
 
     as_json: bool = False
     steps: list[str] = field(default_factory=list)
@@ -149,24 +149,23 @@ class Wish:
 async def _work(wish: Wish, screen: Screen) -> int:
     if os.geteuid() != 0:
         raise Refused(Message("NOT_ROOT", "this needs root", next_command="sudo clovmmigrate ..."))
+    from standfast.survey import Survey
+
     config = _config()
     with _alone():
         node = await _own_node()
         async with _driving():
-            hosts = {} if wish.prepare else _hosts(config)
+            survey = Survey(node, config.hosts.hosts, lambda: _hosts(config))
             try:
-                return await _drive(wish, screen, config, node, hosts)
+                return await _drive(wish, screen, config, survey)
             finally:
-                for host in hosts.values():
-                    await host.close()
+                await survey.close()
 
 
-async def _drive(wish: Wish, screen: Screen, config: Config, node: str, hosts: Mapping[str, Host]) -> int:
+async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> int:
     from standfast.core.steps import Done, OpenGoal
     from standfast.execute import Executor
-    from standfast.survey import Survey
 
-    survey = Survey(node, config.hosts.hosts, hosts)
     goal = await _goal(wish, config, survey)
     executor = Executor(survey, goal, screen.say)
     if wish.dry_run:

@@ -114,6 +114,26 @@ def head_start_seconds(weight: int) -> int:
     return min(weight - 1, MAX_HEAD_START_SECONDS)
 
 
+GATE_LIMIT_SECONDS = 20
+"""The gate answers within 15 s."""
+DEVICE_LIMIT_SECONDS = 75
+_LIMITS = {
+    # One dead way must not use up the time of the next: one try a level, and limits whose worst sum (login,
+    # two answers, proof, the doubtful case) ends before Pacemaker's own.
+    "pcmk_off_retries": "1",
+    "pcmk_reboot_retries": "1",
+    "pcmk_off_timeout": f"{DEVICE_LIMIT_SECONDS}s",
+    "pcmk_reboot_timeout": f"{DEVICE_LIMIT_SECONDS}s",
+    "login_timeout": "10",
+    "shell_timeout": "5",
+    "power_timeout": "30",
+}
+
+
+TUNABLE = frozenset(_LIMITS)
+"""Limits are set once; what an administrator makes of them stays."""
+
+
 def device(node: XscfNode, agent: Agent) -> ET.Element:
     """The fence device that kills through one LAN in one way. Its password stays in a file on each node."""
     return primitive(
@@ -121,6 +141,7 @@ def device(node: XscfNode, agent: Agent) -> ET.Element:
         XSCF_AGENT,
         {
             "pcmk_host_list": node.node,
+            **_LIMITS,
             "ip": node.lan1 if agent.lan else node.lan0,
             "username": node.user,
             "ppar_id": str(node.ppar_id),
@@ -138,6 +159,9 @@ def gate(node: XscfNode, agent: Agent) -> ET.Element:
         "pcmk_host_list": node.node,
         "pcmk_off_retries": "1",
         "pcmk_reboot_retries": "1",
+        "pcmk_off_timeout": f"{GATE_LIMIT_SECONDS}s",
+        "pcmk_reboot_timeout": f"{GATE_LIMIT_SECONDS}s",
+        "level": str(agent.level),
         "weight": str(node.weight),
     }
     if agent.level == 1 and head_start_seconds(node.weight):
@@ -213,6 +237,8 @@ def update(there: ET.Element, made: ET.Element) -> None:
     pairs = {pair.get("name", ""): pair for pair in attributes.findall("nvpair")}
     for pair in new:
         name = pair.get("name", "")
+        if name in pairs and name in TUNABLE:
+            continue
         if name in pairs:
             pairs[name].set("value", wanted[name])
         else:

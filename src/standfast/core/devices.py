@@ -17,6 +17,7 @@ from standfast.core import record
 from standfast.core.device_checks import refuse_foreign, refuse_references, refuse_unknown, refuse_window
 from standfast.core.device_objects import (
     AGENTS,
+    TUNABLE,
     Agent,
     DeviceError,
     ForeignError,
@@ -73,7 +74,9 @@ def faults(cib: ET.Element, node: XscfNode) -> tuple[str, ...]:
                 found.append(f"{identifier} is missing")
             else:
                 there, expected = parameters(primitive), parameters(wanted)
-                wrong = sorted(name for name in expected if there.get(name) != expected[name])
+                wrong = sorted(
+                    name for name in expected if there.get(name) != expected[name] and name not in TUNABLE
+                )
                 if wrong:
                     found.append(f"{identifier} has another {', '.join(wrong)}")
             banned = by_id(cib, f"ban-{identifier}")

@@ -73,7 +73,9 @@ def _other_window(record: Record, goal: OpenGoal) -> Message | None:
 
 
 def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
-    if (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
+    wait = members.reported(snapshot, record)
+    silent = any(node not in snapshot.reports for node in snapshot.members)
+    if wait is not None and not silent and wait.key not in snapshot.expired:
         return wait
     found = preflight.errors(snapshot, goal)
     if found:

@@ -16,6 +16,7 @@ from typing import Any
 
 from standfast.cluster.run import Result
 from standfast.core import names
+from standfast.core.devices import AGENTS
 from standfast.lab.cluster import Lab
 from standfast.lab.emulators import worldfile
 from standfast.lab.emulators.control import Control
@@ -92,7 +93,9 @@ class Scene:
         for index in range(len(self.lab.nodes)):
             self.register(index)
         # As on a real cluster: fencing was configured before Standfast came.
-        self.run(self.lab.nodes[0], "crm_attribute", "-t", "crm_config", "-n", "stonith-enabled", "-v", "true")
+        self.run(
+            self.lab.nodes[0], "crm_attribute", "-t", "crm_config", "-n", "stonith-enabled", "-v", "true"
+        )
         say("waiting until every agent has been tested from every node")
         self.wait_ready()
 
@@ -194,3 +197,8 @@ class Scene:
     def path(self, node: str, path: str) -> Path:
         """Where a node's file lies on this machine."""
         return self.lab.node(node).path(path)
+
+
+def _devices(node: str) -> set[str]:
+    """Ids of the gates and devices of one node."""
+    return {name for agent in AGENTS for name in (agent.gate_id(node), agent.device_id(node))}
