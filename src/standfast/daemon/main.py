@@ -16,9 +16,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
-from standfast.cluster import attrd, cib, cmap, fencer, membership
+from standfast.cluster import attrd, cib, cmap, corosync_conf, fencer, membership
 from standfast.cluster.run import EngineError
-from standfast.core import heartbeat, members, names, record
+from standfast.core import heartbeat, members, names, record, rescue
 from standfast.core.record import Phase, Record, RecordError, Totem
 from standfast.core.report import Report, encode
 from standfast.daemon import heartbeat_duty, probe
@@ -156,6 +156,7 @@ class Daemon:
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
         self._dirty.set()
+        await asyncio.to_thread(self._keep_rescue, tree)
         self._test_what_is_due(self.board.follow(tree))
         await self._values()
 
@@ -338,6 +339,15 @@ class Daemon:
         return found
 
     # -- small things -------------------------------------------------------------------------------------
+
+    def _keep_rescue(self, tree: ET.Element) -> None:
+        """The way out without Standfast stands ready on every node, and is as true as the topology."""
+        text, path = rescue.document(tree), Path(names.RESCUE_FILE)
+        try:
+            if text and (not path.exists() or path.read_text() != text):
+                corosync_conf.install(path, text)
+        except OSError as error:
+            log.warning("%s: %s", path, error)
 
     def kick(self) -> None:
         """Look again now."""
