@@ -7,7 +7,8 @@ from standfast.core import rescue
 CIB = """<cib><configuration><resources>
 <primitive id="g1" class="stonith" type="fence_standfast"/>
 <primitive id="g2" class="stonith" type="fence_standfast"/>
-<primitive id="x1" class="stonith" type="fence_xscf"/><primitive id="x2" class="stonith" type="fence_ipmilan"/>
+<primitive id="x1" class="stonith" type="fence_xscf"/>
+<primitive id="x2" class="stonith" type="fence_ipmilan"/>
 </resources><fencing-topology>
 <fencing-level id="a" target="n1" index="1" devices="g1,x1"/>
 <fencing-level id="b" target="n1" index="2" devices="g2, x2"/>
