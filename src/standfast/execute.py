@@ -56,6 +56,7 @@ class _Memory:
     """What this process did since the record moved to `epoch`."""
 
     epoch: int = -1
+    record: Record | None = None
     reloads: int = 0
     waits: dict[str, float] = field(default_factory=dict)
     aborted: str = ""
@@ -63,6 +64,7 @@ class _Memory:
     unknown: int = 0
 
     def at(self, found: Record | None) -> None:
+        self.record = found
         epoch = found.epoch if found is not None else -1
         if epoch != self.epoch:
             self.epoch, self.reloads, self.waits = epoch, 0, {}
@@ -106,6 +108,10 @@ class Executor:
             stop = await self._do(decision, tree, memory)
             if stop is not None:
                 return stop
+            if isinstance(decision, WriteRecord | Reaim):
+                # Only what is asked next depends on it; what is believed is read again.
+                memory.record = decision.record
+                whole = needs_whole(decision.record)
         return Stop(
             (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s: {memory.waits}"),),
             unfinished=True,
@@ -120,11 +126,20 @@ class Executor:
         self, whole: bool, memory: _Memory, limits: Mapping[str, float]
     ) -> tuple[Snapshot, ET.Element]:
         guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
-        snapshot, tree = await self.survey.take(guest, whole=whole)
-        if not whole and needs_whole(snapshot.record):
-            snapshot, tree = await self.survey.take(guest)
+        ask = self._asks(memory.record)
+        snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
+        if needs_whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
+            snapshot, tree = await self.survey.take(guest, controller=self._asks(snapshot.record))
         memory.at(snapshot.record)
         return replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits)), tree
+
+    def _asks(self, found: Record | None) -> bool:
+        """Whether the next decision asks if the controller is idle: only before the first change."""
+        phase = found.phase if found is not None else Phase.IDLE
+        if isinstance(self.goal, OpenGoal):
+            return phase is Phase.IDLE
+        answered = found is not None and found.prove > self.goal.since_epoch
+        return phase is not Phase.CLOSING and not (phase is Phase.IDLE and answered)
 
     async def _wait(self, wait: Wait, memory: _Memory, limits: dict[str, float]) -> None:
         if wait.key not in memory.waits:

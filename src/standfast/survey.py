@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
 
-from standfast.cluster import attrd, cib, corosync_conf, membership
+from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
 from standfast.core import aims, record
 from standfast.core.evidence import HostAnswer, gone_everywhere
@@ -48,15 +48,18 @@ class Survey:
         for host in (self._hosts or {}).values():
             await host.close()
 
-    async def take(self, guest: str = "", *, whole: bool = True) -> tuple[Snapshot, ET.Element]:
+    async def take(
+        self, guest: str = "", *, whole: bool = True, controller: bool = True
+    ) -> tuple[Snapshot, ET.Element]:
         """A snapshot, and the CIB that it was taken from (the original of the next patch).
 
-        `whole`: ask also what only the first and last steps need. Raises EngineError, CibError.
+        `whole`: ask also what only the first and last steps need. `controller`: ask whether the designated
+        controller is idle; it does not answer for a second after each write. Raises EngineError, CibError.
         """
-        tree, reports, members = await asyncio.gather(
+        tree, reports, seen = await asyncio.gather(
             asyncio.to_thread(cib.query),
             asyncio.to_thread(attrd.reports),
-            asyncio.to_thread(membership.partition),
+            asyncio.to_thread(ring.look),
         )
         found, why = _record(tree)
         snapshot = Snapshot(
@@ -64,7 +67,7 @@ class Survey:
             record=found,
             record_error=why,
             configured=_nodes(tree),
-            members=members,
+            members=seen.members,
             reports=_reports(reports),
             cluster_idle=None,
             stonith_enabled=_option(tree, "stonith-enabled", "true") != "false",
@@ -73,20 +76,21 @@ class Survey:
             aims=aims.aims(tree, self.entries),
         )
         if whole or _absent(snapshot):
-            snapshot = await self._whole(snapshot, tree, guest)
+            snapshot = await self._whole(snapshot, tree, guest, controller)
         return snapshot, tree
 
-    async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str) -> Snapshot:
+    async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str, controller: bool) -> Snapshot:
         absent = _absent(snapshot)
         status, dc_state, where, off = await asyncio.gather(
             asyncio.to_thread(membership.status),
-            asyncio.to_thread(membership.dc_state, DC_LIMIT_SECONDS),
+            asyncio.to_thread(membership.dc_state, DC_LIMIT_SECONDS) if controller else _nothing(),
             self.ask(guest),
             self._proven_off(snapshot, absent),
         )
         return replace(
             snapshot,
             cluster_idle=None if dc_state is None else status.idle(dc_state),
+            cluster_quiet=status.idle("S_IDLE"),
             fencing_pending=status.fencing_pending,
             unwell=_unwell(snapshot, status),
             unsupported=_unsupported(tree, status),
@@ -115,6 +119,10 @@ class Survey:
             if gone_everywhere(self.hosts, rounds):
                 found.add(node)
         return frozenset(found)
+
+
+async def _nothing() -> None:
+    return None
 
 
 def needs_whole(found: Record | None) -> bool:

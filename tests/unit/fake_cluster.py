@@ -141,6 +141,7 @@ class FakeCluster:
             unwell=dict.fromkeys(self.gone, "offline"),
             reports=reports,
             cluster_idle=True,
+            cluster_quiet=True,
             maintenance_mode=self.maintenance,
             hosts=HOSTS,
             aims={

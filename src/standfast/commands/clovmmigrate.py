@@ -268,11 +268,11 @@ def _config() -> Config:
 
 
 async def _own_node() -> str:
-    from standfast.cluster import membership
+    from standfast.cluster import ring
     from standfast.cluster.run import EngineError
 
     try:
-        return await asyncio.to_thread(membership.own_node)
+        return (await asyncio.to_thread(ring.look)).own
     except EngineError as error:
         text = f"the cluster is not running on this node: {error}"
         raise Refused(

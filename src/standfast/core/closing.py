@@ -82,10 +82,14 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
         return wait
     if goal is None:
         return Done("no window is open", changed=False)
-    if (trouble := _ready(snapshot, goal, record)) is not None:
-        return trouble
     aim = snapshot.aims[goal.node]
     entry = snapshot.hosts[goal.target]
+    proven = f"no window is open; every agent of {goal.node} has proven {goal.target} from every node"
+    answered = record.prove > goal.since_epoch and record.mover == goal.node and aim.host == goal.target
+    if answered and not _unproven(snapshot, goal, record):
+        return Done(proven)
+    if (trouble := _ready(snapshot, goal, record)) is not None:
+        return trouble
     if aim.host != goal.target or aim.weight != entry.weight:
         return WriteRecord(_repair(snapshot, goal, record), f"aim the agents of {goal.node} at {goal.target}")
     if record.prove <= goal.since_epoch or record.mover != goal.node:
@@ -93,7 +97,7 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
         return WriteRecord(again, f"have every agent of {goal.node} prove itself again")
     late = _unproven(snapshot, goal, record)
     if not late:
-        return Done(f"no window is open; every agent of {goal.node} has proven {goal.target} from every node")
+        return Done(proven)
     if "proof" in snapshot.expired:
         return Stop((_proof_failed(late, goal),), unfinished=False)
     return Wait("proof", PROOF_LIMIT_SECONDS, f"proof of {', '.join(late[:4])}")

@@ -55,6 +55,8 @@ class Snapshot:
     reports: Mapping[str, Report] = field(default_factory=dict)
     cluster_idle: bool | None = None
     """Designated controller idle and nothing in progress; None: it did not answer."""
+    cluster_quiet: bool = False
+    """Nothing in progress anywhere, as the status section tells; the controller was not asked."""
     fencing_pending: tuple[str, ...] = ()
     stonith_enabled: bool = True
     maintenance_mode: str = ""

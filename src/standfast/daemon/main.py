@@ -16,7 +16,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
-from standfast.cluster import attrd, cib, cmap, corosync_conf, fencer, membership
+from standfast.cluster import attrd, cib, cmap, corosync_conf, fencer, ring
 from standfast.cluster.run import EngineError
 from standfast.core import heartbeat, members, names, record, rescue
 from standfast.core.record import Phase, Record, RecordError, Totem
@@ -133,11 +133,9 @@ class Daemon:
     async def _refresh(self) -> None:
         known = self.known
         try:
-            if not known.node:
-                known.node = await asyncio.to_thread(membership.own_node)
-            tree, parts, runtime = await asyncio.gather(
+            tree, seen, runtime = await asyncio.gather(
                 asyncio.to_thread(cib.query),
-                asyncio.to_thread(membership.partition),
+                asyncio.to_thread(ring.look),
                 asyncio.to_thread(cmap.runtime),
             )
         except (EngineError, cib.CibError) as error:
@@ -146,6 +144,7 @@ class Daemon:
             known.engine, known.members, self._published = False, frozenset(), ""
             self._dirty.set()
             return
+        known.node, parts = seen.own, seen.members
         if not known.engine:
             log.info("the cluster engine answers; this node is %s", known.node)
         known.engine, known.tree, known.runtime = True, tree, runtime
