@@ -111,7 +111,6 @@ class Sightings:
         """The time now, what the file holds, and the file together with what this process saw itself."""
         there = self._read()
         now = self._clock()
-        there = {name: then for name, then in there.items() if then <= now}
         times = dict(there)
         for name, then in self._own.items():
             kind = name.partition(" ")[0] + " "
@@ -131,7 +130,8 @@ class Sightings:
             times = {str(name): float(then) for name, then in found["seen"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return {}
-        return {name: then for name, then in times.items() if then >= 0.0}
+        # A time to come is damage: it would make the difference negative, and a hold endless.
+        return {name: then for name, then in times.items() if 0.0 <= then <= self._clock()}
 
     def _note(self, new: dict[str, float]) -> None:
         self._own = _merged(self._own, new)
@@ -164,12 +164,11 @@ class Sightings:
 
     def _replace(self, times: dict[str, float]) -> None:
         now = self._clock()
-        young = {
-            name: then
-            for name, then in times.items()
-            if name.startswith(_NEWEST_ONLY) or now - then < KEPT_SECONDS
-        }
-        kept = dict(sorted(young.items(), key=lambda item: item[1])[-MAX_ENTRIES:])
+        kept = {name: then for name, then in times.items() if name.startswith(_NEWEST_ONLY)}
+        others = [
+            (then, name) for name, then in times.items() if name not in kept and now - then < KEPT_SECONDS
+        ]
+        kept |= {name: then for then, name in sorted(others)[-MAX_ENTRIES:]}
         text = json.dumps({"format": FORMAT, "boot": self._boot, "seen": kept}, indent=0)
         new = f"{self._path}.{os.getpid()}"
         file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,210 @@
+"""What a node has seen, by a clock that the test turns."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from standfast.core.record import Phase, Record
+from standfast.sightings import MAX_ENTRIES, Sightings, boottime_seconds, read_boot_id
+
+RECORD = Record(epoch=7, phase=Phase.OPEN, window=6)
+
+
+class Node:
+    """One node's file, its clock and its boot."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.now = 100.0
+        self.boot = "boot-a"
+
+    def process(self) -> Sightings:
+        """A new process on this node."""
+        return Sightings(str(self.path), clock=lambda: self.now, boot_id=lambda: self.boot)
+
+    def stamp(self) -> tuple[int, int]:
+        """Changes with every write."""
+        stat = self.path.stat()
+        return stat.st_ino, stat.st_mtime_ns
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "standfast" / "sightings.json")
+
+
+def test_what_one_process_saw_counts_for_the_next(node: Node) -> None:
+    assert node.process().see(RECORD) == (0.0, 0.0)
+    node.now += 12.5
+    assert node.process().see(RECORD) == (12.5, 12.5)
+
+
+def test_a_new_epoch_counts_anew_while_its_window_goes_on(node: Node) -> None:
+    node.process().see(RECORD)
+    node.now += 10
+    assert node.process().see(replace(RECORD, epoch=8)) == (0.0, 10.0)
+    node.now += 5
+    assert node.process().see(replace(RECORD, epoch=8)) == (5.0, 15.0)
+    assert node.process().see(replace(RECORD, epoch=9, window=9)) == (0.0, 0.0)
+
+
+def test_nothing_new_is_nothing_written(node: Node) -> None:
+    node.process().see(RECORD)
+    before = node.stamp()
+    node.now += 1
+    seen = node.process()
+    seen.see(RECORD)
+    seen.see(RECORD)
+    assert seen.seconds_since_return("n2") is None
+    assert node.stamp() == before
+
+
+def test_a_cib_that_went_back_counts_from_when_it_was_seen(node: Node) -> None:
+    node.process().see(RECORD)
+    node.now += 50
+    assert node.process().see(replace(RECORD, epoch=2, window=2)) == (0.0, 0.0)
+    node.now += 3
+    assert node.process().see(replace(RECORD, epoch=2, window=2)) == (3.0, 3.0)
+
+
+def test_only_the_newest_epoch_and_window_are_kept(node: Node) -> None:
+    for epoch in range(20):
+        node.now += 1
+        node.process().see(replace(RECORD, epoch=epoch, window=epoch))
+    assert sorted(json.loads(node.path.read_text())["seen"]) == ["epoch 19", "window 19"]
+
+
+def test_a_long_lived_process_believes_a_newer_sighting_of_another_one(node: Node) -> None:
+    daemon = node.process()
+    daemon.see(RECORD)
+    node.now += 50
+    node.process().see(replace(RECORD, epoch=2))
+    node.now += 1
+    assert daemon.see(RECORD).epoch_seconds == 0.0
+
+
+def test_a_file_that_vanished_is_written_again_with_what_the_process_knows(node: Node) -> None:
+    daemon = node.process()
+    daemon.see(RECORD)
+    node.path.unlink()
+    node.now += 20
+    assert daemon.see(RECORD).epoch_seconds == 20.0
+    assert node.process().see(RECORD).epoch_seconds == 20.0
+
+
+def test_after_a_boot_everything_counts_anew(node: Node) -> None:
+    seen = node.process()
+    seen.see(RECORD)
+    seen.returned("n2")
+    seen.allowed("n2", "1")
+    node.boot, node.now = "boot-b", 5.0
+    after = node.process()
+    assert after.see(RECORD) == (0.0, 0.0)
+    assert after.seconds_since_return("n2") is None
+    assert after.seconds_since_allowed("n2", "1") is None
+    assert json.loads(node.path.read_text())["boot"] == "boot-b"
+
+
+def test_a_return_and_a_fencing_are_known_by_node_and_level(node: Node) -> None:
+    seen = node.process()
+    assert seen.seconds_since_return("n2") is None
+    seen.returned("n2")
+    node.now += 2
+    seen.allowed("n2", "1")
+    node.now += 1
+    other = node.process()
+    assert other.seconds_since_return("n2") == 3.0
+    assert other.seconds_since_return("n3") is None
+    assert other.seconds_since_allowed("n2", "1") == 1.0
+    assert other.seconds_since_allowed("n2", "2") is None
+    assert other.seconds_since_allowed("n2") is None
+    other.returned("n2")
+    assert seen.seconds_since_return("n2") == 0.0
+
+
+DAMAGED = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"\xff\xfe",
+    b"[" * 5000,
+    b'{"format": 2, "boot": "boot-a", "seen": {"epoch 7": 1}}',
+    b'{"format": 1, "boot": "boot-a", "seen": []}',
+    b'{"format": 1, "boot": "boot-a", "seen": {"epoch 7": "x"}}',
+    b'{"format": 1, "boot": "boot-a", "seen": {"epoch 7": null}}',
+    b'{"format": 1, "boot": "boot-a", "seen": {"epoch 7": NaN}}',
+    b'{"format": 1, "boot": "boot-a", "seen": {"epoch 7": 1e999}}',
+    b'{"format": 1, "boot": "boot-a", "seen": {"epoch 7": -3}}',
+    b'{"format": 1, "boot": "boot-a", "seen": {"epoch 7": 99999}}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_counts_from_now_and_is_mended(node: Node, content: bytes) -> None:
+    node.path.parent.mkdir()
+    node.path.write_bytes(content)
+    assert node.process().see(RECORD).epoch_seconds == 0.0
+    node.now += 4
+    assert node.process().see(RECORD).epoch_seconds == 4.0
+
+
+def test_a_place_that_cannot_be_written_counts_from_now_within_the_process(tmp_path: Path) -> None:
+    (tmp_path / "standfast").write_text("a file where the folder should be")
+    node = Node(tmp_path / "standfast" / "sightings.json")
+    seen = node.process()
+    assert seen.see(RECORD) == (0.0, 0.0)
+    seen.returned("n2")
+    node.now += 3
+    assert seen.see(RECORD) == (3.0, 3.0)
+    assert seen.seconds_since_return("n2") == 3.0
+    assert node.process().see(RECORD) == (0.0, 0.0)
+
+
+def test_a_lock_that_is_never_released_costs_a_fifth_of_a_second(node: Node) -> None:
+    import fcntl
+    import time
+
+    node.path.parent.mkdir()
+    with open(f"{node.path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        began = time.monotonic()
+        assert node.process().see(RECORD).epoch_seconds == 0.0
+        assert time.monotonic() - began < 2.0
+    assert not node.path.exists()
+
+
+def test_writers_at_the_same_time_lose_nothing(node: Node) -> None:
+    def write(number: int) -> None:
+        for turn in range(10):
+            node.process().returned(f"n{number}-{turn}")
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(json.loads(node.path.read_text())["seen"]) == 40
+
+
+def test_the_file_does_not_grow_for_ever_and_keeps_the_record(node: Node) -> None:
+    node.process().see(RECORD)
+    for number in range(MAX_ENTRIES + 40):
+        node.now += 0.01
+        node.process().returned(f"n{number}")
+    seen = json.loads(node.path.read_text())["seen"]
+    assert len(seen) <= MAX_ENTRIES + 2
+    assert {"epoch 7", "window 6"} <= set(seen)
+    node.now += 3601
+    node.process().returned("n2")
+    assert set(json.loads(node.path.read_text())["seen"]) == {"epoch 7", "window 6", "returned n2"}
+
+
+def test_the_real_clock_and_boot_are_read() -> None:
+    assert boottime_seconds() > 0
+    assert len(read_boot_id()) == 36
