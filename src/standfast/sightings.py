@@ -71,10 +71,12 @@ class Sightings:
         path: str = SIGHTINGS_FILE,
         clock: Callable[[], float] = boottime_seconds,
         boot_id: Callable[[], str] = read_boot_id,
+        lock_limit_seconds: float = LOCK_LIMIT_SECONDS,
     ) -> None:
         self._path = path
         self._clock = clock
         self._boot = boot_id()
+        self._lock_limit_seconds = lock_limit_seconds
         self._own: dict[str, float] = {}
         """What this process saw: answers also where the file cannot be written."""
 
@@ -145,11 +147,11 @@ class Sightings:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone with the file. Raises OSError where that cannot be had within LOCK_LIMIT_SECONDS."""
+        """Alone with the file. Raises OSError where that cannot be had within the limit."""
         os.makedirs(os.path.dirname(self._path) or ".", mode=0o755, exist_ok=True)
         lock = os.open(self._path + ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            deadline = time.monotonic() + LOCK_LIMIT_SECONDS
+            deadline = time.monotonic() + self._lock_limit_seconds
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from standfast.core.record import Phase, Record
-from standfast.sightings import MAX_ENTRIES, Sightings, boottime_seconds, read_boot_id
+from standfast.sightings import LOCK_LIMIT_SECONDS, MAX_ENTRIES, Sightings, boottime_seconds, read_boot_id
 
 RECORD = Record(epoch=7, phase=Phase.OPEN, window=6)
 
@@ -23,9 +23,9 @@ class Node:
         self.now = 100.0
         self.boot = "boot-a"
 
-    def process(self) -> Sightings:
+    def process(self, lock_limit_seconds: float = LOCK_LIMIT_SECONDS) -> Sightings:
         """A new process on this node."""
-        return Sightings(str(self.path), clock=lambda: self.now, boot_id=lambda: self.boot)
+        return Sightings(str(self.path), lambda: self.now, lambda: self.boot, lock_limit_seconds)
 
     def stamp(self) -> tuple[int, int]:
         """Changes with every write."""
@@ -182,7 +182,7 @@ def test_a_lock_that_is_never_released_costs_a_fifth_of_a_second(node: Node) -> 
 def test_writers_at_the_same_time_lose_nothing(node: Node) -> None:
     def write(number: int) -> None:
         for turn in range(10):
-            node.process().returned(f"n{number}-{turn}")
+            node.process(lock_limit_seconds=60.0).returned(f"n{number}-{turn}")
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
