@@ -111,6 +111,14 @@ class World:
         path = str(self.root / "run/standfast/sightings.json")
         Sightings(path, clock=lambda: boottime_seconds() - seconds_ago).see(found)
 
+    def forget_fencings(self) -> None:
+        """As if this node's gate had not said yes for long; what it saw of the record stays."""
+        path = self.root / "run/standfast/sightings.json"
+        if path.exists():
+            found = json.loads(path.read_text())
+            found["seen"] = {name: at for name, at in found["seen"].items() if not name.startswith("allowed")}
+            path.write_text(json.dumps(found))
+
     def hosts_by_ssh(self, guests: Mapping[str, str]) -> None:
         """Control domain address -> row of `ldm list-domain -p` for guest2; others list no guest."""
         cases = "".join(f"*@{address}) echo '{row}';;" for address, row in guests.items())
@@ -154,6 +162,7 @@ class World:
             finally:
                 listener.shutdown(socket.SHUT_RDWR)
                 thread.join(5)
+                (self.root / "run/standfast/standfastd.sock").unlink(missing_ok=True)
 
     def start(self, *words: str, stdin: object = subprocess.PIPE) -> subprocess.Popen[str]:
         """The gate as the fencer starts it, with the test's root."""
