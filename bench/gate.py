@@ -1,7 +1,7 @@
 """What one call of the gate costs, beside what its parts cost, in one run on one machine.
 
 Fake engine tools that print a CIB of two registered nodes, a fake daemon, the built program under the
-system's Python. Rounds are interleaved, so that a busy machine slows all rows alike: read the ratios first. No
+system's Python. Rounds are interleaved, so that a busy machine slows all rows alike: read the ratios. No
 row waits with a `timeout` of `subprocess`: that polls in growing steps, and its figures would land
 on 16, 32 or 64 ms. One alarm limits the whole run instead.
 
