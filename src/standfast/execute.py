@@ -99,7 +99,9 @@ class Executor:
                 return Stop((_rolled_back(memory.aborted),), unfinished=False)
             whole = needs_whole(snapshot.record)
             decision = decide(snapshot, self.goal)
-            if isinstance(decision, Done | Stop):
+            if isinstance(decision, Done):
+                return replace(decision, changed=steps > 0)
+            if isinstance(decision, Stop):
                 return decision
             if isinstance(decision, Wait):
                 await self._wait(decision, memory, limits)
@@ -113,7 +115,7 @@ class Executor:
                 memory.record = decision.record
                 whole = needs_whole(decision.record)
         return Stop(
-            (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s: {memory.waits}"),),
+            (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s and {steps} steps"),),
             unfinished=True,
         )
 

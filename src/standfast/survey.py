@@ -7,6 +7,7 @@ says that they are needed, so that opening stays fast. All questions of one snap
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from xml.etree import ElementTree as ET
@@ -94,7 +95,7 @@ class Survey:
             fencing_pending=status.fencing_pending,
             unwell=_unwell(snapshot, status),
             unsupported=_unsupported(tree, status),
-            short_monitors=_monitors(tree),
+            monitors=_monitors(tree),
             where=where,
             proven_off=off,
             seconds_since_return=_since_return(snapshot, guest),
@@ -203,16 +204,36 @@ def _unsupported(tree: ET.Element, status: membership.ClusterStatus) -> tuple[st
     return tuple(found)
 
 
-def _monitors(tree: ET.Element) -> tuple[str, ...]:
-    """Recurring monitors of ordinary resources: each runs through the blackout on the moving node."""
-    found = []
+def _monitors(tree: ET.Element) -> dict[str, float]:
+    """Timeouts of recurring monitors of ordinary resources: each may be in flight in the blackout."""
+    found: dict[str, float] = {}
     for primitive in tree.iterfind("./configuration/resources//primitive"):
         if primitive.get("class") == "stonith":
             continue
         for operation in primitive.iterfind("./operations/op"):
             if operation.get("name") == "monitor" and operation.get("interval", "0") not in ("0", "0s"):
-                found.append(f"{primitive.get('id')} ({operation.get('timeout', 'default timeout')})")
-    return tuple(found)
+                seconds = _seconds(operation.get("timeout", "20s"))
+                name = primitive.get("id", "")
+                found[name] = min(found.get(name, seconds), seconds)
+    return found
+
+
+def _seconds(text: str) -> float:
+    """A Pacemaker interval in seconds; what cannot be read counts as 0, which only warns."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|msec|us|usec|s|sec|m|min|h|hr)?\s*", text)
+    if match is None:
+        return 0.0
+    unit = {
+        "ms": 1e-3,
+        "msec": 1e-3,
+        "us": 1e-6,
+        "usec": 1e-6,
+        "m": 60.0,
+        "min": 60.0,
+        "h": 3600.0,
+        "hr": 3600.0,
+    }
+    return float(match[1]) * unit.get(match[2] or "s", 1.0)
 
 
 def _since_return(snapshot: Snapshot, guest: str) -> float | None:

@@ -176,7 +176,9 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     for warning in outcome.warnings:
         screen.tell(warning)
     text = outcome.reason
-    if isinstance(goal, OpenGoal):
+    if isinstance(goal, OpenGoal) and not outcome.changed:
+        text += f"\nIt was open already, its lease goes on; {LEASE_NOTE}"
+    elif isinstance(goal, OpenGoal):
         text += (
             f"\nThe lease ends at {_clock(goal.lease_seconds)} ({goal.lease_seconds // 60} min); {LEASE_NOTE}"
         )

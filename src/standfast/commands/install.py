@@ -118,11 +118,12 @@ def items(prefix: str) -> list[Item]:
 
 def _extras(source: Path) -> list[Item]:
     """Unit, completion, man pages, log rotation: what of them is there."""
-    single = {source / "standfastd.service": UNIT, source / "standfast.logrotate": LOGROTATE}
+    places = {UNIT: source / "standfastd.service", LOGROTATE: source / "standfast.logrotate"}
+    # bash loads a completion by the name of the command that is typed.
+    places |= {f"{COMPLETION_DIR}/{name}": source / "completion" / "standfast.bash" for name in COMMANDS}
     pages = source / "man" if (source / "man").is_dir() else source.parent / "docs" / "man"
-    single |= {file: f"{COMPLETION_DIR}/{file.stem}" for file in sorted(source.glob("completion/*"))}
-    single |= {file: f"{MAN_DIR}/man{file.suffix[1:]}/{file.name}" for file in sorted(pages.glob("*.[1-8]"))}
-    return [Item(place, file.read_bytes(), mode=0o644) for file, place in single.items() if file.is_file()]
+    places |= {f"{MAN_DIR}/man{file.suffix[1:]}/{file.name}": file for file in sorted(pages.glob("*.[1-8]"))}
+    return [Item(place, file.read_bytes(), mode=0o644) for place, file in places.items() if file.is_file()]
 
 
 def _operator(command: Callable[P, None]) -> Callable[P, None]:

@@ -11,7 +11,7 @@ TARGET_BACK         window or settling, and the target is a member again: the ki
 SETTLING            within 15 s of the target's return or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 FROZEN              the window holds everybody and its lease has not ended
-UNSAVED             lease over, but not every host shows the target plainly where its devices aim
+UNSAVED             lease over, but the hosts do not show the target plainly where its devices aim, or nowhere
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
 CLEAR               nothing speaks against it
 ==================  ==========================================================================================
@@ -193,13 +193,14 @@ def _after_lease(view: GateView) -> Answer | None:
     """
     here = [answer for answer in view.hosts if answer.host == view.aim]
     others = [answer for answer in view.hosts if answer.host != view.aim]
-    plain = (
-        len(here) == 1
-        and here[0].state is GuestState.RUNNING
-        and all(answer.state.proves_not_here for answer in others)
-    )
-    if plain:
-        return Answer(True, Rule.CLEAR, f"the lease is over and every host shows {view.target} on {view.aim}")
+    if len(here) == 1 and all(answer.state.proves_not_here for answer in others):
+        if here[0].state is GuestState.RUNNING:
+            return Answer(
+                True, Rule.CLEAR, f"the lease is over and every host shows {view.target} on {view.aim}"
+            )
+        if here[0].state.proves_not_here:
+            # Nothing is left that a name could hit; the device behind us still wants its own proof.
+            return Answer(True, Rule.CLEAR, f"the lease is over and no host runs {view.target}")
     shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.hosts) or "no host answered"
     return _hold(
         Rule.UNSAVED,

@@ -8,6 +8,7 @@ from standfast.core import heartbeat
 from standfast.core.messages import Message, Severity
 from standfast.core.steps import OpenGoal, Snapshot
 
+MAX_NAMED = 5
 RED_HAT_TOKEN_LIMIT_MS = 300_000
 """Above a 300 s token Red Hat gives no support."""
 
@@ -35,12 +36,19 @@ def warnings(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
                 f"the token becomes {token_ms / 1000:.0f} s; Red Hat supports up to 300 s",
             )
         )
-    if snapshot.short_monitors:
-        some = ", ".join(snapshot.short_monitors[:5])
+    short = [
+        f"{name} ({seconds:g} s)"
+        for name, seconds in sorted(snapshot.monitors.items())
+        if seconds < goal.budget_seconds
+    ]
+    if short:
+        some = ", ".join(short[:MAX_NAMED]) + (
+            f" and {len(short) - MAX_NAMED} more" if len(short) > MAX_NAMED else ""
+        )
         found.append(
             _warn(
                 "SHORT_MONITORS",
-                f"monitors with a timeout below the blackout can restart their resource after it: {some}",
+                f"a monitor whose timeout ends within the blackout can restart its resource after it: {some}",
             )
         )
     return tuple(found)

@@ -63,8 +63,8 @@ class Snapshot:
     """Value of maintenance-mode; empty: not set."""
     unsupported: tuple[str, ...] = ()
     """What this cluster has that Standfast cannot yet take through a window."""
-    short_monitors: tuple[str, ...] = ()
-    """Monitor operations whose timeout is below the budget."""
+    monitors: Mapping[str, float] = field(default_factory=dict)
+    """Resource -> timeout of its recurring monitor, in seconds."""
     hosts: Mapping[str, HostEntry] = field(default_factory=dict)
     aims: Mapping[str, NodeAim] = field(default_factory=dict)
     """Node -> aim of its devices; nodes without registered devices are missing."""

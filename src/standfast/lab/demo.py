@@ -75,13 +75,22 @@ def told_blackout(story: Story, lab: Lab, node: str, seconds: float) -> Blackout
     return blackout
 
 
-PARTS: dict[str, Callable[[Story], None]] = {"a": without_standfast}
+def with_and_after(story: Story) -> None:
+    """Parts (b) and (c): the page's example with Standfast, and a real death after it, in one lab."""
+    # Only now: the emulators bring an ssh server, which part (a) can do without.
+    from standfast.lab.demo_window import with_standfast
+
+    with_standfast(story, BLACKOUT_SECONDS)
+
+
+PARTS: dict[str, Callable[[Story], None]] = {"a": without_standfast, "b": with_and_after}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts asked for (default: all); exit code 0 only if everything happened that had to."""
     parser = argparse.ArgumentParser(
-        prog="./run demo", description="What goes wrong, shown on real clusters."
+        prog="./run demo",
+        description="What goes wrong without Standfast (a), and the same with it (b, with a death after it).",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     chosen = parser.parse_args(argv).parts or list(PARTS)
