@@ -72,7 +72,7 @@ def with_standfast(story: Story, blackout_seconds: float) -> None:
     story.chapter(
         "(b) With Standfast",
         "The manual's figure 14.1: guest1 and guest2 are the nodes; guest2 runs on control domain ctrl2, "
-        "behind the XSCF at 10.20.30.72, and moves to ctrl3, behind the XSCF at 10.20.30.73. Heartbeat timeout "
+        "behind the XSCF at 10.20.30.72, and moves to ctrl3, behind that at 10.20.30.73. Heartbeat timeout "
         f"10 s again, and the same blackout of {blackout_seconds:g} s.",
     )
     scene = Scene.up(2, say=lambda text: story.say(f"lab: {text}"))
