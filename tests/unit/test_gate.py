@@ -118,9 +118,14 @@ def test_after_the_lease_only_a_target_that_all_hosts_show_at_its_aim_or_nowhere
     over = {"record": WINDOW, "seconds_since_window_seen": 101.0}
     assert ask(**over).allow
     for here, there in itertools.product(GuestState, GuestState):
-        answer = ask(**over, hosts=hosts(ctrl2=here, ctrl3=there))
+        answer = ask(
+            **over, hosts=hosts(ctrl2=here, ctrl3=there), hosts_before=hosts(ctrl2=here, ctrl3=there)
+        )
         plain = there.proves_not_here and (here is GuestState.RUNNING or here.proves_not_here)
         assert answer.allow is plain, (here, there)
+    nowhere = hosts(ctrl2=GuestState.STOPPED, ctrl3=GuestState.ABSENT)
+    assert not ask(**over, hosts=nowhere).allow, "one round of answers proves no absence"
+    assert not ask(**over, hosts=nowhere, hosts_before=HOME).allow
     assert not ask(**over, hosts=()).allow
     assert not ask(**over, aim="").allow
 

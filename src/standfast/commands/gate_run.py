@@ -46,6 +46,7 @@ class Gate:
         self._options = options
         self._tools = tools
         self._hosts = Hosts(options.root)
+        self._evidence_before: Answers = {}
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
         self._stopped_marker = options.root + STOPPED_MARKER_FILE
         self._was_away = False
@@ -109,7 +110,7 @@ class Gate:
     def _decide(self, sight: Sight, targets: tuple[str, ...]) -> tuple[tuple[Answer, ...], str]:
         """Decide by what is here. Hosts are asked only where they can make a difference."""
         found = [gate_sight.target(sight.cib, name, self._hosts.all) for name in targets]
-        answers = [decide(self._view(sight, target, {})) for target in found]
+        answers = [decide(self._view(sight, target, {}, {})) for target in found]
         asked = [
             target.guest
             for target, answer in zip(found, answers, strict=True)
@@ -118,9 +119,10 @@ class Gate:
         if not asked:
             return tuple(answers), ""
         evidence, note = self._hosts.ask(asked)
-        return tuple(decide(self._view(sight, target, evidence)) for target in found), note
+        before, self._evidence_before = self._evidence_before, evidence
+        return tuple(decide(self._view(sight, target, evidence, before)) for target in found), note
 
-    def _view(self, sight: Sight, target: gate_sight.Target, evidence: Answers) -> GateView:
+    def _view(self, sight: Sight, target: gate_sight.Target, evidence: Answers, before: Answers) -> GateView:
         seen = self._sightings.see(sight.record) if sight.record is not None else None
         return GateView(
             target=target.node,
@@ -136,6 +138,7 @@ class Gate:
             facility_stopped=os.path.exists(self._stopped_marker),
             aim=target.aim,
             hosts=evidence.get(target.guest, ()),
+            hosts_before=before.get(target.guest, ()),
         )
 
     def _allowed_just_now(self) -> bool:

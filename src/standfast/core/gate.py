@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.evidence import GuestState, HostAnswer, gone_everywhere
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Phase, Record
 from standfast.core.topology import Level
@@ -73,6 +73,8 @@ class GateView:
     aim: str = ""
     """Control domain at which the target's devices aim; empty: not known."""
     hosts: tuple[HostAnswer, ...] = field(default=())
+    hosts_before: tuple[HostAnswer, ...] = field(default=())
+    """The round of answers before, in this same call: one round alone proves no absence."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,8 @@ def _after_lease(view: GateView) -> Answer | None:
             return Answer(
                 True, Rule.CLEAR, f"the lease is over and every host shows {view.target} on {view.aim}"
             )
-        if here[0].state.proves_not_here:
+        names = [answer.host for answer in view.hosts]
+        if gone_everywhere(names, [view.hosts_before, view.hosts]):
             # Nothing is left that a name could hit; the device behind us still wants its own proof.
             return Answer(True, Rule.CLEAR, f"the lease is over and no host runs {view.target}")
     shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.hosts) or "no host answered"
