@@ -37,9 +37,11 @@ from standfast.core.window import MAX_STEPS, decide
 from standfast.hosts.base import Host, HostError, NoRoomToSave
 from standfast.survey import Survey, needs_whole
 
-POLL_SECONDS = 0.03
+POLL_SECONDS = 0.02
 SLOW_POLL_SECONDS = 0.25
 QUICK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+"""The whole picture is taken anew so often while nobody reports anything new."""
 MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
 TOTAL_LIMIT_SECONDS = 300.0
@@ -149,7 +151,8 @@ class Executor:
             limits[wait.key] = wait.limit_seconds
             self.say(f"waiting for {wait.reason} (up to {wait.limit_seconds:.0f} s)")
         waited = time.monotonic() - memory.waits[wait.key]
-        await asyncio.sleep(POLL_SECONDS if waited < QUICK_SECONDS else SLOW_POLL_SECONDS)
+        quick = waited < QUICK_SECONDS
+        await self.survey.changed(LOOK_SECONDS, POLL_SECONDS if quick else SLOW_POLL_SECONDS)
 
     async def _do(self, step: Step, tree: ET.Element, memory: _Memory) -> Stop | None:
         """One step. A lost race means: look again. A timed-out one is UNKNOWN: barrier, then look again."""

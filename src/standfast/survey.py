@@ -7,9 +7,11 @@ says that they are needed, so that opening stays fast. All questions of one snap
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
@@ -36,6 +38,7 @@ class Survey:
     make_hosts: Callable[[], Mapping[str, Host]] = dict
     """Makes the adapters when the first question to a host comes: opening usually asks none."""
     _hosts: Mapping[str, Host] | None = None
+    _texts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def hosts(self) -> Mapping[str, Host]:
@@ -43,6 +46,18 @@ class Survey:
         if self._hosts is None:
             self._hosts = self.make_hosts()
         return self._hosts
+
+    async def changed(self, limit_seconds: float, poll_seconds: float) -> None:
+        """Return when some node reports something new, at the latest after `limit_seconds`.
+
+        One small question instead of a whole snapshot: what is waited for is nearly always a report.
+        """
+        deadline = time.monotonic() + limit_seconds
+        while time.monotonic() < deadline:
+            await asyncio.sleep(poll_seconds)
+            with contextlib.suppress(EngineError):
+                if await asyncio.to_thread(attrd.reports) != self._texts:
+                    return
 
     async def close(self) -> None:
         """Drop all connections to hosts."""
@@ -62,6 +77,7 @@ class Survey:
             asyncio.to_thread(attrd.reports),
             asyncio.to_thread(ring.look),
         )
+        self._texts = reports
         found, why = _record(tree)
         snapshot = Snapshot(
             me=self.me,

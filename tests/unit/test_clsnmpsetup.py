@@ -87,6 +87,7 @@ class Node:
             probe=self._probe,
             confirm=lambda question: self.answers.pop(),
             ask_password=lambda: SECRET,
+            keep_rescue=lambda cib: "",
             is_root=lambda: self.root,
             secrets=self.secrets,
         )
@@ -189,7 +190,7 @@ def test_adding_puts_everything_but_the_secret_into_the_cib(
     assert "Registered: cfguest2, domain guest2, PPAR-ID 1" in output.out
     assert "on each other node, for its password file: cfguest2." in output.out
     assert devices.registered(node.cib())[0].lan0 == "10.20.30.73"
-    assert record.read(node.cib()) == record.Record.fresh()
+    assert record.read(node.cib()) == record.Record.fresh(epoch=2)
     assert SECRET not in node.file.read_text() + output.out + output.err
     kept = node.secrets.path("cfguest2")
     assert kept.read_text() == SECRET + "\n"

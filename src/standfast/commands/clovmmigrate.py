@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,8 @@ class Screen:
     as_json: bool = False
     steps: list[str] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
+    seconds: float = 0.0
+    """How long the steps took, without the start of the program."""
 
     def say(self, line: str) -> None:
         self.steps.append(line)
@@ -62,7 +65,16 @@ class Screen:
                 for m in self.messages
             ]  # fmt: skip
             click.echo(
-                json.dumps({"exit": code, "text": text, "messages": shown, "steps": self.steps, **more})
+                json.dumps(
+                    {
+                        "exit": code,
+                        "text": text,
+                        "messages": shown,
+                        "steps": self.steps,
+                        "seconds": round(self.seconds, 3),
+                        **more,
+                    }
+                )
             )
         elif text:
             click.echo(text)
@@ -170,7 +182,9 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     executor = Executor(survey, goal, screen.say)
     if wish.dry_run:
         return await _plan(executor, goal, screen)
+    began = time.monotonic()
     outcome = await executor.run()
+    screen.seconds = time.monotonic() - began
     if not isinstance(outcome, Done):
         return _stopped(outcome, screen)
     for warning in outcome.warnings:

@@ -23,7 +23,7 @@ from standfast.commands import secret_store
 from standfast.commands.setup_options import FIELDS, check_usage, parser
 from standfast.commands.setup_outside import Outside
 from standfast.commands.setup_text import as_json, in_words, table
-from standfast.core import devices, fields
+from standfast.core import devices, fields, rescue
 from standfast.core.devices import AGENTS, XscfNode
 from standfast.core.messages import Message, Refused, Severity
 
@@ -106,6 +106,7 @@ class _Setup:
         else:
             print(f"{name} was registered already with the same data: the password is stored on this node.")
         self._start_again(name)
+        self._way_out()
         self._other_nodes(before)
         return DONE
 
@@ -294,6 +295,15 @@ class _Setup:
             return
         for device in devices.failed_starts(self.outside.query(), self.own, name):
             self.outside.cleanup(device, self.own)
+
+    def _way_out(self) -> None:
+        """Keep and print the line that takes the gates out of fencing when no Standfast program works."""
+        trouble = self.outside.keep_rescue(self.outside.query())
+        if trouble:
+            print(f"clsnmpsetup: warning: {trouble}", file=sys.stderr)
+        print(
+            f"Should Standfast itself ever be broken, this takes its gates out of fencing: {rescue.COMMAND}"
+        )
 
     def _other_nodes(self, cib: ET.Element) -> None:
         nodes = [node.get("uname", "") for node in cib.iterfind("./configuration/nodes/node")]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from xml.etree import ElementTree as ET
 
-from standfast.cluster import cib
+from standfast.cluster import cib, rescue_file
 from standfast.cluster.run import run
 from standfast.commands import secret_store
 from standfast.commands.secret_store import SecretStore
@@ -87,5 +87,6 @@ class Outside:
     probe: Callable[[Mapping[str, str]], Probe] = probe
     confirm: Callable[[str], bool] = confirm
     ask_password: Callable[[], str] = secret_store.from_terminal
+    keep_rescue: Callable[[ET.Element], str] = rescue_file.keep
     is_root: Callable[[], bool] = field(default=lambda: os.geteuid() == 0)
     secrets: SecretStore = field(default_factory=SecretStore)

@@ -59,7 +59,7 @@ def set_up(cib: ET.Element) -> None:
     if len(pairs) > 1:
         ids = ", ".join(pair.get("id", "") for pair in pairs)
         raise ForeignError(f"{MAX_ATTEMPTS} is set more than once ({ids}); leave one")
-    record.write(cib, record.Record.fresh(pairs[0].get("value", "") if pairs else ""))
+    record.write(cib, record.Record.fresh(pairs[0].get("value", "") if pairs else "", _first_epoch(cib)))
     own = record.find_set(cib)
     if own is not None:
         ET.SubElement(own, "nvpair", {"id": MADE_ID, "name": MADE_NAME, "value": ""})
@@ -73,6 +73,16 @@ def set_up(cib: ET.Element) -> None:
         _remember(cib, USER_SET_ID)
     pair = {"id": f"{USER_SET_ID}-{MAX_ATTEMPTS}", "name": MAX_ATTEMPTS, "value": "INFINITY"}
     ET.SubElement(options, "nvpair", pair)
+
+
+def _first_epoch(cib: ET.Element) -> int:
+    """An epoch never used before on this cluster, though set-up may have been taken away and made anew.
+
+    Each epoch of ours is one change of the configuration at least, so the CIB's own epoch is never behind it:
+    a patch that was made before and lands late finds no such id.
+    """
+    text = cib.get("epoch", "")
+    return int(text) + 1 if text.isdigit() else 1
 
 
 def tear_down(cib: ET.Element) -> None:

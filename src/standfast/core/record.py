@@ -116,9 +116,9 @@ class Record:
         return replace(self, epoch=self.epoch + 1, **changes)  # type: ignore[arg-type]
 
     @classmethod
-    def fresh(cls, stonith_max_attempts: str = "") -> Record:
+    def fresh(cls, stonith_max_attempts: str = "", epoch: int = 1) -> Record:
         """The record that set-up creates: no window."""
-        return cls(epoch=1, stonith_max_attempts=stonith_max_attempts)
+        return cls(epoch=epoch, stonith_max_attempts=stonith_max_attempts)
 
 
 def phase_id(epoch: int) -> str:

@@ -16,9 +16,9 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
-from standfast.cluster import attrd, cib, cmap, corosync_conf, fencer, ring
+from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring
 from standfast.cluster.run import EngineError
-from standfast.core import heartbeat, members, names, record, rescue
+from standfast.core import heartbeat, members, names, record
 from standfast.core.record import Phase, Record, RecordError, Totem
 from standfast.core.report import Report, encode
 from standfast.daemon import heartbeat_duty, probe
@@ -72,6 +72,7 @@ class Daemon:
         self._changed = asyncio.Event()
         self._published = ""
         self._proven_since = 0
+        self._ticked = 0.0
         self.board = Board(self._dirty.set)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -133,31 +134,43 @@ class Daemon:
     async def _refresh(self) -> None:
         known = self.known
         try:
-            tree, seen, runtime = await asyncio.gather(
-                asyncio.to_thread(cib.query),
-                asyncio.to_thread(ring.look),
-                asyncio.to_thread(cmap.runtime),
+            tree, runtime = await asyncio.gather(
+                asyncio.to_thread(cib.query), asyncio.to_thread(cmap.runtime)
             )
+            # A write of the configuration changes no membership: the ring is looked at on each tick only.
+            seen = await asyncio.to_thread(ring.look) if self._tick_due() else None
         except (EngineError, cib.CibError) as error:
             if known.engine:
                 log.warning("the cluster engine does not answer: %s", error)
             known.engine, known.members, self._published = False, frozenset(), ""
             self._dirty.set()
             return
-        known.node, parts = seen.own, seen.members
+        if seen is not None:
+            known.node = seen.own
         if not known.engine:
             log.info("the cluster engine answers; this node is %s", known.node)
         known.engine, known.tree, known.runtime = True, tree, runtime
-        await self._still_published()
-        self._see_members(parts)
+        if seen is not None:
+            await self._still_published()
+            self._see_members(seen.members)
         self._see_record(tree)
         known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node)
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
         self._dirty.set()
-        await asyncio.to_thread(self._keep_rescue, tree)
+        if trouble := await asyncio.to_thread(rescue_file.keep, tree):
+            log.warning("%s", trouble)
         self._test_what_is_due(self.board.follow(tree))
         await self._values()
+
+    def _tick_due(self) -> bool:
+        window = self.known.record is not None and self.known.record.open
+        period = TICK_WINDOW_SECONDS if window or not self.known.engine else TICK_IDLE_SECONDS
+        now = time.monotonic()
+        if self.known.engine and self.known.node and now - self._ticked < period * 0.9:
+            return False
+        self._ticked = now
+        return True
 
     def _see_members(self, parts: frozenset[str]) -> None:
         for node in parts - self.known.members:
@@ -338,15 +351,6 @@ class Daemon:
         return found
 
     # -- small things -------------------------------------------------------------------------------------
-
-    def _keep_rescue(self, tree: ET.Element) -> None:
-        """The way out without Standfast stands ready on every node, and is as true as the topology."""
-        text, path = rescue.document(tree), Path(names.RESCUE_FILE)
-        try:
-            if text and (not path.exists() or path.read_text() != text):
-                corosync_conf.install(path, text)
-        except OSError as error:
-            log.warning("%s: %s", path, error)
 
     def kick(self) -> None:
         """Look again now."""

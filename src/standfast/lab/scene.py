@@ -24,7 +24,7 @@ from standfast.lab.errors import LabError
 from standfast.lab.layout import Fencing
 
 POLL_SECONDS = 0.1
-READY_LIMIT_SECONDS = 120.0
+READY_LIMIT_SECONDS = 240.0
 COMMAND_LIMIT_SECONDS = 120.0
 
 Say = Callable[[str], None]
@@ -164,10 +164,22 @@ class Scene:
         return len(rows) == 4 * len(self.lab.nodes) and all(r["test_state"] == "TestWorked" for r in rows)
 
     def wait_ready(self, limit_seconds: float = READY_LIMIT_SECONDS) -> None:
-        """Wait until the shutdown facility works on every node."""
+        """Wait until the shutdown facility works on every node, and the cluster has come to rest."""
         self.wait(
             lambda: all(self.ready(node) for node in self.lab.nodes), limit_seconds, "every agent to work"
         )
+        self.wait(self.settled, limit_seconds, "every gate and device to be started")
+
+    def settled(self) -> bool:
+        """Every gate, device and service runs somewhere, and the controller has nothing left to do."""
+        status = self.lab.status()
+        if status is None or status.dc is None:
+            return False
+        started = {r.name for r in status.resources if r.role == "Started" and not r.pending and not r.failed}
+        wanted = {f"r-{node}" for node in self.lab.nodes}
+        wanted |= {identifier for node in self.lab.nodes for identifier in _devices(node)}
+        done = self.lab.exec(status.dc, ["crmadmin", "--status", status.dc], limit_seconds=5.0)
+        return wanted <= started and status.idle("S_IDLE" if "S_IDLE" in done.stdout else None)
 
     def wait(self, condition: Callable[[], bool], limit_seconds: float, what: str) -> float:
         """Wait for a condition; returns how long it took. Raises LabError at the limit."""
