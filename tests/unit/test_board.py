@@ -1,0 +1,130 @@
+"""The states of sdtool, and that only a test which worked is a proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from standfast.core import aims, devices
+from standfast.core.report import proves
+from standfast.daemon.board import Board
+from standfast.processors import agents
+from standfast.processors.agents import AgentResult, Outcome
+
+CIB = (
+    '<cib crm_feature_set="3.16.1" validate-with="pacemaker-3.9" epoch="1" num_updates="0" admin_epoch="0">'
+    "<configuration><crm_config/><nodes><node id='1' uname='n1'/><node id='2' uname='n2'/></nodes>"
+    "<resources/><constraints/></configuration><status/></cib>"
+)
+NODE = devices.XscfNode("n2", "g2", 0, "10.20.30.72", "10.20.40.72", "xuser", "ssh")
+FIRST = "SA_xscfsnmpg0p-n2"
+
+
+class World:
+    """Agents that answer as told, and a folder of secrets."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.results: dict[str, AgentResult] = {}
+        self.calls: list[tuple[str, str, dict[str, str]]] = []
+        self.secret = folder / "xscf-n2"
+        self.secret.write_text("secret\n")
+        (folder / "fence_xscf").touch()
+        monkeypatch.setattr(agents, "AGENT_DIR", str(folder))
+        monkeypatch.setattr(agents, "run", self._run)
+        tree = devices.with_node(ET.fromstring(CIB), NODE)
+        for pair in tree.iter("nvpair"):
+            if pair.get("name") == "password_file":
+                pair.set("value", str(self.secret))
+        self.cib = tree
+        self.changes = 0
+        self.board = Board(self._changed)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    async def _run(
+        self, agent: str, action: str, options: dict[str, str], limit_seconds: float
+    ) -> AgentResult:
+        self.calls.append((agent, action, dict(options)))
+        return self.results.get(options["ip"], AgentResult(Outcome.DONE, "", 0.1))
+
+    async def test_all(self, epoch: int) -> None:
+        for task in self.board.test(list(self.board.rows), epoch):
+            await task
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(tmp_path, monkeypatch)
+
+
+async def test_an_agent_that_sees_its_guest_is_tested_initialised_and_proven(world: World) -> None:
+    altered = world.board.follow(world.cib)
+    assert [row.agent for row in world.board.rows.values()] == [
+        "SA_xscfsnmpg0p.so",
+        "SA_xscfsnmpg1p.so",
+        "SA_xscfsnmpg0r.so",
+        "SA_xscfsnmpg1r.so",
+    ]
+    assert altered == list(world.board.rows)
+    await world.test_all(7)
+    row = world.board.rows[FIRST]
+    assert (row.sa_state, row.shut_state, row.test_state, row.init_state) == (
+        "Idle",
+        "Unknown",
+        "TestWorked",
+        "InitWorked",
+    )
+    assert proves(row.proof, aims.fingerprint(row.device.parameters), 7)
+    assert not proves(row.proof, aims.fingerprint(row.device.parameters), 8)
+    assert {action for _, action, _ in world.calls} == {"status"}
+    assert all("pcmk_host_list" not in options for _, _, options in world.calls)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OFF, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.MISSING])
+async def test_anything_but_a_guest_seen_running_is_no_proof(world: World, outcome: Outcome) -> None:
+    world.results["10.20.30.72"] = AgentResult(outcome, "why", 0.1)
+    world.board.follow(world.cib)
+    await world.test_all(7)
+    row = world.board.rows[FIRST]
+    assert (row.test_state, row.init_state, row.proof, row.said) == ("TestFailed", "InitWorked", "", "why")
+    assert world.board.rows["SA_xscfsnmpg1p-n2"].test_state == "TestWorked"
+
+
+async def test_a_node_without_the_secret_shows_init_failed_and_mends_when_it_comes(world: World) -> None:
+    world.secret.unlink()
+    world.board.follow(world.cib)
+    await world.test_all(7)
+    row = world.board.rows[FIRST]
+    assert (row.init_state, row.test_state, row.proof) == ("InitFailed", "Unknown", "")
+    assert str(world.secret) in row.said
+    assert world.calls == []
+    assert world.board.mended() == []
+    world.secret.write_text("secret\n")
+    assert world.board.mended() == list(world.board.rows)
+
+
+async def test_a_device_with_other_parameters_loses_its_proof(world: World) -> None:
+    world.board.follow(world.cib)
+    await world.test_all(7)
+    assert world.board.follow(world.cib) == []
+    moved = devices.reaim(world.cib, "n2", 1, "10.20.30.73", "10.20.40.73", 1)
+    assert world.board.follow(moved) == list(world.board.rows)
+    assert world.board.rows[FIRST].proof == ""
+    assert world.board.rows[FIRST].test_state == "Unknown"
+
+
+async def test_a_stopped_facility_tests_nothing_and_shows_it(world: World) -> None:
+    world.board.follow(world.cib)
+    await world.test_all(7)
+    world.board.stop()
+    row = world.board.rows[FIRST]
+    assert (row.test_state, row.init_state, row.proof) == ("Unknown", "UnInitWorked", "")
+
+
+async def test_devices_that_are_gone_are_shown_no_more(world: World) -> None:
+    world.board.follow(world.cib)
+    world.board.follow(ET.fromstring(CIB))
+    assert world.board.rows == {}

@@ -1,0 +1,104 @@
+"""A node's corosync.conf follows the record, comes back byte for byte, and is otherwise the operator's."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from standfast.cluster import corosync_conf
+from standfast.core import heartbeat
+from standfast.core.record import OldHeartbeat, Phase, Record, Totem
+from standfast.daemon.heartbeat_duty import converge
+
+CONF = """totem {
+  version: 2
+  # ours is below
+  token: 4545
+  consensus: 5455
+  transport: knet
+}
+nodelist {
+  node {
+    name: n1
+    nodeid: 1
+    ring0_addr: 10.0.0.1
+  }
+}
+"""
+RUNTIME = heartbeat.expected_runtime({"token": "4545", "consensus": "5455"}, 2)
+OLD = {"n1": OldHeartbeat({"token": "4545", "consensus": "5455"}, RUNTIME, "x")}
+RAISED = Record(epoch=3, phase=Phase.OPEN, totem=Totem.RAISED, budget_seconds=600, old=OLD)
+EXPLICIT = dataclasses.replace(RAISED, phase=Phase.CLOSING, totem=Totem.EXPLICIT)
+ORIGINAL = dataclasses.replace(RAISED, phase=Phase.CLOSING, totem=Totem.ORIGINAL)
+IDLE = dataclasses.replace(ORIGINAL, phase=Phase.IDLE)
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "corosync.conf"
+    path.write_text(CONF)
+    return path
+
+
+def keys(path: Path) -> dict[str, str]:
+    return corosync_conf.read_keys(path.read_text())
+
+
+def test_a_whole_window_leaves_not_one_byte(conf: Path) -> None:
+    assert converge(RAISED, "n1", conf).changed
+    assert keys(conf) == heartbeat.raised(600)
+    assert converge(EXPLICIT, "n1", conf).changed
+    assert keys(conf) == heartbeat.explicit(RUNTIME)
+    state = converge(ORIGINAL, "n1", conf)
+    assert state.changed
+    assert not state.left_over
+    assert conf.read_text() == CONF
+
+
+def test_the_structure_is_the_same_whatever_our_keys_are(conf: Path) -> None:
+    before = converge(None, "n1", conf).structure
+    assert converge(RAISED, "n1", conf).structure == before
+    conf.write_text(conf.read_text().replace("10.0.0.1", "10.0.0.9"))
+    assert converge(RAISED, "n1", conf).structure != before
+
+
+@pytest.mark.parametrize("record", [None, Record.fresh(), IDLE])
+def test_without_a_window_the_file_is_not_touched(conf: Path, record: Record | None) -> None:
+    text = CONF.replace("token: 4545", "token: 9000")
+    conf.write_text(text)
+    state = converge(record, "n1", conf)
+    assert (state.changed, state.error) == (False, "")
+    assert conf.read_text() == text
+
+
+@pytest.mark.parametrize("left", [RAISED, EXPLICIT])
+def test_a_node_that_was_away_when_the_window_closed_puts_its_file_back(conf: Path, left: Record) -> None:
+    converge(left, "n1", conf)
+    state = converge(IDLE, "n1", conf)
+    assert (state.changed, state.left_over) == (True, True)
+    assert conf.read_text() == CONF
+    assert not converge(IDLE, "n1", conf).changed
+
+
+def test_a_node_that_joined_in_mid_window_gets_the_others_values(conf: Path) -> None:
+    converge(RAISED, "n9", conf)
+    assert keys(conf) == heartbeat.raised(600)
+    converge(ORIGINAL, "n9", conf)
+    assert keys(conf) == OLD["n1"].file_keys
+
+
+def test_a_file_that_cannot_be_read_or_written_is_said_and_never_raised(conf: Path) -> None:
+    conf.write_text("totem {\n")
+    assert "corosync.conf" in converge(RAISED, "n1", conf).error
+    conf.unlink()
+    assert "corosync.conf" in converge(RAISED, "n1", conf).error
+
+
+def test_a_read_only_file_is_said_before_a_window_needs_it(
+    conf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert "read-only" in converge(Record.fresh(), "n1", conf).error
