@@ -99,7 +99,7 @@ class Executor:
                 )
             if memory.aborted and snapshot.record is not None and snapshot.record.phase is Phase.IDLE:
                 return Stop((_rolled_back(memory.aborted),), unfinished=False)
-            whole = needs_whole(snapshot.record)
+            whole = self._whole(snapshot.record)
             decision = decide(snapshot, self.goal)
             if isinstance(decision, Done):
                 return replace(decision, changed=steps > 0)
@@ -115,7 +115,7 @@ class Executor:
             if isinstance(decision, WriteRecord | Reaim):
                 # Only what is asked next depends on it; what is believed is read again.
                 memory.record = decision.record
-                whole = needs_whole(decision.record)
+                whole = self._whole(decision.record)
         return Stop(
             (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s and {steps} steps"),),
             unfinished=True,
@@ -132,10 +132,13 @@ class Executor:
         guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
         ask = self._asks(memory.record)
         snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
-        if needs_whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
+        if self._whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
             snapshot, tree = await self.survey.take(guest, controller=self._asks(snapshot.record))
         memory.at(snapshot.record)
         return replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits)), tree
+
+    def _whole(self, found: Record | None) -> bool:
+        return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
 
     def _asks(self, found: Record | None) -> bool:
         """Whether the next decision asks if the controller is idle: only before the first change."""

@@ -142,11 +142,16 @@ async def _nothing() -> None:
     return None
 
 
-def needs_whole(found: Record | None) -> bool:
-    """Whether the next decision looks at more than files and values."""
+def needs_whole(found: Record | None, *, closing: bool) -> bool:
+    """Whether the next decision looks at more than files and values. `closing`: it is toward no window.
+
+    An opening that was left is closed by somebody who has to know where the guest is.
+    """
     if found is None:
         return True
-    return not (found.phase is Phase.OPENING or (found.phase is Phase.CLOSING and found.aimed))
+    if found.phase is Phase.OPENING:
+        return closing
+    return not (found.phase is Phase.CLOSING and found.aimed)
 
 
 def _record(tree: ET.Element) -> tuple[Record | None, str]:
