@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from standfast.cluster.run import Result
+from standfast.core.names import SETTLE_SECONDS
 from standfast.lab.errors import LabError
 from standfast.lab.scene import Scene
 from standfast.lab.story import Happening, Story, happenings, service_of
@@ -78,7 +79,7 @@ def with_standfast(story: Story, blackout_seconds: float) -> None:
     scene = Scene.up(2, say=lambda text: story.say(f"lab: {text}"))
     try:
         _the_move(story, scene, blackout_seconds)
-        _the_death(story, scene)
+        _the_death(story, scene, time.monotonic())
         _no_machine_errors(story, scene)
     finally:
         scene.down()
@@ -142,12 +143,14 @@ def _listings(story: Story, scene: Scene) -> None:
         )
 
 
-def _the_death(story: Story, scene: Scene) -> None:
+def _the_death(story: Story, scene: Scene, closed: float) -> None:
     story.chapter(
         "(c) A real death, after the move",
         f"{MOVER} hangs for good. It must be killed through the XSCF where it is NOW; the old one would have "
         "answered that the host is stopped, or reset somebody else.",
     )
+    story.say(f"first the {SETTLE_SECONDS} s in which nobody who has just come out of a window is killed")
+    scene.wait(lambda: time.monotonic() > closed + SETTLE_SECONDS, SETTLE_SECONDS + 5.0, "the settling time")
     mark, zero = scene.control.mark(), time.monotonic()
     scene.control.call("hang", name=GUEST)
     story.tell(zero, [Happening(zero, f"{MOVER} hangs")])
