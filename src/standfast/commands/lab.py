@@ -67,6 +67,7 @@ def _only_id() -> str:
     help="plain: a power switch for each node. none: no devices, and fencing left off.",
 )
 @click.option("--hosts", is_flag=True, help="Also a network with the addresses of hosts and XSCFs.")
+@click.option("--standfast", is_flag=True, help="Also emulated hosts, and Standfast set up on every node.")
 @_as_json
 def up(
     lab_id: str | None,
@@ -75,9 +76,14 @@ def up(
     freezer: Literal["auto", "v1", "v2"],
     fencing: Literal["plain", "none"],
     hosts: bool,
+    standfast: bool,
     as_json: bool,
 ) -> None:
-    """Start a lab; returns once its cluster is settled."""
+    """Start a lab; returns once its cluster is settled.
+
+    With --standfast it is the manual's figure 14.1 (or the same with more nodes): guest1 on ctrl1, guest2 on
+    ctrl2 and so on, and one more control domain to move to. `standfast lab migrate` moves a guest.
+    """
     # A terminated `up` removes what it has begun, as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     begun = time.monotonic()
@@ -85,7 +91,12 @@ def up(
     def say(text: str) -> None:
         click.echo(f"[{time.monotonic() - begun:5.1f} s] {text}", err=True)
 
-    made = Lab.up(lab_id, nodes, timeout_seconds, freezer, fencing, hosts, say)
+    if standfast:
+        from standfast.lab.scene import Scene
+
+        made = Scene.up(nodes, lab_id=lab_id, heartbeat_timeout_seconds=timeout_seconds, say=say).lab
+    else:
+        made = Lab.up(lab_id, nodes, timeout_seconds, freezer, fencing, hosts, say)
     seconds = round(time.monotonic() - begun, 1)
     if as_json:
         click.echo(
@@ -162,6 +173,8 @@ def execute(
     lab_id: str | None, limit_seconds: float, with_input: bool, node: str, command: tuple[str, ...]
 ) -> None:
     """Run COMMAND in NODE. Its exit code is ours; 124 when the limit cut it off."""
+    if command[0] == "--" and len(command) > 1:
+        command = command[1:]
     piped = sys.stdin.read() if with_input else None
     result = _the_lab(lab_id).exec(node, command, limit_seconds, input=piped)
     click.echo(result.stdout, nl=False)
@@ -183,6 +196,37 @@ def blackout(lab_id: str | None, node: str, seconds: float, as_json: bool) -> No
         click.echo(json.dumps({**asdict(done), "seconds": done.seconds}))
     else:
         click.echo(f"{node} stood still for {done.seconds:.3f} s")
+
+
+@lab.command()
+@_which
+@click.argument("guest")
+@click.argument("host")
+@click.option(
+    "--blackout", "blackout_seconds", type=click.FloatRange(0.0, 3600.0), default=1.0, show_default=True
+)
+@click.option(
+    "--duration", "duration_seconds", type=click.FloatRange(0.0, 3600.0), default=4.0, show_default=True
+)
+def migrate(
+    lab_id: str | None, guest: str, host: str, blackout_seconds: float, duration_seconds: float
+) -> None:
+    """Live-migrate GUEST to control domain HOST, in a lab made with --standfast."""
+    from standfast.lab.emulators.control import Control, ControlError
+    from standfast.lab.scene import control_socket
+
+    try:
+        with Control(control_socket(_the_lab(lab_id).root), limit_seconds=5.0) as control:
+            source = control.migrate(
+                guest, host, duration_seconds=duration_seconds, blackout_seconds=blackout_seconds
+            )
+            click.echo(f"{guest} goes from {source} to {host}, blackout {blackout_seconds:g} s", err=True)
+            limit_seconds = duration_seconds + blackout_seconds + 30.0
+            outcome = control.wait_migration(guest, limit_seconds=limit_seconds)
+    except ControlError as error:
+        raise LabError(str(error)) from None
+    click.echo(f"{guest}: {outcome['phase']} {outcome['reason']}".rstrip())
+    sys.exit(0 if outcome["phase"] == "done" else 1)
 
 
 @lab.command()

@@ -103,7 +103,7 @@ class Board:
         """Note how a kill of `node` ended, as the fencer's history tells."""
         for identifier in self.of(node):
             if self.rows[identifier].shut_state != state:
-                self._set(identifier, shut_state=state)
+                self._set(identifier, shut_state=state, sa_state="Killing" if state == "Killing" else "Idle")
 
     async def _test(self, identifier: str, epoch: int) -> None:
         async with self._slots:

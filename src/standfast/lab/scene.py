@@ -63,7 +63,7 @@ class Scene:
             say("hosts and service processors")
             directory = lab.root / "hosts"
             written = worldfile.write(directory, nodes, lab=lab.id, timing=timing)
-            socket = directory / "control.sock"
+            socket = control_socket(lab.root)
             argv = [
                 sys.executable, "-m", "standfast.lab.emulators", "--world", str(written.world),
                 "--control", str(socket), "--log", str(directory / "commands.jsonl"),
@@ -209,6 +209,11 @@ class Scene:
     def path(self, node: str, path: str) -> Path:
         """Where a node's file lies on this machine."""
         return self.lab.node(node).path(path)
+
+
+def control_socket(root: Path) -> Path:
+    """Where the emulated hosts of the lab in `root` are controlled."""
+    return root / "hosts" / "control.sock"
 
 
 def _devices(node: str) -> set[str]:
