@@ -140,8 +140,10 @@ class FakeCluster:
             members=frozenset(alive),
             unwell=dict.fromkeys(self.gone, "offline"),
             reports=reports,
-            cluster_idle=True,
-            cluster_quiet=True,
+            # A node that is gone is being fenced, for as long as the gate holds that.
+            fencing_pending=tuple(sorted(self.gone)),
+            cluster_idle=not self.gone,
+            cluster_quiet=not self.gone,
             maintenance_mode=self.maintenance,
             hosts=HOSTS,
             aims={

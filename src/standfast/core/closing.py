@@ -142,7 +142,11 @@ def _ready(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
     if record.phase is Phase.CLOSING:
         # Each of our own writes makes the controller look again: quiet was asked for once, at the beginning.
         return None
-    if snapshot.fencing_pending or snapshot.cluster_idle is not True:
+    pending = set(snapshot.fencing_pending) - snapshot.proven_off
+    # The fencing of a node that is proven off is held by the very window that is to be closed, and the
+    # controller is not idle before it is done: there is nothing to wait for.
+    held_by_us = record.open and bool(snapshot.proven_off)
+    if pending or (snapshot.cluster_idle is not True and not held_by_us):
         return _wait_or(snapshot, goal, "calm", CALM_LIMIT_SECONDS, "the cluster to be idle, without fencing")
     return None
 
