@@ -17,6 +17,7 @@ import click
 from standfast.core import names
 
 EXIT_REFUSED = 1
+WITHDRAW_LIMIT_SECONDS = 3.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -80,6 +81,16 @@ async def _serve() -> None:
             await task
     finally:
         await server.close()
+        await asyncio.to_thread(_withdraw)
+
+
+def _withdraw() -> None:
+    """Nobody follows the record here any more: a report that stayed would say the opposite."""
+    from standfast.cluster import attrd
+    from standfast.cluster.run import EngineError
+
+    with contextlib.suppress(EngineError):
+        attrd.publish("", WITHDRAW_LIMIT_SECONDS)
 
 
 def _ready() -> None:
