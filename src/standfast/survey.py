@@ -108,7 +108,7 @@ class Survey:
             snapshot,
             cluster_idle=None if dc_state is None else status.idle(dc_state),
             cluster_quiet=status.idle("S_IDLE"),
-            fencing_pending=status.fencing_pending,
+            fencing_pending=tuple(sorted({text.rpartition(" of ")[2] for text in status.fencing_pending})),
             unwell=_unwell(snapshot, status),
             unsupported=_unsupported(tree, status),
             monitors=_monitors(tree),
