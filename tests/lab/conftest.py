@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from window_kit import restore
 
 from standfast.lab.cluster import Lab
+from standfast.lab.errors import LabError
+from standfast.lab.scene import Scene
 
 LabMaker = Callable[..., Lab]
 
@@ -38,3 +41,46 @@ def _maker(stack: ExitStack) -> LabMaker:
         return lab
 
     return make
+
+
+class Stage:
+    """The three-node scene that many tests share: put back after each, made anew when that fails."""
+
+    def __init__(self) -> None:
+        self._scene: Scene | None = None
+
+    def scene(self) -> Scene:
+        """The scene as it was in the beginning."""
+        if self._scene is None:
+            self._scene = Scene.up(3)
+        return self._scene
+
+    def clear(self) -> None:
+        """Back to the beginning; a scene that cannot go back is taken away."""
+        if self._scene is None:
+            return
+        try:
+            restore(self._scene)
+        except (LabError, AssertionError):
+            self.down()
+
+    def down(self) -> None:
+        """Leave nothing."""
+        scene, self._scene = self._scene, None
+        if scene is not None:
+            scene.down()
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    """The shared scene of this run."""
+    made = Stage()
+    yield made
+    made.down()
+
+
+@pytest.fixture
+def scene(stage: Stage) -> Iterator[Scene]:
+    """Figure 14.1 with three nodes: window closed, guest2 on ctrl2, everything working."""
+    yield stage.scene()
+    stage.clear()
