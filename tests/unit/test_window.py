@@ -172,6 +172,23 @@ def test_a_member_lost_while_opening_turns_everything_back(step: int) -> None:
     assert {n: facts_now[n] for n in ("n1", "n2")} == {n: facts_then[n] for n in ("n1", "n2")}
 
 
+def test_an_opening_waits_for_agents_that_are_being_tested_just_now() -> None:
+    cluster = FakeCluster(3)
+    cluster.agent_states["SA-n3"] = "Testing"
+
+    def pass_the_test(cluster: FakeCluster, number: int) -> None:
+        if number == 1:
+            del cluster.agent_states["SA-n3"]
+
+    assert isinstance(drive(cluster, OPEN, disturb=pass_the_test), Done)
+
+
+def test_an_agent_that_never_stops_being_tested_is_named() -> None:
+    cluster = FakeCluster(3)
+    cluster.agent_states["SA-n3"] = "Testing"
+    assert set(codes(drive(cluster, OPEN))) == {"AGENT"}
+
+
 def test_preflight_names_everything_at_once_and_changes_nothing() -> None:
     cluster = FakeCluster(3)
     before = cluster.record

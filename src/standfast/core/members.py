@@ -49,6 +49,17 @@ def reported(snapshot: Snapshot, record: Record) -> Wait | None:
     return Wait("report", REPORT_LIMIT_SECONDS, f"{', '.join(late)} to see epoch {record.epoch}")
 
 
+def under_test(snapshot: Snapshot) -> list[str]:
+    """Members that test their agents at this moment: each does, every 10 minutes and after its start."""
+    return [
+        node
+        for node in sorted(snapshot.members)
+        if (report := snapshot.reports.get(node)) is not None
+        and report.facility == "running"
+        and "Testing" in report.agents.values()
+    ]
+
+
 def files(
     snapshot: Snapshot,
     record: Record,

@@ -16,6 +16,7 @@ from standfast.core.report import Report
 from standfast.core.steps import Decision, Done, OpenGoal, Snapshot, Stop, Wait, WriteRecord
 
 SEEN_LIMIT_SECONDS = 15.0
+TESTS_LIMIT_SECONDS = 30.0
 CALM_LIMIT_SECONDS = 5.0
 """A cluster that is busy for a moment only (our own set-up, say) is no switchover."""
 
@@ -79,6 +80,8 @@ def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
     silent = any(node not in snapshot.reports for node in snapshot.members)
     if wait is not None and not silent and wait.key not in snapshot.expired:
         return wait
+    if (testing := members.under_test(snapshot)) and "tests" not in snapshot.expired:
+        return Wait("tests", TESTS_LIMIT_SECONDS, f"the tests of the agents on {', '.join(testing)}")
     found = preflight.errors(snapshot, goal)
     if [message.code for message in found] == ["SWITCHOVER"] and "calm" not in snapshot.expired:
         return Wait("calm", CALM_LIMIT_SECONDS, "the cluster to be idle")
