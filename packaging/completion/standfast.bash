@@ -65,13 +65,13 @@ _clsnmpsetup() {
 _clovmmigrate() {
     case ${COMP_WORDS[COMP_CWORD-1]} in
         -p | -u) _standfast_words "$(_standfast_domains)" ;;
-        --skip-save) _standfast_words "$(_standfast_hosts)" ;;
+        --skip-save|--saved) _standfast_words "$(_standfast_hosts)" ;;
         --reason) COMPREPLY=() ;;
         *)
             if [[ ${COMP_WORDS[COMP_CWORD-2]} == -u && ${COMP_WORDS[COMP_CWORD]} != -* ]]; then
                 _standfast_words "$(_standfast_hosts)"
             elif _standfast_given -u; then
-                _standfast_words "-n --yes --skip-save --reason"
+                _standfast_words "-n --yes --skip-save --saved --reason"
             elif _standfast_given -p; then
                 _standfast_words "-n --yes"
             else

@@ -75,7 +75,7 @@ class ControlDomain(BaseModel):
     xscf_lan0: Address
     xscf_lan1: Address
     weight: Annotated[int, _checked(fields.weight)] = 1
-    login: Annotated[str, _checked(fields.user)]
+    login: Annotated[str, _checked(fields.login)] = ""
 
     @model_validator(mode="after")
     def _three_addresses(self) -> ControlDomain:

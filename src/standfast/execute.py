@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 from standfast.cluster import cib, cmap
 from standfast.cluster.run import EngineError
 from standfast.core import devices, record
+from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
 from standfast.core.record import Phase, Record
@@ -34,7 +35,7 @@ from standfast.core.steps import (
     WriteRecord,
 )
 from standfast.core.window import MAX_STEPS, decide
-from standfast.hosts.base import Host, HostError, NoRoomToSave
+from standfast.hosts.base import SAVED_BY_HAND, Host, HostError, NoRoomToSave, NotSavedYet
 from standfast.survey import Survey, needs_whole
 
 POLL_SECONDS = 0.02
@@ -191,9 +192,11 @@ class Executor:
             case Reload():
                 memory.reloads += 1
                 await asyncio.to_thread(cmap.reload)
-            case SaveConfiguration(host=host_name):
-                name = await _save(self.survey.hosts[host_name])
-                self.say(f"{host_name} has saved its configuration as {name}")
+            case SaveConfiguration(host=host_name, runs_here=here):
+                guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
+                name = await _save(self.survey.hosts[host_name], guest, here)
+                how = name if name == SAVED_BY_HAND else f"as {name}"
+                self.say(f"the configuration of {host_name} is saved {how}")
                 found = record.read(tree)
                 if found is not None:
                     await self._write(tree, found.next(saved={**found.saved, host_name: name}))
@@ -227,13 +230,17 @@ class Executor:
         return Stop((Message("STALLED", text),), unfinished=True)
 
 
-async def _save(host: Host) -> str:
+async def _save(host: Host, guest: str, runs_here: bool) -> str:
     """Save under one of our two names. Only where there is no room for it, a current ``@post-migration`` that
     the machines saved by themselves is taken: it may be left over from an earlier migration, and then the
     proof that follows does not find the guest."""
     try:
         return await host.save_configuration(
-            SAVE_SLOTS, accept_post_migration=False, limit_seconds=SAVE_LIMIT_SECONDS
+            SAVE_SLOTS,
+            accept_post_migration=False,
+            guest=guest,
+            runs_here=runs_here,
+            limit_seconds=SAVE_LIMIT_SECONDS,
         )
     except NoRoomToSave as full:
         found = await host.list_configurations()
@@ -248,12 +255,17 @@ def _rolled_back(why: str) -> Message:
 
 def _not_saved(error: HostError, goal: OpenGoal | CloseGoal) -> Message:
     hint = ""
-    if isinstance(goal, CloseGoal):
+    if isinstance(goal, CloseGoal) and isinstance(error, NotSavedYet):
+        hint = what_to_type(goal, [error.host])
+        if error.host != goal.target:
+            hint += f"; if that was done already: the same with --saved {error.host}"
+    elif isinstance(goal, CloseGoal):
         hint = (
             f"ldm add-spconfig NAME (on {error.host}), or clovmmigrate -u {goal.guest} {goal.target} "
             f'--skip-save {error.host} --reason "..."'
         )
-    text = f"the domain configuration on {error.host} was not saved: {error.what}"
+    plain = "is not plainly saved yet" if isinstance(error, NotSavedYet) else "was not saved"
+    text = f"the domain configuration on {error.host} {plain}: {error.what}"
     return Message("NOT_SAVED", text, Severity.ERROR, host=error.host, next_command=hint)
 
 

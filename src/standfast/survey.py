@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
-from standfast.core import aims, record
+from standfast.core import aims, devices, record
 from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
 from standfast.core.record import Phase, Record, RecordError
@@ -35,8 +35,10 @@ class Survey:
 
     me: str
     entries: tuple[ControlDomain, ...]
-    make_hosts: Callable[[], Mapping[str, Host]] = dict
-    """Makes the adapters when the first question to a host comes: opening usually asks none."""
+    make_hosts: Callable[[Mapping[str, str] | None], Mapping[str, Host]] = lambda account: {}
+    """Makes the adapters when the first question to a host comes: opening usually asks none. It is given the
+    parameters of a registered device (`hosts.make`)."""
+    _account: Mapping[str, str] | None = None
     _hosts: Mapping[str, Host] | None = None
     _texts: Mapping[str, str] = field(default_factory=dict)
 
@@ -44,7 +46,7 @@ class Survey:
     def hosts(self) -> Mapping[str, Host]:
         """An adapter for each control domain."""
         if self._hosts is None:
-            self._hosts = self.make_hosts()
+            self._hosts = self.make_hosts(self._account)
         return self._hosts
 
     async def changed(self, limit_seconds: float, poll_seconds: float) -> None:
@@ -78,6 +80,8 @@ class Survey:
             asyncio.to_thread(ring.look),
         )
         self._texts = reports
+        if self._hosts is None:
+            self._account = devices.account(tree)
         found, why = _record(tree)
         snapshot = Snapshot(
             me=self.me,

@@ -54,6 +54,7 @@ class FakeCluster:
     """Nodes n1.., guests g1.. on ctrl1..; g2 is the one that moves."""
 
     count: int = 2
+    hosts: dict[str, HostEntry] = field(default_factory=lambda: dict(HOSTS))
     base: dict[str, str] = field(default_factory=lambda: {"token": "4545", "consensus": "5455"})
     record: Record = field(default_factory=Record.fresh)
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -145,7 +146,7 @@ class FakeCluster:
             cluster_idle=not self.gone,
             cluster_quiet=not self.gone,
             maintenance_mode=self.maintenance,
-            hosts=HOSTS,
+            hosts=self.hosts,
             aims={
                 name: NodeAim(
                     name,

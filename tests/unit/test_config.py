@@ -63,6 +63,13 @@ def test_the_gate_reads_the_same_hosts_as_the_strict_loader() -> None:
     assert hostlist.from_text(SAMPLE.read_text()) == config.load(str(SAMPLE)).config.hosts
 
 
+@pytest.mark.parametrize("line", ["", 'login = ""'])
+def test_a_control_domain_without_login_is_one_where_nobody_logs_in(tmp_path: Path, line: str) -> None:
+    text = "format = 1\n" + ENTRY.replace('login = "standfast"', line)
+    assert loaded(tmp_path, text).hosts.hosts[0].login == ""
+    assert hostlist.from_text(text) == loaded(tmp_path, text).hosts
+
+
 def test_a_small_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     found = loaded(tmp_path, "format = 1\n" + ENTRY)
     assert (found.budget_seconds, found.lease_minutes, found.maintenance_mode) == (600, 240, False)
@@ -87,7 +94,7 @@ def test_a_small_file_gets_the_documented_defaults(tmp_path: Path) -> None:
         (('"10.20.50.71"', '"0.0.0.0"'), "control_domain 1 (ctrl1): address: must be a literal"),
         (('"10.20.40.71"', '"10.20.30.71"'), "address, xscf_lan0 and xscf_lan1 must all differ"),
         (('kind = "ldm"', 'kind = "kvm"'), "control_domain 1 (ctrl1): kind: must be ldm"),
-        (('login = "standfast"', 'login = ""'), "control_domain 1 (ctrl1): login: must be a user name"),
+        (('login = "standfast"', 'login = "a b"'), "control_domain 1 (ctrl1): login: must be a user name"),
         (('name = "ctrl1"', 'name = "a b"'), "control_domain 1 (a b): name: must be a host name"),
         (("weight", "wieght"), "wieght: is not a known field; known are name, address, kind"),
         (("format = 1", "format = 2"), "file: format: is 2; must be 1"),
@@ -210,7 +217,7 @@ def test_a_slip_that_the_gate_does_not_need_does_not_make_it_blind() -> None:
             r"control_domain 1 \(ctrl1\): ppar_id must be",
         ),
         ("format = 1\n" + ENTRY.replace("10.20.30.71", "x"), "xscf_lan0 must be a literal"),
-        ("format = 1\n" + ENTRY.replace('login = "standfast"', ""), "login is missing"),
+        ("format = 1\n" + ENTRY.replace('login = "standfast"', "login = 3"), "login must be a text"),
         ("format = 1\ncontrol_domain = [3]\n", "control_domain 1 is no table"),
         ("nonsense", "not TOML"),
     ],

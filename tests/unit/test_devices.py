@@ -377,3 +377,12 @@ def test_pacemaker_takes_it_and_gives_it_back_unchanged(tmp_path: Path) -> None:
     argv = ["cibadmin", "--query", "--local"]
     read = subprocess.run(argv, env=environment, capture_output=True, timeout=20, check=True)
     assert devices.same_configuration(ET.fromstring(read.stdout), both(cib()))
+
+
+def test_the_way_in_to_any_xscf_is_that_of_a_registered_device_and_no_secret_is_in_it() -> None:
+    assert devices.account(cib()) is None
+    assert devices.account(both(cib())) == {
+        "username": ONE.user,
+        "connection": "ssh",
+        "password_file": "/etc/standfast/secrets/xscf-cfguest1",
+    }

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from standfast.core import xscf
+from standfast.core.evidence import GuestState
 from standfast.core.xscf import DomainStatus, Kind, NotUnderstood, OutOfTurn, Proof, Verdict
 
 TABLE = "Logical Domain Name   Status\nprimary               Solaris running\nguest2                Unknown\n"
@@ -146,3 +147,29 @@ def test_the_story_tells_each_change_once() -> None:
     proof = killed("Solaris running", "Solaris running", "Solaris panicking")
     assert proof.story == "Solaris running -> Solaris panicking"
     assert proof.before_order == "Solaris running"
+
+
+@pytest.mark.parametrize(
+    ("status", "state"),
+    [
+        *(
+            (status, GuestState.RUNNING)
+            for status in ("Solaris running", "OpenBoot Running", "solaris  RUNNING")
+        ),
+        ("Solaris panicking", GuestState.RUNNING),
+        ("Solaris suspended", GuestState.PAUSED),
+        ("Host stopped", GuestState.STOPPED),
+        *((status, GuestState.UNKNOWN) for status in ("Unknown", "-", "Solaris", "")),
+        (None, GuestState.ABSENT),
+    ],
+)
+def test_a_row_says_of_a_guest_what_its_status_plainly_means_and_no_more(
+    status: str | None, state: GuestState
+) -> None:
+    assert xscf.guest_state(status) is state
+
+
+def test_what_may_be_a_guest_that_was_never_saved_proves_nothing() -> None:
+    found = {status: xscf.guest_state(status) for status in xscf.STATUSES}
+    assert {s for s, state in found.items() if state.proves_not_here} == {"Host stopped"}
+    assert not xscf.guest_state("Unknown").is_present

@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,6 +91,8 @@ class Screen:
               help="How long the window may stay open before every node alarms.")  # fmt: skip
 @click.option("--skip-save", multiple=True, metavar="HOST",
               help="Do not save the domain configuration on this control domain (it is dead).")  # fmt: skip
+@click.option("--saved", multiple=True, metavar="HOST",
+              help="You have saved the domain configuration on this control domain yourself.")  # fmt: skip
 @click.option("--reason", default="", metavar="TEXT", help="Why; recorded. Needed with --skip-save.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
@@ -103,6 +105,7 @@ def main(
     budget_seconds: int | None,
     lease_minutes: int | None,
     skip_save: tuple[str, ...],
+    saved: tuple[str, ...],
     reason: str,
     yes: bool,
     as_json: bool,
@@ -125,12 +128,14 @@ def main(
         raise click.UsageError("-p takes at most one operand: source-ldom")
     if update and len(operands) != 2:
         raise click.UsageError("-u takes two operands: source-ldom target-host")
+    if prepare and (saved or skip_save):
+        raise click.UsageError("--saved and --skip-save belong to -u")
     if skip_save and not reason:
         raise click.UsageError("--skip-save needs --reason TEXT: it is recorded")
     if skip_save and not yes and sys.stdin.isatty():
         click.confirm(f"Leave the configuration on {', '.join(skip_save)} unsaved?", abort=True)
     screen = Screen(as_json)
-    wish = Wish(prepare, operands, dry_run, budget_seconds, lease_minutes, skip_save, reason)
+    wish = Wish(prepare, operands, dry_run, budget_seconds, lease_minutes, skip_save, saved, reason)
     try:
         code = asyncio.run(_work(wish, screen))
     except Refused as refused:
@@ -155,6 +160,7 @@ class Wish:
     budget_seconds: int | None
     lease_minutes: int | None
     skip_save: tuple[str, ...]
+    saved: tuple[str, ...]
     reason: str
 
 
@@ -167,7 +173,7 @@ async def _work(wish: Wish, screen: Screen) -> int:
     with _alone():
         node = await _own_node()
         async with _driving():
-            survey = Survey(node, config.hosts.hosts, lambda: _hosts(config))
+            survey = Survey(node, config.hosts.hosts, lambda account: _hosts(config, account))
             try:
                 return await _drive(wish, screen, config, survey)
             finally:
@@ -232,6 +238,7 @@ async def _goal(wish: Wish, config: Config, survey: Survey) -> OpenGoal | CloseG
         guest=guest,
         target=_host_name(config, wish.operands[1]),
         skip_save={_host_name(config, name): wish.reason for name in wish.skip_save},
+        saved_by_hand=frozenset(_without_login(config, name) for name in wish.saved),
         lease_seconds=lease_seconds,
         since_epoch=snapshot.record.epoch if snapshot.record else 0,
     )
@@ -255,6 +262,14 @@ def _host_name(config: Config, given: str) -> str:
         return config.find_host(given).name
     except HostLookupError as error:
         raise Refused(Message("UNKNOWN_HOST", str(error), next_command=f"see {names.CONFIG_FILE}")) from None
+
+
+def _without_login(config: Config, given: str) -> str:
+    found = config.find_host(_host_name(config, given))
+    if found.login:
+        text = f"{found.name} has a login in clovmmigrate.conf: -u saves its configuration and verifies it"
+        raise Refused(Message("HAS_LOGIN", text, host=found.name, next_command="the same without --saved"))
+    return found.name
 
 
 async def _plan(executor: Executor, goal: OpenGoal | CloseGoal, screen: Screen) -> int:
@@ -296,18 +311,10 @@ async def _own_node() -> str:
         ) from None
 
 
-def _hosts(config: Config) -> dict[str, Host]:
-    from standfast.hosts.ldm import ControlDomainLogin, LdmHost
+def _hosts(config: Config, account: Mapping[str, str] | None) -> dict[str, Host]:
+    from standfast.hosts import make
 
-    listed = config.hosts
-    return {
-        entry.name: LdmHost(
-            ControlDomainLogin(
-                entry.name, entry.address, entry.login, listed.identity_file, listed.known_hosts
-            )
-        )
-        for entry in listed.hosts
-    }
+    return make.adapters(config.hosts, account)
 
 
 @contextlib.contextmanager

@@ -210,6 +210,10 @@ def _control_domains(conf: str) -> HostList:
     other = next((host for host in found.hosts if host.kind != "ldm"), None)
     if other is not None:
         raise UsageError(f"{other.name} is of kind {other.kind}, which has no ldm to ask")
+    closed = next((host for host in found.hosts if not host.login), None)
+    if closed is not None:
+        # Its XSCF's word is the very thing that is in doubt here.
+        raise UsageError(f"{conf} has no login for {closed.name}, so ldm cannot be asked there")
     return found
 
 

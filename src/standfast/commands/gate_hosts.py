@@ -65,8 +65,11 @@ class Hosts:
 
     def _complete(self, guest: str, answers: tuple[HostAnswer, ...]) -> tuple[HostAnswer, ...]:
         said = {answer.host for answer in answers}
-        missing = [host.name for host in self.all if host.name not in said]
-        return (*answers, *(silent(name, guest, "not asked") for name in missing))
+        missing = [host for host in self.all if host.name not in said]
+        return (
+            *answers,
+            *(silent(host.name, guest, "not asked" if host.login else "no login there") for host in missing),
+        )
 
     def _by_daemon(self, guests: Sequence[str]) -> tuple[Answers, str]:
         deadline = time.monotonic() + DAEMON_LIMIT_SECONDS
@@ -97,7 +100,8 @@ class Hosts:
                 ssh_argv(host, self._list.identity_file, self._list.known_hosts), SSH_LIMIT_SECONDS
             )
             for host in self.all
-            if host.kind == "ldm"
+            # Without a login only standfastd can ask, through the XSCF.
+            if host.kind == "ldm" and host.login
         }
         collect(list(asked.values()))
         return {name: _listing(child) for name, child in asked.items()}

@@ -41,6 +41,10 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
         for host in dict.fromkeys((source, goal.target)):
             if host in goal.skip_save:
                 yield f"{host}: domain configuration NOT saved ({goal.skip_save[host]})"
+            elif host in goal.saved_by_hand:
+                yield f"{host}: domain configuration saved by hand"
+            elif host in snapshot.hosts and not snapshot.hosts[host].login:
+                yield f"{host}: no login; see by its XSCF whether the domain configuration is saved"
             elif host:
                 yield f"{host}: save the domain configuration"
     entry = snapshot.hosts[goal.target]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import heartbeat, members
+from standfast.core import by_hand, heartbeat, members
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Message
 from standfast.core.names import SETTLE_SECONDS
@@ -181,6 +181,8 @@ def _where(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
         hint = f"clovmmigrate -u {goal.guest} {running[0]}"
         text = f"{goal.guest} runs on {running[0]}, not on {goal.target}"
         return _where_stop(Message("OTHER_HOST", text, host=running[0], next_command=hint), record)
+    if unsaved := by_hand.unsaved(snapshot, goal, record, answers):
+        return _where_stop(by_hand.told_to_save(goal, unsaved, answers), record)
     if blind:
         why = answers[blind[0]].detail if blind[0] in answers else "not asked"
         hint = f'clovmmigrate -u {goal.guest} {goal.target} --skip-save {blind[0]} --reason "..."'
@@ -212,7 +214,13 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
         if host in goal.skip_save:
             saved = {**record.saved, host: f"skipped: {goal.skip_save[host]}"}
             return WriteRecord(record.next(saved=saved), f"note that {host} was not saved")
-        return SaveConfiguration(host, f"save the domain configuration on {host}")
+        if host in goal.saved_by_hand:
+            saved = {**record.saved, host: by_hand.NOTED}
+            return WriteRecord(record.next(saved=saved), f"note that {host} was saved by hand")
+        runs_here = host == goal.target
+        if host not in snapshot.hosts or snapshot.hosts[host].login:
+            return SaveConfiguration(host, runs_here, f"save the domain configuration on {host}")
+        return SaveConfiguration(host, runs_here, f"see whether the domain configuration on {host} is saved")
     aim = snapshot.aims[goal.node]
     entry = snapshot.hosts[goal.target]
     if aim.host != goal.target or aim.weight != entry.weight:

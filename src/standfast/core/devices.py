@@ -39,6 +39,9 @@ from standfast.core.device_objects import (
 from standfast.core.device_setup import set_up, tear_down, topology_section
 from standfast.core.names import GATE_AGENT, XSCF_AGENT
 
+ACCOUNT = ("username", "connection", "password_file", "legacy_algorithms")
+"""Parameters of a device that are about the way in, not about whom it kills."""
+
 
 def registered(cib: ET.Element) -> tuple[XscfNode, ...]:
     """All registered nodes in the order of registration, as they stand; `faults` judges them."""
@@ -61,6 +64,17 @@ def find(cib: ET.Element, node: str) -> XscfNode | None:
 def parameters_of(cib: ET.Element, device_id: str) -> dict[str, str]:
     """The parameters of one device, as the fencer hands them to the agent; empty where there is none."""
     return parameters(by_id(cib, device_id))
+
+
+def account(cib: ET.Element) -> dict[str, str] | None:
+    """How to log in at any XSCF: parameters of one registered device, since they must be the same at all.
+
+    None while no node is registered.
+    """
+    for entry in registered(cib):
+        found = parameters_of(cib, AGENTS[0].device_id(entry.node))
+        return {name: found[name] for name in ACCOUNT if name in found}
+    return None
 
 
 def faults(cib: ET.Element, node: XscfNode) -> tuple[str, ...]:
@@ -228,6 +242,7 @@ __all__ = [
     "UnknownNodeError",
     "WindowOpenError",
     "XscfNode",
+    "account",
     "failed_starts",
     "faults",
     "find",

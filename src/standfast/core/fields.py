@@ -44,6 +44,11 @@ def user(text: str) -> str:
     return _matching(text, _USER, "a user name (a letter, then letters, digits, '.', '-', '_')")
 
 
+def login(text: str) -> str:
+    """A user for ssh on a control domain; empty: nobody logs in there."""
+    return user(text) if text else text
+
+
 def address(text: str) -> str:
     """A literal IPv4 or IPv6 address of one machine, in its short form. No names, no zones, no networks."""
     wanted = "a literal IPv4 or IPv6 address of one machine, such as 10.20.30.71"

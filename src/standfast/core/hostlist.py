@@ -40,7 +40,8 @@ class ControlDomain:
     xscf_lan0: str
     xscf_lan1: str
     weight: int
-    login: str
+    login: str = ""
+    """User for ssh; empty: nobody logs in, and its XSCF is asked instead."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def _entry(number: int, entry: object) -> ControlDomain:
         xscf_lan0=_field(where, entry, "xscf_lan0", fields.address),
         xscf_lan1=_field(where, entry, "xscf_lan1", fields.address),
         weight=_field(where, entry, "weight", fields.weight, 1),
-        login=_field(where, entry, "login", fields.user),
+        login=_field(where, entry, "login", fields.login, ""),
     )
 
 

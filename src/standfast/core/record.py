@@ -92,7 +92,8 @@ class Record:
     settle: tuple[str, ...] = ()
     """Nodes whose fencing is refused for the settling time after this epoch was first seen."""
     saved: Mapping[str, str] = field(default_factory=dict)
-    """Control domain -> name of the configuration saved there in this window, or ``skipped: reason``."""
+    """Control domain -> name of the configuration saved there in this window, ``by hand...``, or
+    ``skipped: reason``."""
     aimed: bool = False
     """Closing: the devices aim at `target` and have been proven, or nothing was to be aimed."""
     prove: int = 0

@@ -24,6 +24,8 @@ class HostEntry:
     lan0: str
     lan1: str
     weight: int
+    login: bool = True
+    """Whether Standfast may log in to it; without, its XSCF is asked, and nothing can be saved there."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class CloseGoal:
     target: str
     skip_save: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> reason why its configuration cannot be saved (a dead source)."""
+    saved_by_hand: frozenset[str] = frozenset()
+    """Control domains without login of which the operator says that he saved their configuration."""
     lease_seconds: int = 14400
     since_epoch: int = 0
     """Epoch of the record when the command began: a proof that is older does not answer it."""
@@ -127,9 +131,13 @@ class Reaim:
 
 @dataclass(frozen=True)
 class SaveConfiguration:
-    """Save the domain configuration on `host`, verify it, and note its name in the record."""
+    """Save the domain configuration on `host`, verify it, and note its name in the record.
+
+    Where nobody can log in it is only verified: the guest is there (`runs_here`), or is no more.
+    """
 
     host: str
+    runs_here: bool
     reason: str
 
 

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from standfast.core.evidence import GuestState
+
 HOST_STOPPED = "Host stopped"
 
 # A running kernel, or one on its way down: this domain is alive behind this XSCF.
@@ -79,6 +81,21 @@ def is_live(status: str) -> bool:
     return kind(status) is not Kind.DOUBTFUL
 
 
+def guest_state(status: str | None) -> GuestState:
+    """What a row of the table says about a guest; None: the table was read whole and has no such row.
+
+    An XSCF knows nothing of a migration, and `Unknown` may mean a guest that is arriving, or one that runs
+    under a configuration that was never saved: it is UNKNOWN, which proves nothing in either direction.
+    """
+    if status is None:
+        return GuestState.ABSENT
+    if is_live(status):
+        return GuestState.RUNNING
+    word = " ".join(status.split()).lower()
+    return _STANDING.get(word, GuestState.UNKNOWN)
+
+
+_STANDING = {HOST_STOPPED.lower(): GuestState.STOPPED, "solaris suspended": GuestState.PAUSED}
 _LOWER = {status.lower(): status for status in STATUSES}
 
 

@@ -11,14 +11,14 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
 from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring
 from standfast.cluster.run import EngineError
-from standfast.core import heartbeat, members, names, record
+from standfast.core import devices, heartbeat, members, names, record
 from standfast.core.record import Phase, Record, RecordError, Totem
 from standfast.core.report import Report, encode
 from standfast.daemon import heartbeat_duty, probe
@@ -26,6 +26,7 @@ from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.probe import Probed
 from standfast.daemon.watch import FolderWatch
+from standfast.hosts import make
 from standfast.hosts.base import Host
 from standfast.journal import Journal
 from standfast.sightings import Sightings
@@ -66,6 +67,7 @@ class Daemon:
         self.journal = Journal()
         self.sightings = Sightings()
         self.hosts: dict[str, Host] = {}
+        self._account: dict[str, str] | None = None
         self.commanding = 0
         self._dirty = asyncio.Event()
         self._kick = asyncio.Event()
@@ -109,13 +111,23 @@ class Daemon:
             loaded = config.load()
         except config.ConfigError as error:
             self.known.config, self.known.config_error = None, " ".join(str(error).split())
-            old, self.hosts = self.hosts, {}
         else:
             self.known.config, self.known.config_error = loaded, ""
-            old, self.hosts = self.hosts, probe.adapters(loaded.config.hosts)
+        self._make_hosts()
+        self._dirty.set()
+
+    def _make_hosts(self) -> None:
+        loaded, old = self.known.config, self.hosts
+        self.hosts = make.adapters(loaded.config.hosts, self._account) if loaded else {}
         for host in old.values():
             self._spawn(host.close())
-        self._dirty.set()
+
+    def _see_account(self, tree: ET.Element) -> None:
+        """Hosts without login are asked through their XSCF, with the data of a registered device."""
+        account = devices.account(tree)
+        if account != self._account:
+            self._account = account
+            self._make_hosts()
 
     # -- following the record -----------------------------------------------------------------------------
 
@@ -150,6 +162,7 @@ class Daemon:
         if not known.engine:
             log.info("the cluster engine answers; this node is %s", known.node)
         known.engine, known.tree, known.runtime = True, tree, runtime
+        self._see_account(tree)
         if seen is not None:
             await self._still_published()
             self._see_members(seen.members)
@@ -279,12 +292,20 @@ class Daemon:
         if self.facility != "running":
             return
         due = altered + [identifier for identifier in self.board.mended() if identifier not in altered]
+        if due:
+            # With a device or a secret the way to hosts without login may have come or gone.
+            self._spawn(self._ask_hosts())
         epoch = found.epoch if found else 0
         if found is not None and found.prove > self._proven_since and found.mover:
             self._proven_since = found.prove
             due += [identifier for identifier in self.board.of(found.mover) if identifier not in due]
         if due:
             self.board.test(due, epoch)
+
+    async def _ask_hosts(self) -> None:
+        said = await probe.ask_hosts(self.hosts)
+        self.known.probed = replace(self.known.probed, hosts=said)
+        self._dirty.set()
 
     async def retest(self) -> None:
         """Test every agent, ask every host, log in everywhere; returns when all is done."""

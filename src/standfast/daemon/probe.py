@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from standfast.core.hostlist import HostList
 from standfast.hosts.base import Host, HostError
-from standfast.hosts.ldm import ControlDomainLogin, LdmHost
 from standfast.processors import agents
 from standfast.processors.agents import Outcome
 
@@ -27,22 +26,6 @@ class Probed:
 
     hosts: Mapping[str, str] = field(default_factory=dict)
     logins: Mapping[str, str] = field(default_factory=dict)
-
-
-def adapters(listed: HostList) -> dict[str, Host]:
-    """One adapter for each control domain of the configuration."""
-    return {
-        entry.name: LdmHost(
-            ControlDomainLogin(
-                name=entry.name,
-                address=entry.address,
-                user=entry.login,
-                key_file=listed.identity_file,
-                known_hosts_file=listed.known_hosts,
-            )
-        )
-        for entry in listed.hosts
-    }
 
 
 async def ask_hosts(hosts: Mapping[str, Host]) -> dict[str, str]:

@@ -12,6 +12,9 @@ from typing import Protocol
 from standfast.core.evidence import HostAnswer
 from standfast.core.ldm import MigrationJob, SavedConfiguration
 
+SAVED_BY_HAND = "by hand, seen by its XSCF"
+"""What `save_configuration` returns where it could only see that somebody else had saved."""
+
 
 class HostError(Exception):
     """A host could not do what was asked. The text is one sentence for an operator."""
@@ -59,6 +62,10 @@ class NoRoomToSave(HostError):
     """The configuration cannot be saved without removing one that is not ours."""
 
 
+class NotSavedYet(HostError):
+    """Nobody can log in to save the configuration, and it is not plain that it was saved by hand."""
+
+
 class HostBug(HostError):
     """Our own mistake (a bad name, a bad setting, a wrong use): no host was asked."""
 
@@ -102,9 +109,15 @@ class Host(Protocol):
         slot_names: tuple[str, str],
         *,
         accept_post_migration: bool = True,
+        guest: str = "",
+        runs_here: bool = True,
         limit_seconds: float = 60.0,
     ) -> str:
-        """Save the domain configuration and verify it; the name under which it is now current."""
+        """Save the domain configuration and verify it; the name under which it is now current.
+
+        A host that cannot save verifies that somebody did, by what it knows of `guest` since that has come
+        here (`runs_here`) or has left, and raises NotSavedYet where that is not plain.
+        """
 
     async def check_migration(self, guest: str, target: MigrationTarget, limit_seconds: float = 60.0) -> None:
         """Dry run; raises MigrationRefused. Passing promises nothing: resources are not reserved."""

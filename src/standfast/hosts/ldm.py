@@ -124,6 +124,8 @@ class LdmHost:
         slot_names: tuple[str, str],
         *,
         accept_post_migration: bool = True,
+        guest: str = "",
+        runs_here: bool = True,
         limit_seconds: float = 60.0,
     ) -> str:
         """Save under the slot that is not current and verify it; the name that is now current.

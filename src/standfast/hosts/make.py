@@ -1,0 +1,49 @@
+"""The adapters of all control domains of clovmmigrate.conf: the one place that chooses them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from standfast.core.hostlist import ControlDomain, HostList
+from standfast.hosts.base import Host
+from standfast.hosts.ldm import ControlDomainLogin, LdmHost
+from standfast.hosts.xscf_view import XscfAccess, XscfHost
+
+NOT_REGISTERED = "no login there, and no XSCF user is registered yet (clsnmpsetup -a)"
+
+
+def adapters(listed: HostList, xscf: Mapping[str, str] | None) -> dict[str, Host]:
+    """One adapter for each control domain: by ssh where the file has a login, else through its XSCF.
+
+    `xscf`: parameters of one registered device (`core.devices.account`); user, password and connection are
+    the same at all XSCFs. None: nothing is registered, and hosts without login stay silent.
+    """
+    return {entry.name: _adapter(entry, listed, xscf) for entry in listed.hosts}
+
+
+def _adapter(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | None) -> Host:
+    if entry.login:
+        login = ControlDomainLogin(
+            name=entry.name,
+            address=entry.address,
+            user=entry.login,
+            key_file=listed.identity_file,
+            known_hosts_file=listed.known_hosts,
+        )
+        return LdmHost(login)
+    found = xscf or {}
+    why_not = NOT_REGISTERED if xscf is None else ""
+    if (connection := found.get("connection", "ssh")) != "ssh":
+        why_not = f"no login there, and its XSCF cannot be asked by {connection} yet"
+    access = XscfAccess(
+        name=entry.name,
+        ppar_id=entry.ppar_id,
+        lan0=entry.xscf_lan0,
+        lan1=entry.xscf_lan1,
+        user=found.get("username", ""),
+        password_file=found.get("password_file", ""),
+        known_hosts_file=listed.known_hosts,
+        legacy_algorithms=tuple(found.get("legacy_algorithms", "").replace(",", " ").split()),
+        why_not=why_not,
+    )
+    return XscfHost(access)
