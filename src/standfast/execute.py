@@ -195,8 +195,10 @@ class Executor:
             case SaveConfiguration(host=host_name, runs_here=here):
                 guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
                 name = await _save(self.survey.hosts[host_name], guest, here)
-                how = name if name == SAVED_BY_HAND else f"as {name}"
-                self.say(f"the configuration of {host_name} is saved {how}")
+                if name == SAVED_BY_HAND:
+                    self.say(f"the configuration of {host_name} is saved {name}")
+                else:
+                    self.say(f"{host_name} has saved its configuration as {name}")
                 found = record.read(tree)
                 if found is not None:
                     await self._write(tree, found.next(saved={**found.saved, host_name: name}))
