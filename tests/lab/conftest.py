@@ -8,6 +8,7 @@ import pytest
 from window_kit import restore
 
 from standfast.lab.cluster import Lab
+from standfast.lab.emulators.control import ControlError
 from standfast.lab.errors import LabError
 from standfast.lab.scene import Scene
 
@@ -61,7 +62,7 @@ class Stage:
             return
         try:
             restore(self._scene)
-        except (LabError, AssertionError):
+        except (LabError, ControlError, AssertionError):
             self.down()
 
     def down(self) -> None:

@@ -1,0 +1,281 @@
+"""The page's operation on a real cluster: open, a blackout, close; and what must be as it was before."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from window_kit import (
+    GUEST,
+    MOVER,
+    Picture,
+    cib,
+    closed,
+    eventually,
+    home,
+    kill_daemon,
+    kills,
+    migrate_command,
+    move,
+    opened,
+    reporting,
+    restore,
+    spare,
+    starts_and_stops,
+    window,
+)
+
+from standfast.core.record import Phase
+from standfast.lab.demo_window import LISTING_1, LISTING_2
+from standfast.lab.scene import Scene
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def listing_1(nodes: int) -> str:
+    """The manual's first listing, for as many nodes, after guest2 has moved to the host without a guest."""
+    rows = []
+    for number in range(1, nodes + 1):
+        ppar, host = (1, nodes + 1) if number == 2 else (0, number)
+        rows.append(
+            f"xscf        cfguest{number}          {ppar}       guest{number}         "
+            f"10.20.30.{70 + host}     10.20.40.{70 + host}     xuser          ssh"
+        )
+    return "\n".join([*LISTING_1.splitlines()[:2], *rows]) + "\n"
+
+
+def listing_2(nodes: int) -> str:
+    """The manual's second listing, for as many nodes."""
+    lines = LISTING_2.splitlines()
+    rows = [line.replace("cfguest1", f"cfguest{n}") for n in range(1, nodes + 1) for line in lines[2:6]]
+    return "\n".join([*lines[:2], *rows]) + "\n"
+
+
+def the_page(scene: Scene, blackout_seconds: float) -> None:
+    before, mark = Picture.of(scene), scene.control.mark()
+    first, last = scene.lab.nodes[0], scene.lab.nodes[-1]
+    assert "the window is open for every node" in opened(scene, first).stdout
+    assert {window(scene, node).phase for node in scene.lab.nodes} == {Phase.OPEN}
+    assert {scene.heartbeat(node)["runtime.config.totem.token"] for node in scene.lab.nodes} == {"272727"}
+    move(scene, spare(scene), blackout_seconds, duration_seconds=blackout_seconds + 1.0)
+    closed(scene, last, spare(scene))
+    for node in scene.lab.nodes:
+        assert scene.run(node, "clsnmpsetup", "-l").stdout == listing_1(len(scene.lab.nodes))
+        assert scene.run(node, "sdtool", "-s").stdout == listing_2(len(scene.lab.nodes))
+    assert kills(scene, mark) == []
+    found = window(scene, first)
+    assert (found.phase, found.saved) == (
+        Phase.IDLE,
+        {home(scene): "standfast-a", spare(scene): "standfast-a"},
+    )
+    # The same back again: then the devices too are as they were.
+    opened(scene, last, GUEST)
+    move(scene, home(scene))
+    closed(scene, first, home(scene))
+    assert before.differences(Picture.of(scene)) == []
+    assert scene.control.log(0, event="machine-error") == []
+
+
+def test_a_blackout_of_15_s_changes_nothing_but_where_the_agents_aim(scene: Scene) -> None:
+    the_page(scene, 15.0)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("nodes", [2, 5])
+def test_a_blackout_of_30_s_changes_nothing_either(nodes: int) -> None:
+    made = Scene.up(nodes)
+    try:
+        the_page(made, 30.0)
+    finally:
+        made.down()
+
+
+@contextmanager
+def slow_monitors(scene: Scene) -> Iterator[None]:
+    """Every service's monitor takes 4 s."""
+    for node in scene.lab.nodes:
+        assert scene.run(node, "crm_resource", "-r", f"r-{node}", "-p", "slow", "-v", "4").ok
+    scene.lab.wait_settled()
+    try:
+        yield
+    finally:
+        for node in scene.lab.nodes:
+            scene.run(node, "crm_resource", "-r", f"r-{node}", "-d", "slow")
+        scene.lab.wait_settled()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("blackout_seconds", "restarted"),
+    [
+        pytest.param(15.0, [], id="15 s, within the monitor's timeout of 20 s"),
+        pytest.param(
+            30.0,
+            [f"r-{MOVER} stop on {MOVER}", f"r-{MOVER} start on {MOVER}"],
+            id="30 s, beyond it",
+        ),
+    ],
+)
+def test_a_monitor_in_flight_restarts_its_service_only_if_the_blackout_outlasts_its_timeout(
+    scene: Scene, blackout_seconds: float, restarted: list[str]
+) -> None:
+    with slow_monitors(scene):
+        opened(scene, "cfguest1")
+
+        def monitors() -> int:
+            return sum(e.resource == f"r-{MOVER}" and e.action == "monitor" for e in scene.lab.events())
+
+        count = monitors()
+        assert eventually(lambda: monitors() > count, 40), "no monitor has ended"
+        before = len(starts_and_stops(scene.lab))
+        # The next one begins 10 s after the end of this one and takes 4 s: 11.5 s from now it is in flight.
+        move(scene, spare(scene), blackout_seconds, duration_seconds=blackout_seconds + 11.5)
+        closed(scene, "cfguest1", spare(scene))
+        assert starts_and_stops(scene.lab)[before:] == restarted
+        assert eventually(lambda: all(scene.ready(node) for node in scene.lab.nodes), 30)
+
+
+def test_a_migration_that_was_cancelled_is_closed_with_the_source_host(scene: Scene) -> None:
+    before = Picture.of(scene)
+    opened(scene, "cfguest1", GUEST)
+    scene.control.migrate(GUEST, spare(scene), duration_seconds=60.0, blackout_seconds=1.0)
+    early = migrate_command(scene, "cfguest1", "-u", GUEST, home(scene))
+    assert early.returncode == 3
+    assert "still being moved" in early.stderr
+    scene.control.call("abort", name=GUEST)
+    wrong = migrate_command(scene, "cfguest3", "-u", GUEST, spare(scene))
+    assert wrong.returncode == 3
+    assert f"{GUEST} runs on {home(scene)}, not on {spare(scene)}" in wrong.stderr
+    assert f"next: clovmmigrate -u {GUEST} {home(scene)}" in wrong.stderr
+    closed(scene, "cfguest2", home(scene))
+    assert before.differences(Picture.of(scene)) == []
+
+
+def test_closing_twice_and_closing_what_was_never_open_change_nothing_and_prove_the_agents(
+    scene: Scene,
+) -> None:
+    before = Picture.of(scene)
+    mark = scene.control.mark()
+    for node in scene.lab.nodes:
+        done = closed(scene, node, home(scene))
+        assert "no window is open" in done.stdout
+    assert before.differences(Picture.of(scene)) == []
+    asked = {entry["host"] for entry in scene.control.log(mark) if entry["endpoint"] == "lan0"}
+    assert asked == {home(scene)}, "only the mover's agents have been tried"
+
+
+def test_opening_twice_says_so_and_leaves_the_window_as_it_is(scene: Scene) -> None:
+    opened(scene, "cfguest1")
+    first = window(scene, "cfguest1")
+    again = opened(scene, "cfguest1")
+    assert "It was open already" in again.stdout
+    assert window(scene, "cfguest1") == first
+    other = migrate_command(scene, "cfguest1", "-p", GUEST)
+    assert other.returncode == 3
+    assert "a window is open already, for every node with 600 s" in other.stderr
+    assert window(scene, "cfguest1") == first
+
+
+def test_a_dry_run_of_either_changes_nothing(scene: Scene) -> None:
+    before, record = Picture.of(scene), window(scene, "cfguest1")
+    for argv in (["-p"], ["-p", GUEST], ["-u", GUEST, home(scene)]):
+        done = migrate_command(scene, "cfguest1", "-n", *argv)
+        assert (done.returncode, done.stdout) == (0, "nothing was changed (dry run)\n"), done.stderr
+    opened(scene, "cfguest1")
+    during = Picture.of(scene)
+    done = migrate_command(scene, "cfguest1", "-n", "-u", GUEST, home(scene))
+    assert (done.returncode, done.stdout) == (0, "nothing was changed (dry run)\n"), done.stderr
+    assert during.differences(Picture.of(scene)) == []
+    closed(scene, "cfguest1", home(scene))
+    assert before.differences(Picture.of(scene)) == []
+    assert window(scene, "cfguest1").window == record.epoch + 1
+
+
+def test_two_openings_at_once_make_exactly_one_window(scene: Scene) -> None:
+    race(scene, 3)
+
+
+@pytest.mark.full
+def test_two_openings_at_once_make_exactly_one_window_20_times(scene: Scene) -> None:
+    race(scene, 20)
+
+
+def race(scene: Scene, rounds: int) -> None:
+    before = Picture.of(scene)
+    for _ in range(rounds):
+        ends = {}
+
+        def run(node: str, guest: str, ends: dict[str, int] = ends) -> None:
+            ends[guest] = scene.run(node, "clovmmigrate", "-p", guest, limit_seconds=120).returncode
+
+        threads = [
+            threading.Thread(target=run, args=pair) for pair in (("cfguest1", "guest1"), ("cfguest3", GUEST))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        winners = [guest for guest, code in ends.items() if code == 0]
+        assert len(winners) == 1, ends
+        assert sorted(ends.values())[1] in (1, 3), ends
+        guest, found = winners[0], window(scene, "cfguest2")
+        assert (found.phase, found.mover) == (Phase.OPEN, f"cf{guest}")
+        done = migrate_command(scene, "cfguest2", "-u", guest, f"ctrl{guest[-1]}")
+        assert done.returncode == 0, done.stderr
+    assert before.differences(Picture.of(scene)) == []
+
+
+def restart_daemon(scene: Scene, node: str) -> None:
+    """kill -9, and a new one that answers."""
+    kill_daemon(scene, node)
+    scene.start_daemon(node)
+    assert eventually(lambda: scene.run(node, "sdtool", "-s").ok, 30)
+
+
+def test_a_daemon_killed_at_any_phase_goes_on_when_it_is_started_again(scene: Scene) -> None:
+    before = Picture.of(scene)
+    for node in ("cfguest2", "cfguest3"):
+        restart_daemon(scene, node)
+    opened(scene, "cfguest1")
+    for node in ("cfguest1", "cfguest3"):
+        restart_daemon(scene, node)
+    closed(scene, "cfguest1", home(scene))
+    assert before.differences(Picture.of(scene)) == []
+
+
+def test_a_second_daemon_refuses_to_start_beside_the_first(scene: Scene) -> None:
+    done = scene.run("cfguest1", "standfastd")
+    assert done.returncode == 1
+    assert re.search(r"standfastd.*(runs|another)", done.stderr), done.stderr
+    assert scene.ready("cfguest1")
+
+
+def test_a_daemon_outlives_the_engine_and_reports_again_by_itself(scene: Scene) -> None:
+    assert "cfguest3" in reporting(scene)
+    scene.lab.engine("cfguest3", "stop")
+    assert eventually(lambda: "cfguest3" not in reporting(scene), 30)
+    scene.lab.engine("cfguest3", "start")
+    assert eventually(lambda: "cfguest3" in reporting(scene), 60)
+    restore(scene)
+    opened(scene, "cfguest3")
+
+
+def test_a_report_comes_back_after_the_attribute_manager_was_killed(scene: Scene) -> None:
+    scene.run("cfguest3", "pkill", "-9", "-x", "pacemaker-attrd")
+    assert eventually(lambda: "cfguest3" in reporting(scene), 30)
+    opened(scene, "cfguest1")
+
+
+def test_nothing_of_a_window_is_left_in_the_cib_but_an_idle_record(scene: Scene) -> None:
+    opened(scene, "cfguest1")
+    closed(scene, "cfguest1", home(scene))
+    options = {
+        pair.get("name"): pair.get("value")
+        for pair in cib(scene, "cfguest1").iterfind("./configuration/crm_config//nvpair")
+    }
+    assert options["standfast-phase"] == "idle"
+    assert options["standfast-totem"] == "original"
+    assert options["stonith-enabled"] == "true"
+    assert options["stonith-max-attempts"] == "INFINITY"
+    assert "maintenance-mode" not in options
