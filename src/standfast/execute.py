@@ -19,6 +19,7 @@ from standfast.core import devices, record
 from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
+from standfast.core.opening import called
 from standfast.core.record import Phase, Record
 from standfast.core.steps import (
     CloseGoal,
@@ -145,7 +146,9 @@ class Executor:
         """Whether the next decision asks if the controller is idle: only before the first change."""
         phase = found.phase if found is not None else Phase.IDLE
         if isinstance(self.goal, OpenGoal):
-            return phase is Phase.IDLE
+            return phase is Phase.IDLE and not (
+                found is not None and called(found, self.survey.me, self.goal.since_epoch)
+            )
         answered = found is not None and found.prove > self.goal.since_epoch
         return phase is not Phase.CLOSING and not (phase is Phase.IDLE and answered)
 

@@ -153,7 +153,7 @@ def test_one_member_whose_corosync_does_not_take_the_values_turns_everything_bac
     assert cluster.facts() == before
 
 
-@pytest.mark.parametrize("step", [1, 2])
+@pytest.mark.parametrize("step", [2, 3])
 def test_a_member_lost_while_opening_turns_everything_back(step: int) -> None:
     cluster = FakeCluster(3)
     before = copy.deepcopy(cluster.facts())
@@ -200,6 +200,31 @@ def test_preflight_names_everything_at_once_and_changes_nothing() -> None:
     assert any("SA-n3 shows InitFailed" in message.text for message in decision.messages)
     assert not decision.unfinished
     assert cluster.record == before
+
+
+def test_a_daemon_that_was_killed_is_named_before_anything_is_changed() -> None:
+    """Its last report stays and has the right epoch: only the roll call shows that nobody is there."""
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    cluster.nodes["n3"].deaf = True
+    decision = drive(cluster, OPEN)
+    assert codes(decision) == ["NO_REPORT"]
+    assert isinstance(decision, Stop)
+    assert decision.messages[0].node == "n3"
+    assert not decision.unfinished
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.facts() == before
+
+
+def test_a_repair_that_cannot_go_on_leaves_no_window_and_says_so() -> None:
+    cluster = FakeCluster(3)
+    cluster.guest_on = dict(MOVED)
+    cluster.gone.add("n2")
+    decision = drive(cluster, CLOSE)
+    assert codes(decision) == ["NOT_READY"]
+    assert isinstance(decision, Stop)
+    assert not decision.unfinished
+    assert "ldm stop-domain g2 (on ctrl3)" in decision.messages[0].next_command
 
 
 def test_opening_twice_is_done_twice_and_changes_nothing_the_second_time() -> None:

@@ -232,6 +232,7 @@ async def _goal(wish: Wish, config: Config, survey: Survey) -> OpenGoal | CloseG
             lease_seconds,
             config.maintenance_mode,
             wish.reason or "clovmmigrate -p",
+            since_epoch=snapshot.record.epoch if snapshot.record else 0,
         )
     return CloseGoal(
         node=by_guest[guest],

@@ -153,9 +153,14 @@ def _ready(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
 
 def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float, what: str) -> Decision:
     if key in snapshot.expired:
-        return _unfinished(
-            Message("NOT_READY", f"waited {limit_seconds:.0f} s for {what}", node=goal.node), goal
-        )
+        record = snapshot.record
+        message = Message("NOT_READY", f"waited {limit_seconds:.0f} s for {what}", node=goal.node)
+        if record is not None and not record.open and goal.node not in snapshot.members:
+            # The gate holds while a host shows the guest where its devices do not aim; stopped, it lets go.
+            hint = f"if it hangs: ldm stop-domain {goal.guest} (on {goal.target}); fencing then goes on"
+            return Stop((replace(message, next_command=hint),), unfinished=False)
+        stop = _unfinished(message, goal)
+        return replace(stop, unfinished=record is not None and record.open)
     return Wait(key, limit_seconds, what)
 
 

@@ -60,6 +60,21 @@ def under_test(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def has_seen(snapshot: Snapshot, node: str, epoch: int) -> bool:
+    """Whether the node's daemon has reported this epoch."""
+    return _epoch(snapshot, node) == epoch
+
+
+def silent(node: str) -> Message:
+    """A member whose daemon does not answer."""
+    return Message(
+        "NO_REPORT",
+        f"standfastd of {node} does not report",
+        node=node,
+        next_command=f"systemctl start standfastd (on {node})",
+    )
+
+
 def files(
     snapshot: Snapshot,
     record: Record,
@@ -85,6 +100,7 @@ def files(
             "MEMBER_SLOW",
             f"{', '.join(late)} did not rewrite corosync.conf within {FILE_LIMIT_SECONDS:.0f} s",
             node=late[0],
+            next_command=f"systemctl start standfastd (on {', '.join(late)}), then clovmmigrate -u",
         )
     return Wait("files", FILE_LIMIT_SECONDS, f"corosync.conf of {', '.join(late)}")
 

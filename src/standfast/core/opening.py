@@ -17,6 +17,7 @@ from standfast.core.steps import Decision, Done, OpenGoal, Snapshot, Stop, Wait,
 
 SEEN_LIMIT_SECONDS = 15.0
 TESTS_LIMIT_SECONDS = 30.0
+CALL_LIMIT_SECONDS = 5.0
 CALM_LIMIT_SECONDS = 5.0
 """A cluster that is busy for a moment only (our own set-up, say) is no switchover."""
 
@@ -75,7 +76,18 @@ def _other_window(record: Record, goal: OpenGoal) -> Message | None:
     )
 
 
+def called(record: Record, me: str, since_epoch: int) -> bool:
+    """Whether this command has called the roll: an epoch of its own that changes nothing else.
+
+    The last report of a daemon that was killed stays, and looks as good as new, until the record moves. So
+    the record moves once before anything is changed, and who does not see it is named while all is as it was.
+    """
+    return record.epoch > since_epoch and record.owner == me
+
+
 def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
+    if called(record, snapshot.me, goal.since_epoch):
+        return _after_the_call(snapshot, goal, record)
     wait = members.reported(snapshot, record)
     silent = any(node not in snapshot.reports for node in snapshot.members)
     if wait is not None and not silent and wait.key not in snapshot.expired:
@@ -87,6 +99,29 @@ def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
         return Wait("calm", CALM_LIMIT_SECONDS, "the cluster to be idle")
     if found:
         return Stop(found, unfinished=False)
+    return WriteRecord(record.next(owner=snapshot.me), "call the members")
+
+
+def _after_the_call(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
+    if (wait := members.reported(snapshot, record)) is not None:
+        if "call" not in snapshot.expired:
+            return Wait("call", CALL_LIMIT_SECONDS, wait.reason)
+        late = [n for n in sorted(snapshot.members) if not members.has_seen(snapshot, n, record.epoch)]
+        return Stop(tuple(members.silent(node) for node in late), unfinished=False)
+    found = [
+        message
+        for message in preflight.errors(snapshot, goal)
+        # Our own write keeps the controller busy for a second; what is under way the status section tells.
+        if message.code != "SWITCHOVER" or not snapshot.cluster_quiet
+    ]
+    if [message.code for message in found] == ["SWITCHOVER"] and "calm" not in snapshot.expired:
+        return Wait("calm", CALM_LIMIT_SECONDS, "the cluster to be quiet")
+    if found:
+        return Stop(tuple(found), unfinished=False)
+    return _note_values(snapshot, goal, record)
+
+
+def _note_values(snapshot: Snapshot, goal: OpenGoal, record: Record) -> WriteRecord:
     reports = {node: snapshot.reports[node] for node in sorted(snapshot.members)}
     enough = all(
         heartbeat.timeout_ms(report.runtime) >= goal.budget_seconds * 1000 for report in reports.values()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from standfast.core import heartbeat
+from standfast.core import heartbeat, members
 from standfast.core.messages import Message, Severity
 from standfast.core.steps import OpenGoal, Snapshot
 
@@ -82,9 +82,7 @@ def _members(snapshot: Snapshot) -> Iterator[Message]:
     for node in sorted(snapshot.members):
         report = snapshot.reports.get(node)
         if report is None:
-            yield Message(
-                "NO_REPORT", f"standfastd of {node} does not report", node=node, next_command="standfastd"
-            )
+            yield members.silent(node)
             continue
         if report.config_error:
             yield Message("CONFIG", f"{node}: {report.config_error}", node=node)

@@ -91,6 +91,8 @@ class OpenGoal:
     lease_seconds: int
     maintenance: bool = False
     why: str = ""
+    since_epoch: int = 0
+    """Epoch of the record when the command began: a report that is older is no answer to its roll call."""
 
 
 @dataclass(frozen=True)
