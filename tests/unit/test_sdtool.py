@@ -119,6 +119,7 @@ def test_json_is_the_daemons_answer(run: Run, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"engine": False}, "Corosync or Pacemaker does not answer on this node"),
         ({"facility": "stopped"}, "The shutdown facility is stopped on cfguest2: no tests, no kills."),
         ({"window": {"phase": "open"}}, "A migration window is open: no node is killed until it is closed."),
         ({"window": {"phase": "closing"}}, "A migration window is closing"),

@@ -48,6 +48,8 @@ def remarks(status: Mapping[str, object]) -> Iterator[str]:
     if status.get("facility") == "stopped":
         node = status.get("node", "this node")
         yield f"The shutdown facility is stopped on {node}: no tests, no kills. Start it: sdtool -b"
+    if status.get("engine") is False:
+        yield "Corosync or Pacemaker does not answer on this node: what stands above is from before."
     window = status.get("window")
     if isinstance(window, Mapping) and window.get("phase") not in (None, "idle"):
         yield (
