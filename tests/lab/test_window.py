@@ -192,6 +192,7 @@ def test_a_dry_run_of_either_changes_nothing(scene: Scene) -> None:
     assert window(scene, "cfguest1").window == record.epoch + 2, "the roll call, then the window"
 
 
+@pytest.mark.full
 def test_two_openings_at_once_make_exactly_one_window(scene: Scene) -> None:
     race(scene, 3)
 
@@ -251,6 +252,7 @@ def test_a_second_daemon_refuses_to_start_beside_the_first(scene: Scene) -> None
     assert scene.ready("cfguest1")
 
 
+@pytest.mark.full
 def test_a_daemon_outlives_the_engine_and_reports_again_by_itself(scene: Scene) -> None:
     assert "cfguest3" in reporting(scene)
     scene.lab.engine("cfguest3", "stop")

@@ -103,6 +103,7 @@ def test_a_command_may_be_killed_after_every_one_of_its_lines(scene: Scene, what
 # -- a node dies ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_node_that_dies_while_the_window_opens_has_it_rolled_back_or_left_to_closing(scene: Scene) -> None:
     node_dies_in_opening(scene, 3)
 
@@ -143,6 +144,7 @@ def as_before(scene: Scene, before: Picture, node: str) -> bool:
     return (conf(scene, node), scene.heartbeat(node)) == (old.conf, old.totem)
 
 
+@pytest.mark.full
 def test_a_node_that_was_off_when_the_window_closed_puts_its_own_values_back(scene: Scene) -> None:
     before = Picture.of(scene)
     opened(scene, "cfguest1", GUEST, *BUDGET)
