@@ -79,3 +79,11 @@ async def test_a_command_that_dies_is_noticed_at_once(served: tuple[Handler, Pat
     assert not handler.released.is_set()
     writer.transport.abort()
     await asyncio.wait_for(handler.released.wait(), 5)
+
+
+async def test_a_command_that_died_before_its_answer_holds_nothing(served: tuple[Handler, Path]) -> None:
+    handler, path = served
+    _, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(b'{"op":"command"}\n')
+    writer.transport.abort()
+    await asyncio.wait_for(handler.released.wait(), 5)

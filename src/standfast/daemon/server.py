@@ -61,10 +61,10 @@ class Server:
         try:
             while line := await reader.readline():
                 answer = await self._answer(line)
-                keep = bool(answer.pop(HOLD, False))
+                # Before the answer is sent: a client that is gone by now holds too, until we let go.
+                held = bool(answer.pop(HOLD, False)) or held
                 writer.write(json.dumps(answer).encode() + b"\n")
                 await writer.drain()
-                held = held or keep
         except (OSError, ValueError, asyncio.CancelledError):
             # A client that went away or sent no line: nothing of it is left but what it held.
             pass
