@@ -12,7 +12,7 @@ from fake_cluster import CLOSE, OPEN, FakeCluster
 from standfast.core import heartbeat
 from standfast.core.evidence import GuestState
 from standfast.core.record import Phase, Record, Totem
-from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Reload, Stop, Wait
+from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Reload, Snapshot, Stop, Wait
 from standfast.core.window import MAX_STEPS, decide
 
 MOVED = {"ctrl3": GuestState.RUNNING}
@@ -232,6 +232,29 @@ def test_opening_twice_is_done_twice_and_changes_nothing_the_second_time() -> No
     record = cluster.record
     assert isinstance(drive(cluster, OPEN), Done)
     assert cluster.record == record
+
+
+@pytest.mark.parametrize("trouble", ["fencing", "busy", "daemon"])
+def test_p_repeated_in_a_window_that_is_in_use_never_puts_it_back(trouble: str) -> None:
+    cluster = opened(3)
+    goal = dataclasses.replace(OPEN, since_epoch=cluster.record.epoch)
+    before, heartbeats = cluster.record, copy.deepcopy(cluster.facts())
+    snapshot = cluster.snapshot
+
+    def troubled(*args: object) -> Snapshot:
+        seen = snapshot(*args)  # type: ignore[arg-type]
+        if trouble == "fencing":  # the guest is in its blackout, dropped and held
+            return dataclasses.replace(seen, fencing_pending=("n2",), cluster_quiet=False)
+        if trouble == "busy":
+            return dataclasses.replace(seen, cluster_quiet=False)
+        return dataclasses.replace(seen, reports={n: r for n, r in seen.reports.items() if n != "n3"})
+
+    cluster.snapshot = troubled  # type: ignore[method-assign]
+    outcome = drive(cluster, goal)
+    assert codes(outcome) == ["WINDOW_OPEN"]
+    assert isinstance(outcome, Stop)
+    assert outcome.unfinished
+    assert (cluster.record, cluster.facts()) == (before, heartbeats)
 
 
 def test_another_window_is_refused_while_one_is_open() -> None:

@@ -185,16 +185,28 @@ def _confirm(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
     wait = members.reported(snapshot, record)
     if wait is not None:
         if wait.key in snapshot.expired:
-            return _abort(record, f"no word from {wait.reason}")
+            return _not_confirmed(record, goal, f"no word from {wait.reason}")
         return wait
     if snapshot.fencing_pending:
-        return _abort(record, f"fencing of {', '.join(snapshot.fencing_pending)} began meanwhile")
+        names = ", ".join(snapshot.fencing_pending)
+        return _not_confirmed(record, goal, f"fencing of {names} began meanwhile")
     if not snapshot.cluster_quiet:
         if "idle" in snapshot.expired:
-            return _abort(record, f"the cluster was not quiet within {SEEN_LIMIT_SECONDS:.0f} s")
+            why = f"the cluster was not quiet within {SEEN_LIMIT_SECONDS:.0f} s"
+            return _not_confirmed(record, goal, why)
         return Wait("idle", SEEN_LIMIT_SECONDS, "the cluster to be quiet")
     return Done(
         f"the window is open for {record.mover or 'every node'}: heartbeat timeout "
         f"{record.budget_seconds} s, the gate holds",
         warnings=preflight.warnings(snapshot, goal),
     )
+
+
+def _not_confirmed(record: Record, goal: OpenGoal, why: str) -> WriteRecord | Stop:
+    """Only what this command began it may put back: in an older window a guest may be on its way by now, and
+    what looks like trouble (a node dropped and held, a member that boots) is what the window is for."""
+    if record.window > goal.since_epoch:
+        return _abort(record, why)
+    text = f"a window is open since before this command, and stays open, but is not confirmed: {why}"
+    hint = "crm_mon -1; then clovmmigrate -p again, or -u source-ldom target-host"
+    return Stop((Message("WINDOW_OPEN", text, next_command=hint),), unfinished=True)
