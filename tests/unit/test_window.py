@@ -322,6 +322,47 @@ def test_the_heartbeat_never_goes_down_before_every_agent_has_proven_itself() ->
     assert isinstance(drive(cluster, CLOSE), Done)
 
 
+def test_agents_that_failed_are_asked_again_by_the_next_command() -> None:
+    cluster = opened()
+    cluster.guest_on = dict(MOVED)
+    cluster.agent_fails = {"SA-n2"}
+    assert codes(drive(cluster, CLOSE)) == ["PROOF"]
+    cluster.agent_fails, asked = set(), cluster.record.prove
+    goal = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
+    snapshot = cluster.snapshot
+
+    def tested_once(*args: object) -> Snapshot:
+        """The nodes test once for each epoch that asks, as standfastd does."""
+        seen = snapshot(*args)  # type: ignore[arg-type]
+        if cluster.record.prove > asked:
+            return seen
+        unproven = {name: dataclasses.replace(r, proofs={}) for name, r in seen.reports.items()}
+        return dataclasses.replace(seen, reports=unproven)
+
+    cluster.snapshot = tested_once  # type: ignore[method-assign]
+    assert isinstance(drive(cluster, goal), Done)
+
+
+def test_closing_by_way_of_another_guest_first_still_saves_at_the_source_of_the_one_that_moved() -> None:
+    cluster = opened(3)
+    cluster.guest_on = {"ctrl1": GuestState.RUNNING}
+    cluster.agent_fails = {"SA-n1"}
+    assert codes(drive(cluster, CloseGoal(node="n1", guest="g1", target="ctrl1"))) == ["PROOF"]
+    cluster.guest_on, cluster.agent_fails, cluster.saves = dict(MOVED), set(), []
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert cluster.saves == ["ctrl2", "ctrl3"]
+
+
+def test_a_source_that_left_the_configuration_is_named() -> None:
+    cluster = opened()
+    cluster.guest_on = dict(MOVED)
+    cluster.hosts.pop("ctrl2")
+    outcome = drive(cluster, CLOSE)
+    assert codes(outcome) == ["NOT_SAVED"]
+    assert "ctrl2" in str(outcome)
+    assert cluster.saves == []
+
+
 def test_a_corosync_conf_edited_by_hand_in_mid_window_is_not_overwritten() -> None:
     cluster = opened()
     cluster.guest_on = dict(MOVED)

@@ -19,6 +19,15 @@ NOTED = "by hand"
 """What the record notes of a configuration that the operator says to have saved."""
 
 
+def source_of(snapshot: Snapshot, goal: CloseGoal, record: Record) -> str:
+    """The control domain that the goal's guest came from; empty where its devices aim at none.
+
+    The source that the record has of another guest is no answer: this one's would stay unsaved.
+    """
+    noted = record.source if record.mover == goal.node else ""
+    return noted or snapshot.aims[goal.node].host
+
+
 def unsaved(
     snapshot: Snapshot, goal: CloseGoal, record: Record, answers: Mapping[str, HostAnswer]
 ) -> list[str]:
@@ -35,7 +44,7 @@ def unsaved(
         for host in snapshot.hosts
         if shows(host, GuestState.UNKNOWN) and (host == goal.target or host not in goal.skip_save)
     ]
-    source = record.source or snapshot.aims[goal.node].host
+    source = source_of(snapshot, goal, record)
     settled = source in goal.skip_save or source in goal.saved_by_hand or source in record.saved
     if found and source in snapshot.hosts and shows(source, GuestState.STOPPED) and not settled:
         found.append(source)

@@ -66,7 +66,7 @@ def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
         phase=Phase.CLOSING,
         owner=snapshot.me,
         mover=goal.node,
-        source=record.source or snapshot.aims[goal.node].host,
+        source=by_hand.source_of(snapshot, goal, record),
         target=goal.target,
         aimed=False,
         prove=0,
@@ -222,8 +222,10 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
         if host in goal.saved_by_hand:
             saved = {**record.saved, host: by_hand.NOTED}
             return WriteRecord(record.next(saved=saved), f"note that {host} was saved by hand")
+        if host not in snapshot.hosts:
+            return _unfinished(_not_listed(host, goal), goal)
         runs_here = host == goal.target
-        if host not in snapshot.hosts or snapshot.hosts[host].login:
+        if snapshot.hosts[host].login:
             return SaveConfiguration(host, runs_here, f"save the domain configuration on {host}")
         return SaveConfiguration(host, runs_here, f"see whether the domain configuration on {host} is saved")
     aim = snapshot.aims[goal.node]
@@ -235,11 +237,12 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
             entry,
             f"aim the agents of {goal.node} at {goal.target}",
         )
-    if not record.prove:
+    late = _unproven(snapshot, goal, record)
+    # Each node tests once for each epoch that asks: what failed for the last command would fail for ever.
+    if not record.prove or (late and record.prove <= goal.since_epoch):
         return WriteRecord(
             record.next(prove=record.epoch + 1), f"have every agent of {goal.node} prove itself"
         )
-    late = _unproven(snapshot, goal, record)
     if late:
         if "proof" in snapshot.expired:
             return _unfinished(_proof_failed(late, goal), goal)
@@ -250,6 +253,16 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     return WriteRecord(
         record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL),
         f"every agent of {goal.node} has proven itself from every node",
+    )
+
+
+def _not_listed(host: str, goal: CloseGoal) -> Message:
+    return Message(
+        "NOT_SAVED",
+        f"{goal.guest} came from {host}, which is no longer in clovmmigrate.conf: nothing can be saved there",
+        host=host,
+        next_command=f"put {host} back into clovmmigrate.conf (all nodes; sdtool -r), then clovmmigrate -u "
+        f"{goal.guest} {goal.target}; if it is dead: with --skip-save {host}",
     )
 
 
