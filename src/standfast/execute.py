@@ -67,6 +67,11 @@ class _Memory:
     conflicts: int = 0
     unknown: int = 0
 
+    @property
+    def open(self) -> bool:
+        """Whether a window was open at the last look."""
+        return self.record is not None and self.record.open
+
     def at(self, found: Record | None) -> None:
         self.record = found
         epoch = found.epoch if found is not None else -1
@@ -96,9 +101,7 @@ class Executor:
             try:
                 snapshot, tree = await self._look(whole, memory, limits)
             except (EngineError, cib.CibError) as error:
-                return Stop(
-                    (Message("ENGINE", f"the cluster does not answer here: {error}"),), memory.epoch > 0
-                )
+                return Stop((Message("ENGINE", f"the cluster does not answer here: {error}"),), memory.open)
             if memory.aborted and snapshot.record is not None and snapshot.record.phase is Phase.IDLE:
                 return Stop((_rolled_back(memory.aborted),), unfinished=False)
             whole = self._whole(snapshot.record)
@@ -178,7 +181,9 @@ class Executor:
             memory.unknown += 1
             return await self._barrier(str(error), memory)
         except (cib.CibError, EngineError) as error:
-            return Stop((Message("ENGINE", f"{step.reason}: {error}"),), unfinished=memory.epoch > 0)
+            return Stop((Message("ENGINE", f"{step.reason}: {error}"),), unfinished=memory.open)
+        except record.RecordError as error:
+            return Stop((Message("RECORD", f"{step.reason}: {error}"),), unfinished=memory.open)
         except HostError as error:
             return Stop((_not_saved(error, self.goal),), unfinished=True)
         except devices.DeviceError as error:

@@ -10,19 +10,19 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
-from standfast.core import aims, devices, record
-from standfast.core.evidence import HostAnswer, gone_everywhere
+from standfast.core import aims, devices, preflight, record
+from standfast.core.evidence import HostAnswer, gone_everywhere, silent
 from standfast.core.hostlist import ControlDomain
 from standfast.core.record import Phase, Record, RecordError
 from standfast.core.report import Report, ReportError, decode
 from standfast.core.steps import Snapshot
-from standfast.hosts.base import Host
+from standfast.hosts.base import Host, HostError
 from standfast.sightings import Sightings
 
 DC_LIMIT_SECONDS = 2.0
@@ -91,7 +91,7 @@ class Survey:
             members=seen.members,
             reports=_reports(reports),
             cluster_idle=None,
-            stonith_enabled=_option(tree, "stonith-enabled", "true") != "false",
+            stonith_enabled=_option(tree, "stonith-enabled", "true").lower() not in preflight.FALSE_WORDS,
             maintenance_mode=_option(tree, "maintenance-mode", ""),
             hosts=aims.entries(self.entries),
             aims=aims.aims(tree, self.entries),
@@ -125,10 +125,7 @@ class Survey:
         """What every host says about `guest`, all asked at once; nothing without a guest."""
         if not guest:
             return ()
-        questions: list[Awaitable[HostAnswer]] = [
-            host.ask(guest, ASK_LIMIT_SECONDS) for host in self.hosts.values()
-        ]
-        return tuple(await asyncio.gather(*questions))
+        return tuple(await asyncio.gather(*(_ask(host, guest) for host in self.hosts.values())))
 
     async def _proven_off(self, snapshot: Snapshot, absent: list[str]) -> frozenset[str]:
         found = set()
@@ -140,6 +137,14 @@ class Survey:
             if gone_everywhere(self.hosts, rounds):
                 found.add(node)
         return frozenset(found)
+
+
+async def _ask(host: Host, guest: str) -> HostAnswer:
+    try:
+        return await host.ask(guest, ASK_LIMIT_SECONDS)
+    except HostError as error:
+        # A key or known_hosts file that is missing on this node: the host was not asked.
+        return silent(host.name, guest, error.what)
 
 
 async def _nothing() -> None:

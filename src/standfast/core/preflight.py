@@ -11,6 +11,9 @@ from standfast.core.steps import OpenGoal, Snapshot
 MAX_NAMED = 5
 RED_HAT_TOKEN_LIMIT_MS = 300_000
 """Above a 300 s token Red Hat gives no support."""
+TRUE_WORDS = frozenset({"true", "on", "yes", "y", "1"})
+FALSE_WORDS = frozenset({"false", "off", "no", "n", "0"})
+"""What Pacemaker takes for a boolean, in any case (crm_str_to_boolean of Pacemaker 2.1)."""
 
 
 def errors(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
@@ -59,7 +62,7 @@ def _cluster(snapshot: Snapshot) -> Iterator[Message]:
         yield Message("UNSUPPORTED", f"this cluster cannot be taken through a window yet: {what}")
     if not snapshot.stonith_enabled:
         yield Message("STONITH_DISABLED", "stonith-enabled is false: nothing would be fenced, ever")
-    if snapshot.maintenance_mode == "true":
+    if snapshot.maintenance_mode.lower() in TRUE_WORDS:
         yield Message(
             "MAINTENANCE",
             "maintenance-mode is on already",

@@ -13,7 +13,7 @@ from standfast.core.evidence import HostAnswer, silent
 from standfast.core.report import ReportError, decode
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import HOLD, Answer
-from standfast.hosts.base import Host
+from standfast.hosts.base import Host, HostError
 
 KILL_LIMIT_SECONDS = 300.0
 MAX_EVIDENCE_MS = 10_000
@@ -159,6 +159,8 @@ async def _ask(host: Host, guest: str, limit_seconds: float) -> HostAnswer:
             return await host.ask(guest, limit_seconds)
     except TimeoutError:
         return silent(host.name, guest, f"no answer within {limit_seconds:g} s")
+    except HostError as error:
+        return silent(host.name, guest, error.what)
 
 
 def _number(value: object, default: int) -> int:

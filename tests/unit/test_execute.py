@@ -1,0 +1,107 @@
+"""The executor and the survey say what is wrong in words, with the exit status that fits; no traceback."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import cast
+from xml.etree import ElementTree as ET
+
+import pytest
+from fake_cluster import CLOSE, OPEN, FakeCluster
+
+from standfast.cluster import attrd, cib, ring
+from standfast.cluster.cib import CibError
+from standfast.core import preflight
+from standfast.core.evidence import GuestState
+from standfast.core.record import MAX_VALUE_CHARS, Phase
+from standfast.core.steps import CloseGoal, OpenGoal, Snapshot, Stop
+from standfast.daemon import door
+from standfast.execute import Executor
+from standfast.hosts.base import Host
+from standfast.hosts.ldm import ControlDomainLogin, LdmHost
+from standfast.survey import Survey
+
+CIB = "<cib><configuration><crm_config/><nodes/></configuration></cib>"
+
+
+class Scripted:
+    """A survey that shows a FakeCluster, and fails at the look whose number is given."""
+
+    me = "n1"
+
+    def __init__(self, cluster: FakeCluster, fails_at: int = 0) -> None:
+        self.cluster, self.fails_at, self.looks = cluster, fails_at, 0
+
+    async def take(self, guest: str = "", **_: bool) -> tuple[Snapshot, ET.Element]:
+        self.looks += 1
+        if self.looks == self.fails_at:
+            raise CibError("the CIB cannot be read: no connection")
+        return self.cluster.snapshot(self.me), ET.fromstring(CIB)
+
+    async def changed(self, *_: float) -> None:
+        return None
+
+
+async def run(survey: Scripted, goal: OpenGoal | CloseGoal, limit_seconds: float = 1.0) -> Stop:
+    outcome = await Executor(cast(Survey, survey), goal, total_limit_seconds=limit_seconds).run()
+    assert isinstance(outcome, Stop)
+    return outcome
+
+
+@pytest.mark.parametrize("phase", [Phase.IDLE, Phase.OPEN])
+async def test_an_engine_that_fails_leaves_a_window_only_where_one_was_seen(phase: Phase) -> None:
+    cluster = FakeCluster()
+    cluster.record = dataclasses.replace(cluster.record, phase=phase, window=1, owner="n1")
+    cluster.sync()
+    cluster.guest_on = {"ctrl2": GuestState.PAUSED}  # something to wait for
+    outcome = await run(Scripted(cluster, fails_at=2), CLOSE)
+    assert [message.code for message in outcome.messages] == ["ENGINE"]
+    assert outcome.unfinished is (phase is Phase.OPEN)
+
+
+async def test_a_reason_that_the_record_cannot_hold_is_refused() -> None:
+    cluster = FakeCluster()
+    cluster.record = dataclasses.replace(cluster.record, owner="n1")
+    outcome = await run(Scripted(cluster), dataclasses.replace(OPEN, why="x" * (MAX_VALUE_CHARS + 1)))
+    assert [message.code for message in outcome.messages] == ["RECORD"]
+    assert "standfast-why" in outcome.messages[0].text
+    assert not outcome.unfinished
+
+
+async def test_a_host_that_this_node_has_no_key_for_is_silent_and_says_why(tmp_path: Path) -> None:
+    key = str(tmp_path / "control-domain.key")
+    host = LdmHost(ControlDomainLogin("ctrl1", "127.0.0.1", "standfast", key_file=key))
+    survey = Survey("n1", (), lambda account: {"ctrl1": cast(Host, host)})
+    (answer,) = await survey.ask("guest1")
+    assert answer.state is GuestState.SILENT
+    assert key in answer.detail or "known_hosts" in answer.detail
+
+
+async def test_the_daemon_too_calls_a_host_that_it_has_no_key_for_silent(tmp_path: Path) -> None:
+    key = str(tmp_path / "control-domain.key")
+    host = LdmHost(ControlDomainLogin("ctrl1", "127.0.0.1", "standfast", key_file=key))
+    answer = await door._ask(cast(Host, host), "guest1", 5.0)
+    assert answer.state is GuestState.SILENT
+    assert "no answer within" not in answer.detail
+
+
+@pytest.mark.parametrize("word", ["false", "No", "off", "0"])
+async def test_fencing_is_off_in_every_word_that_pacemaker_takes_for_it(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = f'<nvpair id="a" name="stonith-enabled" value="{word}"/>'
+    text = CIB.replace(
+        "<crm_config/>", f"<crm_config><cluster_property_set>{pair}</cluster_property_set></crm_config>"
+    )
+    monkeypatch.setattr(cib, "query", lambda: ET.fromstring(text))
+    monkeypatch.setattr(attrd, "reports", dict)
+    monkeypatch.setattr(ring, "look", lambda: ring.Ring("n1", frozenset({"n1"})))
+    snapshot, _ = await Survey("n1", ()).take(whole=False)
+    assert not snapshot.stonith_enabled
+
+
+@pytest.mark.parametrize("word", ["true", "Yes", "on", "1"])
+def test_maintenance_is_on_in_every_word_that_pacemaker_takes_for_it(word: str) -> None:
+    snapshot = dataclasses.replace(FakeCluster().snapshot("n1"), maintenance_mode=word)
+    assert [message.code for message in preflight.errors(snapshot, OPEN)] == ["MAINTENANCE"]
