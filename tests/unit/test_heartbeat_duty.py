@@ -58,6 +58,27 @@ def test_a_whole_window_leaves_not_one_byte(conf: Path) -> None:
     assert conf.read_text() == CONF
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        "  interface {\n    linknumber: 0\n    knet_pong_count: 3   \n    knet_transport: udp\n  }\n",
+        "  interface {\n\tknet_ping_timeout:60000\n    # why\n  }\n",
+        "  token: 4545\n  hold: 400\n  token_coefficient: 650\n",
+        "".join(
+            f"  {key.split('.')[-1]}: {value}\n" for key, value in list(heartbeat.raised(600).items())[:5]
+        ),
+    ],
+    ids=["pong count", "block without number", "twice", "raised already"],
+)
+def test_keys_of_the_users_own_come_back_byte_for_byte(conf: Path, own: str) -> None:
+    text = CONF.replace("  transport: knet\n", f"  transport: knet\n{own}")
+    conf.write_text(text)
+    old = {"n1": OldHeartbeat(keys(conf), heartbeat.expected_runtime(keys(conf), 2), "x")}
+    for record in (RAISED, EXPLICIT, ORIGINAL):
+        assert converge(dataclasses.replace(record, old=old), "n1", conf).error == ""
+    assert conf.read_text() == text
+
+
 def test_the_structure_is_the_same_whatever_our_keys_are(conf: Path) -> None:
     before = converge(None, "n1", conf).structure
     assert converge(RAISED, "n1", conf).structure == before

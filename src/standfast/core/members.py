@@ -138,8 +138,15 @@ def wanted_keys(record: Record, node: str, present: Mapping[str, str]) -> Mappin
     if old is None:
         return present
     if record.totem is Totem.EXPLICIT:
-        return heartbeat.explicit(old.runtime)
+        return explicit_keys(old)
     return old.file_keys
+
+
+def explicit_keys(old: OldHeartbeat) -> dict[str, str]:
+    """The old effective values written out. A pong count of the user's own stays: a line that is taken away
+    for a moment would come back in another place and without its comment."""
+    own = {key: old.file_keys[key] for key in (heartbeat.PONG_COUNT,) if key in old.file_keys}
+    return heartbeat.explicit(old.runtime) | own
 
 
 def old_of(record: Record, node: str) -> OldHeartbeat | None:

@@ -39,7 +39,7 @@ def wanted(record: Record | None, node: str, present: Mapping[str, str]) -> Mapp
     old = members.old_of(record, node)
     if old is None or not record.budget_seconds:
         return present
-    left = (heartbeat.raised(record.budget_seconds), heartbeat.explicit(old.runtime))
+    left = (heartbeat.raised(record.budget_seconds), members.explicit_keys(old))
     if dict(present) in [dict(keys) for keys in left] and dict(present) != dict(old.file_keys):
         return old.file_keys
     return present
