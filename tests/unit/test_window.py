@@ -373,6 +373,25 @@ def test_a_corosync_conf_edited_by_hand_in_mid_window_is_not_overwritten() -> No
     assert isinstance(drive(cluster, CLOSE), Done)
 
 
+def test_a_corosync_conf_that_cannot_be_read_is_not_called_changed_by_hand() -> None:
+    cluster = opened()
+    cluster.guest_on = dict(MOVED)
+    cluster.nodes["n2"].structure = ""
+    snapshot = cluster.snapshot
+
+    def unreadable(*args: object) -> Snapshot:
+        seen = snapshot(*args)  # type: ignore[arg-type]
+        broken = dataclasses.replace(
+            seen.reports["n2"], file_keys={}, file_error="corosync.conf line 3: what"
+        )
+        return dataclasses.replace(seen, reports={**seen.reports, "n2": broken})
+
+    cluster.snapshot = unreadable  # type: ignore[method-assign]
+    outcome = drive(cluster, CLOSE)
+    assert codes(outcome) == ["COROSYNC_CONF"]
+    assert "n2: corosync.conf line 3: what" in str(outcome)
+
+
 def test_closing_is_refused_while_a_member_of_the_window_is_missing_and_not_proven_off() -> None:
     cluster = opened(3)
     cluster.guest_on = dict(MOVED)

@@ -291,10 +291,12 @@ def _proof_failed(late: list[str], goal: CloseGoal) -> Message:
 def _edited(snapshot: Snapshot, record: Record) -> Message | None:
     for node in sorted(snapshot.members & set(record.old)):
         report = snapshot.reports.get(node)
+        if report is not None and not report.structure and report.file_error:
+            return Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
         if report is not None and report.structure != record.old[node].structure:
             text = (
                 f"corosync.conf of {node} was changed by hand while the window was open (nodelist, quorum, "
-                "links or other keys): put it back, or make it the same everywhere and reload, then repeat"
+                "links or other keys): put it back as it was, and change it after the window"
             )
             return Message("CONF_CHANGED", text, node=node)
     return None
