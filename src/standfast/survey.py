@@ -19,7 +19,7 @@ from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, preflight, record
 from standfast.core.evidence import HostAnswer, gone_everywhere, silent
 from standfast.core.hostlist import ControlDomain
-from standfast.core.record import Phase, Record, RecordError
+from standfast.core.record import Phase, Record
 from standfast.core.report import Report, ReportError, decode
 from standfast.core.steps import Snapshot
 from standfast.hosts.base import Host, HostError
@@ -82,7 +82,7 @@ class Survey:
         self._texts = reports
         if self._hosts is None:
             self._account = devices.account(tree)
-        found, why = _record(tree)
+        found, why = record.read_or_why(tree)
         snapshot = Snapshot(
             me=self.me,
             record=found,
@@ -161,13 +161,6 @@ def needs_whole(found: Record | None, *, closing: bool) -> bool:
     if found.phase is Phase.OPENING:
         return closing
     return not (found.phase is Phase.CLOSING and found.aimed)
-
-
-def _record(tree: ET.Element) -> tuple[Record | None, str]:
-    try:
-        return record.read(tree), ""
-    except RecordError as error:
-        return None, str(error)
 
 
 def _reports(texts: Mapping[str, str]) -> dict[str, Report]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from standfast.cluster.run import EngineError, Result, run
+from standfast.cluster.run import EngineError, run, xml_of
 
 _NO_SUCH_DEVICE = 105
 
@@ -86,19 +86,10 @@ def _items(options: Sequence[str], limit_seconds: float) -> tuple[str, ...]:
 
 def _ask(options: Sequence[str], limit_seconds: float) -> ElementTree.Element:
     result = run(["stonith_admin", *options, "--output-as=xml"], limit_seconds=limit_seconds)
-    root = _xml(result)
+    root = xml_of(result)
     if root is not None and (result.ok or result.returncode == _NO_SUCH_DEVICE):
         return root
     raise EngineError(f"the fencer did not answer: {result.complaint()}")
-
-
-def _xml(result: Result) -> ElementTree.Element | None:
-    if result.timed_out:
-        return None
-    try:
-        return ElementTree.fromstring(result.stdout)
-    except ElementTree.ParseError:
-        return None
 
 
 def _event(event: ElementTree.Element) -> FencingEvent:

@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from standfast.cluster.run import EngineError, Result, run
+from standfast.cluster.run import EngineError, run, xml_of
+from standfast.core.gate import JOINED_STATES
 
-JOINED = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITION_ENGINE"})
+JOINED = JOINED_STATES
 """Controller states in which this node's join is complete."""
 UNKNOWN_STATE = ""
 
@@ -128,7 +129,7 @@ def dc_state(limit_seconds: float) -> str | None:
 def status(limit_seconds: float = 5.0) -> ClusterStatus:
     """The cluster as this node sees it, from the local copy. Raises EngineError."""
     result = run(["crm_mon", "--one-shot", "--output-as=xml"], limit_seconds=limit_seconds)
-    root = _xml(result)
+    root = xml_of(result)
     if not result.ok or root is None or root.find("nodes") is None:
         raise EngineError(f"the cluster's state cannot be read: {result.complaint()}")
     return parse_status(root)
@@ -185,20 +186,11 @@ def _resource(resource: ElementTree.Element) -> ResourceStatus:
 def _state_of(node: str, limit_seconds: float) -> str | None:
     if limit_seconds <= 0:
         return None
-    root = _xml(run(["crmadmin", f"--status={node}", "--output-as=xml"], limit_seconds=limit_seconds))
+    root = xml_of(run(["crmadmin", f"--status={node}", "--output-as=xml"], limit_seconds=limit_seconds))
     crmd = None if root is None else root.find("crmd")
     if crmd is None or crmd.get("result") != "ok":
         return None
     return crmd.get("state")
-
-
-def _xml(result: Result) -> ElementTree.Element | None:
-    if result.timed_out:
-        return None
-    try:
-        return ElementTree.fromstring(result.stdout)
-    except ElementTree.ParseError:
-        return None
 
 
 def _true(element: ElementTree.Element, name: str) -> bool:

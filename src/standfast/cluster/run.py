@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 TIMED_OUT = 124
@@ -196,3 +197,13 @@ class _Exchange:
 
     def text(self, stream: object) -> str:
         return self._collected[stream].decode("utf-8", "replace")
+
+
+def xml_of(result: Result) -> ElementTree.Element | None:
+    """What a tool printed as XML; None at its limit, or where it is no XML."""
+    if result.timed_out:
+        return None
+    try:
+        return ElementTree.fromstring(result.stdout)
+    except ElementTree.ParseError:
+        return None

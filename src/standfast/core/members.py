@@ -33,7 +33,12 @@ def comparable(runtime: Runtime) -> dict[str, int]:
 
 def shows(report: Report, wanted: Runtime) -> bool:
     """Whether the node's running corosync has every wanted value."""
-    return all(report.runtime.get(name) == value for name, value in wanted.items())
+    return runs(report.runtime, wanted)
+
+
+def runs(runtime: Runtime, wanted: Runtime) -> bool:
+    """Whether these values hold every wanted one."""
+    return all(runtime.get(name) == value for name, value in wanted.items())
 
 
 def absent(snapshot: Snapshot, record: Record) -> list[str]:

@@ -236,6 +236,14 @@ def read(cib: ET.Element) -> Record | None:
     return record
 
 
+def read_or_why(cib: ET.Element) -> tuple[Record | None, str]:
+    """The record, or why it cannot be read; (None, "") before set-up."""
+    try:
+        return read(cib), ""
+    except RecordError as error:
+        return None, str(error)
+
+
 def write(cib: ET.Element, record: Record) -> None:
     """Put `record` into a CIB that is about to be written (in place). The set is made if it is absent."""
     found = find_set(cib)

@@ -19,7 +19,7 @@ from standfast import config
 from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring
 from standfast.cluster.run import EngineError
 from standfast.core import devices, heartbeat, members, names, record
-from standfast.core.record import Phase, Record, RecordError, Totem
+from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
 from standfast.daemon import heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
@@ -199,10 +199,7 @@ class Daemon:
     def _see_record(self, tree: ET.Element) -> None:
         known = self.known
         before = known.record
-        try:
-            known.record, known.record_error = record.read(tree), ""
-        except RecordError as error:
-            known.record, known.record_error = None, str(error)
+        known.record, known.record_error = record.read_or_why(tree)
         if known.record is not None:
             self.sightings.see(known.record)
             if before is None or before.epoch != known.record.epoch:
@@ -220,7 +217,7 @@ class Daemon:
             await self._catch_up()
         wanted = _wanted_runtime(found, self.known.node)
         deadline = time.monotonic() + VALUES_LIMIT_SECONDS
-        while wanted and not _shows(self.known.runtime, wanted) and time.monotonic() < deadline:
+        while wanted and not members.runs(self.known.runtime, wanted) and time.monotonic() < deadline:
             if self._kick.is_set() or self._changed.is_set():
                 return
             await asyncio.sleep(VALUES_POLL_SECONDS)
@@ -397,10 +394,6 @@ def _wanted_runtime(found: Record, node: str) -> Mapping[str, int]:
         return members.runtime_of(heartbeat.raised(found.budget_seconds))
     old = members.old_of(found, node)
     return members.comparable(old.runtime) if old else {}
-
-
-def _shows(runtime: Mapping[str, int], wanted: Mapping[str, int]) -> bool:
-    return all(runtime.get(name) == value for name, value in wanted.items())
 
 
 def _shown(row: Row) -> str:
