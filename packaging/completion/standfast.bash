@@ -42,7 +42,7 @@ _sdtool() {
 _clsnmpsetup() {
     case ${COMP_WORDS[COMP_CWORD-1]} in
         -a) _standfast_words "$(_standfast_nodes)" ;;
-        -m | -d | --check) _standfast_words "$(_standfast_registered)" ;;
+        -m | -d | --check | --forget) _standfast_words "$(_standfast_registered)" ;;
         --connection) _standfast_words "ssh telnet" ;;
         --ppar-id) _standfast_words "$(seq -s ' ' 0 15)" ;;
         --password-file) mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}") ;;
@@ -56,7 +56,7 @@ _clsnmpsetup() {
             elif _standfast_given -l; then
                 _standfast_words "--json"
             elif ((COMP_CWORD == 1)); then
-                _standfast_words "-l -a -m -d --check -h"
+                _standfast_words "-l -a -m -d --check --forget --reason -h"
             fi
             ;;
     esac

@@ -28,6 +28,7 @@ FULL = Record(
         "n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12"),
         "n2": OldHeartbeat({}, {}),
     },
+    owed={"n3": OldHeartbeat({"token": "1000"}, {"token": 1000}, "cd34")},
     why='<move> & "test"',
     stonith_max_attempts="10",
 )
@@ -62,7 +63,20 @@ def test_every_name_is_prefixed_since_option_names_are_global() -> None:
     assert all(name.startswith("standfast-") for name in rec.to_values(FULL))
 
 
-@pytest.mark.parametrize("name", sorted(rec.to_values(FULL)))
+def test_a_record_of_before_there_was_owed_owes_nothing_and_its_next_write_has_the_name() -> None:
+    cib = empty_cib()
+    rec.write(cib, FULL)
+    found = rec.find_set(cib)
+    assert found is not None
+    found.remove(next(p for p in found if p.get("name") == "standfast-owed"))
+    old = rec.read(cib)
+    assert old is not None
+    assert old.owed == {}
+    rec.write(cib, old.next())
+    assert "standfast-owed" in {p.get("name") for p in cib.iter("nvpair")}
+
+
+@pytest.mark.parametrize("name", sorted(set(rec.to_values(FULL)) - {"standfast-owed"}))
 def test_a_missing_name_is_damage_and_is_named(name: str) -> None:
     values = rec.to_values(FULL)
     del values[name]

@@ -23,7 +23,7 @@ from standfast.commands import secret_store
 from standfast.commands.setup_options import FIELDS, check_usage, parser
 from standfast.commands.setup_outside import Outside
 from standfast.commands.setup_text import as_json, in_words, table
-from standfast.core import devices, fields, rescue
+from standfast.core import devices, fields, owed, rescue
 from standfast.core.devices import AGENTS, XscfNode
 from standfast.core.messages import Message, Refused, Severity
 
@@ -73,6 +73,8 @@ class _Setup:
             return self.modify(self.options.modify)
         if self.options.delete is not None:
             return self.delete(self.options.delete)
+        if self.options.forget is not None:
+            return self.forget(self.options.forget)
         return self.check(self.options.check) if self.options.check is not None else self.show()
 
     def show(self) -> int:
@@ -158,6 +160,18 @@ class _Setup:
         self.outside.secrets.remove(name)
         print(f"Deleted: the XSCF data of {name}, and its password on this node.")
         self._other_nodes(before)
+        return DONE
+
+    def forget(self, name: str) -> int:
+        """`--forget`: a node that was away when a window closed will not take its old values back."""
+        _checked_name(name)
+        reason = self.options.reason
+        if self.options.dry_run:
+            _refusing(owed.forget, self.outside.query(), name, reason)
+            print(f"Would forget the heartbeat values owed to {name}. Nothing was changed.")
+            return DONE
+        self._change(lambda cib: owed.forget(cib, name, reason))
+        print(f"Forgotten: the heartbeat values owed to {name}. Its corosync.conf is yours to put right.")
         return DONE
 
     def check(self, name: str) -> int:
@@ -330,6 +344,13 @@ def _refusing(make: Callable[..., ET.Element | None], *arguments: object) -> ET.
         raise Refused(
             Message("setup.foreign", text, next_command="cibadmin -Q --scope fencing-topology")
         ) from None
+    except owed.OwedError as error:
+        text = f"{error}. Nothing was changed"
+        raise Refused(
+            Message("setup.owed", text, node=error.node, next_command=owed.way_out(error.node))
+        ) from None
+    except owed.NotOwedError as error:
+        raise Refused(Message("setup.not-owed", f"{error}. Nothing was changed")) from None
     except devices.DeviceError as error:
         raise Refused(Message("setup.cib-content", f"{error}. Nothing was changed")) from None
 

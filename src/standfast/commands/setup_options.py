@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+MAX_REASON_CHARS = 500
+
 FIELDS = {
     "domain": "domain",
     "ppar_id": "ppar-id",
@@ -28,6 +30,10 @@ def check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) ->
             parser.error("-m needs at least one field to change, or --password or --password-file")
     elif given or options.password or options.password_file is not None:
         parser.error("fields and passwords go with -a and -m only")
+    if bool(options.reason) != (options.forget is not None):
+        parser.error("--forget needs --reason TEXT, which goes with nothing else")
+    if len(options.reason) > MAX_REASON_CHARS:
+        parser.error(f"--reason takes at most {MAX_REASON_CHARS} characters")
     if options.json and not options.list:
         parser.error("--json goes with -l only")
 
@@ -47,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-m", dest="modify", metavar="NODE", help="change what is registered for a node")
     one.add_argument("-d", dest="delete", metavar="NODE", help="delete a node's data (asks first)")
     one.add_argument(
+        "--forget", metavar="NODE", help="forget the heartbeat values owed to a node that was away (--reason)"
+    )
+    one.add_argument(
         "--check", nargs="?", const="", metavar="NODE", help="log in to both XSCF-LANs of a node, or of all"
     )
     data = made.add_argument_group("data of a node (-a, -m)")
@@ -60,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--password", action="store_true", help="ask for the password (-a always asks)")
     data.add_argument("--password-file", metavar="F", help="read the password from the first line of a file")
     made.add_argument("--json", action="store_true", help="print as JSON (-l)")
+    made.add_argument("--reason", default="", metavar="TEXT", help="why (--forget); recorded")
     made.add_argument("--yes", action="store_true", help="do not ask (-d)")
     made.add_argument(
         "-n", "--dry-run", action="store_true", help="say what would be changed; change nothing"

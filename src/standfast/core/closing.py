@@ -104,7 +104,7 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
 
 
 def _repair(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
-    fresh = Record(epoch=record.epoch + 1, stonith_max_attempts=record.stonith_max_attempts)
+    fresh = Record(epoch=record.epoch + 1, owed=record.owed, stonith_max_attempts=record.stonith_max_attempts)
     return replace(
         fresh,
         phase=Phase.CLOSING,
@@ -310,7 +310,7 @@ def _lower(snapshot: Snapshot, record: Record) -> Decision:
         return _unfinished(Message("MEMBER_MISSING", text, node=gone[0]), None)
     if (changed := _edited(snapshot, record)) is not None:
         return _unfinished(changed, None)
-    if record.old and record.budget_seconds and _was_raised(record):
+    if _to_lower(record):
         step = _lowering(snapshot, record)
         if step is not None:
             return step
@@ -322,15 +322,25 @@ def _lower(snapshot: Snapshot, record: Record) -> Decision:
             totem=Totem.ORIGINAL,
             settle=(record.mover,) if record.mover else tuple(sorted(record.old)),
             maintenance="",
+            owed=_owed(snapshot, record),
         ),
         "all as before: the gate is armed",
         maintenance_mode=_maintenance(record),
     )
 
 
-def _was_raised(record: Record) -> bool:
+def _to_lower(record: Record) -> bool:
+    """Whether this window has raised anything."""
     budget_ms = record.budget_seconds * 1000
     return any(heartbeat.timeout_ms(old.runtime) < budget_ms for old in record.old.values())
+
+
+def _owed(snapshot: Snapshot, record: Record) -> dict[str, OldHeartbeat]:
+    """What the record owes after this window: every member has its own values again, who was away has not."""
+    if not _to_lower(record):
+        return dict(record.owed)
+    away = {**record.old, **record.owed}
+    return {node: old for node, old in sorted(away.items()) if node not in snapshot.members}
 
 
 def _shows_old(report: Report, old: OldHeartbeat, node_count: int) -> bool:

@@ -17,6 +17,7 @@ from standfast.core.device_objects import (
     section,
 )
 from standfast.core.names import RECORD_SET_ID
+from standfast.core.owed import OwedError
 
 MAX_ATTEMPTS = "stonith-max-attempts"
 MAX_ATTEMPTS_NAMES = (MAX_ATTEMPTS, "fencing-max-attempts")
@@ -86,10 +87,13 @@ def _first_epoch(cib: ET.Element) -> int:
 
 
 def tear_down(cib: ET.Element) -> None:
-    """After the last node: back to what was there before the first."""
+    """After the last node: back to what was there before the first. Raises OwedError."""
     current, own = record.read(cib), record.find_set(cib)
     if current is None or own is None:
         return
+    for node in current.owed:
+        # The record is the only place that knows these values.
+        raise OwedError(node)
     made = (_parameters_of_set(own).get(MADE_NAME) or "").split()
     crm_config = section(cib, "crm_config")
     for pair in _max_attempts(cib):

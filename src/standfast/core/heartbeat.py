@@ -77,6 +77,15 @@ def raised(budget_seconds: float) -> dict[str, str]:
     }
 
 
+def is_raised(keys: Mapping[str, str]) -> bool:
+    """Whether these are exactly the keys that a window writes, with whatever budget."""
+    try:
+        budget_ms = int(keys[TOKEN]) + int(keys[CONSENSUS])
+    except (KeyError, ValueError):
+        return False
+    return dict(keys) == raised(budget_ms / 1000)
+
+
 def expected_runtime(
     file_keys: Mapping[str, str | None],
     node_count: int,

@@ -155,10 +155,11 @@ def explicit_keys(old: OldHeartbeat) -> dict[str, str]:
 
 
 def old_of(record: Record, node: str) -> OldHeartbeat | None:
-    """The node's values before the window. One that joined in mid-window has those of the others."""
-    if node in record.old or not record.old:
-        return record.old.get(node)
-    return record.old[min(record.old)]
+    """The node's values before the window; what is owed to it since an earlier one is older, and right.
+    One that joined in mid-window has those of the others."""
+    if not record.old:
+        return None
+    return record.owed.get(node) or record.old.get(node) or record.old[min(record.old)]
 
 
 def commander(snapshot: Snapshot, record: Record) -> Stop | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from standfast.core import heartbeat, members
+from standfast.core import heartbeat, members, owed
 from standfast.core.messages import Message, Severity
 from standfast.core.steps import OpenGoal, Snapshot
 
@@ -70,6 +70,8 @@ def _cluster(snapshot: Snapshot) -> Iterator[Message]:
         )
     for node, why in sorted(snapshot.unwell.items()):
         yield Message("NODE_UNWELL", f"{node} is {why}", node=node, next_command="crm_mon -1")
+    for node in snapshot.record.owed if snapshot.record else ():
+        yield Message("OWED", owed.sentence(node), node=node, next_command=owed.way_out(node))
     if snapshot.fencing_pending:
         names = ", ".join(snapshot.fencing_pending)
         yield Message("FENCING_PENDING", f"fencing of {names} is in progress", next_command="crm_mon -1")

@@ -3,7 +3,8 @@
 Rules of this file:
 
 * The set exists from set-up on with every name present, so that a change is always a modification
-  (the controller ignores options that come with a newly created set) and a missing name is damage.
+  (the controller ignores options that come with a newly created set) and a missing name is damage; only
+  ``owed`` may be missing, since older versions did not write it.
 * Every name has the prefix ``standfast-``: names in ``crm_config`` are global to the cluster.
 * The id of the phase's nvpair carries the epoch. A patch that moves it names the old id, so it is refused
   whole when somebody else has moved on, and it cannot apply twice.
@@ -103,6 +104,9 @@ class Record:
     maintenance: str = ""
     """What maintenance-mode was before the window set it; empty: the window did not touch it."""
     old: Mapping[str, OldHeartbeat] = field(default_factory=dict)
+    owed: Mapping[str, OldHeartbeat] = field(default_factory=dict)
+    """Nodes that were away when a window closed, and the values that each must take back (core/owed.py).
+    Not of this window: every later record carries them until they are taken back or forgotten."""
     why: str = ""
     stonith_max_attempts: str = ""
     """The user's stonith-max-attempts before set-up; empty: absent."""
@@ -129,10 +133,6 @@ def phase_id(epoch: int) -> str:
 
 def to_values(record: Record) -> dict[str, str]:
     """The record as the names and values of its property set."""
-    old = {
-        node: {"file": dict(beat.file_keys), "runtime": dict(beat.runtime), "structure": beat.structure}
-        for node, beat in record.old.items()
-    }
     values = {
         "format": str(FORMAT),
         "phase": record.phase.value,
@@ -153,7 +153,8 @@ def to_values(record: Record) -> dict[str, str]:
         "prove": str(record.prove),
         "abort": _flag(record.abort),
         "maintenance": record.maintenance,
-        "old": _dump(old),
+        "old": _dump_beats(record.old),
+        "owed": _dump_beats(record.owed),
         "why": record.why,
         "old-stonith-max-attempts": record.stonith_max_attempts,
     }
@@ -173,14 +174,6 @@ def from_values(values: Mapping[str, str]) -> Record:
         if found != str(FORMAT):
             raise RecordError(f"record format {found!r} is not known to this version (it knows {FORMAT})")
         get = {name.removeprefix(PREFIX): value for name, value in values.items()}
-        old = {
-            node: OldHeartbeat(
-                {str(k): str(v) for k, v in beat["file"].items()},
-                {str(k): int(v) for k, v in beat["runtime"].items()},
-                str(beat["structure"]),
-            )
-            for node, beat in json.loads(get["old"]).items()
-        }
         return Record(
             epoch=int(get["epoch"]),
             phase=Phase(get["phase"]),
@@ -200,7 +193,10 @@ def from_values(values: Mapping[str, str]) -> Record:
             prove=int(get["prove"]),
             abort=get["abort"] == "true",
             maintenance=get["maintenance"],
-            old=old,
+            old=_beats(get["old"]),
+            # Records that were made before there was this name lack it. Calling that damage would hold all
+            # fencing from the first program that is updated until the next write; empty is what they knew.
+            owed=_beats(get.get("owed", "{}")),
             why=get["why"],
             stonith_max_attempts=get["old-stonith-max-attempts"],
         )
@@ -262,6 +258,26 @@ def write(cib: ET.Element, record: Record) -> None:
             pair = ET.SubElement(found, "nvpair")
         pair.attrib.clear()
         pair.attrib.update({"id": identifier, "name": name, "value": value})
+
+
+def _dump_beats(beats: Mapping[str, OldHeartbeat]) -> str:
+    return _dump(
+        {
+            node: {"file": dict(beat.file_keys), "runtime": dict(beat.runtime), "structure": beat.structure}
+            for node, beat in beats.items()
+        }
+    )
+
+
+def _beats(text: str) -> dict[str, OldHeartbeat]:
+    return {
+        str(node): OldHeartbeat(
+            {str(k): str(v) for k, v in beat["file"].items()},
+            {str(k): int(v) for k, v in beat["runtime"].items()},
+            str(beat["structure"]),
+        )
+        for node, beat in json.loads(text).items()
+    }
 
 
 def _flag(value: bool) -> str:

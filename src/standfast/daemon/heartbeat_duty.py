@@ -1,19 +1,20 @@
 """This node's part of the heartbeat: its corosync.conf holds what the record asks, and nothing else changes.
 
 A window asks for raised keys, on the way down for the old effective values, then for the old keys. With no
-window the file is the operator's: it is touched only where it still holds exactly what a window had put there
-(this node was away when the window closed).
+window the file is the operator's: it is touched only where the record owes this node its old values (it was
+away when a window closed), and the file still holds exactly what that window had put there.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from standfast.cluster import corosync_conf
-from standfast.core import heartbeat, members
+from standfast.core import heartbeat, members, owed
+from standfast.core.owed import Debt
 from standfast.core.record import Record
 
 
@@ -26,44 +27,53 @@ class FileState:
     error: str = ""
     changed: bool = False
     """This call has rewritten the file."""
-    left_over: bool = False
-    """The file still held a window's values though there is no window: it has been put back."""
+    fresh: Mapping[str, int] = field(default_factory=dict)
+    """The values, in ms, that a corosync started with this file runs; empty where the file cannot be read."""
+    debt: Debt = Debt.NONE
+    """Where this node stands on its way back to the values that the record owes it."""
 
 
-def wanted(record: Record | None, node: str, present: Mapping[str, str]) -> Mapping[str, str]:
-    """The keys that the file must hold at this record."""
-    if record is None:
-        return present
-    if record.open:
-        return members.wanted_keys(record, node, present)
-    old = members.old_of(record, node)
-    if old is None or not record.budget_seconds:
-        return present
-    left = (heartbeat.raised(record.budget_seconds), members.explicit_keys(old))
-    if dict(present) in [dict(keys) for keys in left] and dict(present) != dict(old.file_keys):
-        return old.file_keys
-    return present
+def converge(
+    record: Record | None, node: str, runtime: Mapping[str, int], path: Path = corosync_conf.PATH
+) -> FileState:
+    """Bring the file to what the record asks. Never raises: the report carries what went wrong.
 
-
-def converge(record: Record | None, node: str, path: Path = corosync_conf.PATH) -> FileState:
-    """Bring the file to what the record asks. Never raises: the report carries what went wrong."""
+    `runtime`: the values in force, in ms; on the way back of a node that was away the next keys are written
+    only when the last ones run.
+    """
     try:
         text = corosync_conf.read_file(path)
         present = corosync_conf.read_keys(text)
         structure = corosync_conf.structure(text)
+        fresh = _fresh(text, present)
     except (OSError, corosync_conf.CorosyncConfError) as error:
         return FileState({}, "", f"corosync.conf: {error}")
-    asked = wanted(record, node, present)
+    entry = owed.entry_of(record, node)
+    debt = owed.debt(entry, present, runtime, fresh)
+    asked = owed.keys_to_write(entry, debt, present)
+    if record is not None and record.open:
+        asked = members.wanted_keys(record, node, present)
     if dict(asked) == dict(present):
-        return FileState(present, structure, _unwritable(path))
+        return FileState(present, structure, _unwritable(path), fresh=fresh, debt=debt)
     try:
         changes: dict[str, str | None] = {key: asked.get(key) for key in heartbeat.KEYS}
-        corosync_conf.install(path, corosync_conf.write_keys(text, changes))
+        new = corosync_conf.write_keys(text, changes)
+        corosync_conf.install(path, new)
         keys = corosync_conf.read_keys(corosync_conf.read_file(path))
+        fresh = _fresh(new, keys)
     except (OSError, corosync_conf.CorosyncConfError) as error:
-        return FileState(present, structure, f"corosync.conf cannot be written: {error}")
-    idle = record is not None and not record.open
-    return FileState(keys, structure, "", changed=True, left_over=idle)
+        return FileState(
+            present, structure, f"corosync.conf cannot be written: {error}", fresh=fresh, debt=debt
+        )
+    # Also where the values run already: what is written out in corosync's memory goes by a reload only.
+    return FileState(keys, structure, "", True, fresh, Debt.RELOAD if entry is not None else Debt.NONE)
+
+
+def _fresh(text: str, keys: Mapping[str, str]) -> dict[str, int]:
+    found = heartbeat.expected_runtime(
+        keys, corosync_conf.node_count(text), corosync_conf.retransmits_before_loss(text)
+    )
+    return members.comparable(found)
 
 
 def _unwritable(path: Path) -> str:

@@ -18,10 +18,11 @@ from xml.etree import ElementTree as ET
 from standfast import config
 from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring
 from standfast.cluster.run import EngineError
-from standfast.core import devices, heartbeat, members, names, record
+from standfast.core import devices, heartbeat, members, names, owed, record
+from standfast.core.owed import Debt
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
-from standfast.daemon import heartbeat_duty, probe
+from standfast.daemon import heartbeat_duty, owed_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.probe import Probed
@@ -37,6 +38,8 @@ VALUES_POLL_SECONDS = 0.02
 VALUES_LIMIT_SECONDS = 10.0
 ALARM_PERIOD_SECONDS = 60.0
 RETRY_SECONDS = 1.0
+DISAGREES_SECONDS = 60.0
+"""Corosync and its file may differ for so long, while somebody edits and reloads, before it is an alarm."""
 MAX_SAID_CHARS = 160
 
 log = logging.getLogger("standfastd")
@@ -75,6 +78,9 @@ class Daemon:
         self._published = ""
         self._proven_since = 0
         self._ticked = 0.0
+        self._backoff = owed_duty.Backoff()
+        self._tried = Debt.NONE
+        self._disagrees_since: float | None = None
         self.board = Board(self._dirty.set)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -167,7 +173,7 @@ class Daemon:
             await self._still_published()
             self._see_members(seen.members)
         self._see_record(tree)
-        known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node)
+        known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node, known.runtime)
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
         self._dirty.set()
@@ -211,10 +217,10 @@ class Daemon:
     async def _values(self) -> None:
         """Watch the running values closely while a reload is expected: the planner waits for our word."""
         found = self.known.record
-        if found is None or not (found.open or self.known.file.left_over):
+        self._compare()
+        if found is None or not found.open:
+            await self._take_back()
             return
-        if self.known.file.left_over:
-            await self._catch_up()
         wanted = _wanted_runtime(found, self.known.node)
         deadline = time.monotonic() + VALUES_LIMIT_SECONDS
         while wanted and not members.runs(self.known.runtime, wanted) and time.monotonic() < deadline:
@@ -225,14 +231,41 @@ class Daemon:
                 self.known.runtime = await asyncio.to_thread(cmap.runtime)
         self._dirty.set()
 
-    async def _catch_up(self) -> None:
-        """This node was away when the window closed and came back with its values: one reload mends it."""
-        log.warning("corosync.conf still held the values of a closed window; put back, reloading")
+    async def _take_back(self) -> None:
+        """This node was away when a window closed: the next step back to its own values."""
+        known, debt = self.known, self.known.file.debt
+        if known.tree is None or debt not in (Debt.RELOAD, Debt.PAID):
+            self._backoff.reset()
+            return
+        afresh = known.file.changed or debt is not self._tried
+        self._tried = debt
+        if not self._backoff.due(time.monotonic(), afresh=afresh):
+            return
+        log.warning("%s; %s", owed.sentence(known.node), debt.value)
         try:
-            await asyncio.to_thread(cmap.reload)
-            await asyncio.to_thread(cmap.reload)
-        except EngineError as error:
-            log.error("reload: %s", error)
+            if debt is Debt.RELOAD:
+                await asyncio.to_thread(cmap.reload)
+            else:
+                await asyncio.to_thread(owed_duty.settle, known.tree, known.node)
+                self._note("corosync.conf", "the old values are back, nothing is owed to this node any more")
+        except (EngineError, record.RecordError) as error:
+            log.error("%s: %s; tried again in %.0f s", debt.value, error, self._backoff.wait_seconds)
+            return
+        await asyncio.sleep(VALUES_POLL_SECONDS)
+        self._kick.set()
+
+    def _compare(self) -> None:
+        """Note since when corosync has not run what its file yields: told only, never mended by us."""
+        known = self.known
+        old = known.record.old.get(known.node) if known.record else None
+        before = old is not None and dict(old.file_keys) == dict(known.file.keys)
+        right = owed.agrees(known.runtime, known.file.fresh) or (
+            old is not None and before and members.runs(known.runtime, members.comparable(old.runtime))
+        )
+        if right or (known.record is not None and known.record.open):
+            self._disagrees_since = None
+        elif self._disagrees_since is None:
+            self._disagrees_since = time.monotonic()
 
     # -- reporting ----------------------------------------------------------------------------------------
 
@@ -364,6 +397,17 @@ class Daemon:
                     f"the window ({known.record.phase.value}) is {over:.0f} s past its lease of "
                     f"{known.record.lease_seconds} s; close it: clovmmigrate -u source-ldom target-host"
                 )
+        began = self._disagrees_since
+        if began is not None and time.monotonic() - began >= DISAGREES_SECONDS:
+            found.append(
+                "corosync of this node does not run the heartbeat values of its corosync.conf; if "
+                "the file is right: corosync-cfgtool -R"
+            )
+        if known.file.debt is Debt.FOREIGN:
+            found.append(
+                f"{owed.sentence(known.node)}, and corosync.conf was changed by hand since: put its "
+                f"heartbeat keys right and reload, then: clsnmpsetup --forget {known.node} --reason TEXT"
+            )
         if self.facility != "running":
             found.append("the shutdown facility of this node is stopped; start it: sdtool -b")
         return found
