@@ -79,6 +79,24 @@ def test_open_raises_every_member_and_close_puts_everything_back_to_the_digit(co
     assert cluster.record.settle == ("n2",)
 
 
+def test_after_an_opening_that_was_rolled_back_the_next_one_opens() -> None:
+    cluster = FakeCluster(3)
+
+    def third_dies(now: FakeCluster, step: int) -> None:
+        if now.record.phase is Phase.OPENING:
+            now.gone, now.proven_off = {"n3"}, frozenset({"n3"})
+
+    assert isinstance(drive(cluster, OPEN, disturb=third_dies), Stop)
+    assert cluster.record.phase is Phase.IDLE
+    assert set(cluster.record.owed) == {"n3"}
+    cluster.gone, cluster.proven_off = set(), frozenset()
+    cluster.nodes["n3"].keys = dict(cluster.nodes["n1"].keys)
+    cluster.nodes["n3"].runtime = dict(cluster.nodes["n1"].runtime)
+    cluster.record = dataclasses.replace(cluster.record, owed={})
+    cluster.sync()
+    assert isinstance(drive(cluster, dataclasses.replace(OPEN, since_epoch=cluster.record.epoch)), Done)
+
+
 @pytest.mark.parametrize("taker", ["n1", "n2"])
 @pytest.mark.parametrize("steps", range(12))
 def test_an_opening_killed_after_any_step_is_finished_by_a_second_one(steps: int, taker: str) -> None:

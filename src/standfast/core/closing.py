@@ -322,6 +322,8 @@ def _lower(snapshot: Snapshot, record: Record) -> Decision:
             totem=Totem.ORIGINAL,
             settle=(record.mover,) if record.mover else tuple(sorted(record.old)),
             maintenance="",
+            # A later command would take what is left here for its own: it has rolled nothing back.
+            abort=False,
             owed=_owed(snapshot, record),
         ),
         "all as before: the gate is armed",
@@ -339,8 +341,9 @@ def _owed(snapshot: Snapshot, record: Record) -> dict[str, OldHeartbeat]:
     """What the record owes after this window: every member has its own values again, who was away has not."""
     if not _to_lower(record):
         return dict(record.owed)
-    away = {**record.old, **record.owed}
-    return {node: old for node, old in sorted(away.items()) if node not in snapshot.members}
+    # One that was added in mid-window and is away has the raised values too, and those of the others are due.
+    away = {node: members.old_of(record, node) for node in {*snapshot.configured, *record.old, *record.owed}}
+    return {node: old for node, old in sorted(away.items()) if old and node not in snapshot.members}
 
 
 def _shows_old(report: Report, old: OldHeartbeat, node_count: int) -> bool:
