@@ -300,7 +300,16 @@ def restore(scene: Scene) -> None:
         move(scene, home(scene))
     if window(scene, first).mover != MOVER or aim(scene) != home(scene):
         closed(scene, first, home(scene))
+    forget_kills(scene)
     scene.wait_ready()
+
+
+def forget_kills(scene: Scene) -> None:
+    """How its last kill ended is a daemon's own memory, and stays: only a new daemon shows none."""
+    for node in scene.lab.nodes:
+        if any(row["shut_state"] != "Unknown" for row in scene.states(node).get("agents", [])):
+            kill_daemon(scene, node)
+            scene.start_daemon(node)
 
 
 def power_on(scene: Scene, node: str, guest: str) -> None:
