@@ -26,7 +26,7 @@ from standfast.daemon import heartbeat_duty, owed_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.probe import Probed
-from standfast.daemon.watch import FolderWatch
+from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
 from standfast.hosts.base import Host
 from standfast.journal import Journal
@@ -81,6 +81,10 @@ class Daemon:
         self._backoff = owed_duty.Backoff()
         self._tried = Debt.NONE
         self._disagrees_since: float | None = None
+        self._expects: object = None
+        self._expects_since = 0.0
+        self._blind = ""
+        self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -113,6 +117,7 @@ class Daemon:
 
     def reread(self) -> None:
         """Read clovmmigrate.conf again (start, ``sdtool -r``)."""
+        self._config_seen = _stamp(names.CONFIG_FILE)
         try:
             loaded = config.load()
         except config.ConfigError as error:
@@ -124,7 +129,10 @@ class Daemon:
 
     def _make_hosts(self) -> None:
         loaded, old = self.known.config, self.hosts
-        self.hosts = make.adapters(loaded.config.hosts, self._account) if loaded else {}
+        if loaded is None:
+            # A file that is broken takes no evidence away: the hosts of the last good one are asked on.
+            return
+        self.hosts = make.adapters(loaded.config.hosts, self._account)
         for host in old.values():
             self._spawn(host.close())
 
@@ -138,10 +146,19 @@ class Daemon:
     # -- following the record -----------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        watch = FolderWatch(names.CIB_DIR)
+        try:
+            watch = FolderWatch(names.CIB_DIR)
+        except WatchError as error:
+            # No Pacemaker here yet, or no more. Without a watch each restart of this task is a look.
+            if str(error) != self._blind:
+                log.warning("cannot watch the CIB: %s", error)
+            self._blind = str(error)
+            await self._refresh()
+            return
+        self._blind = ""
         self._changed = watch.changed
         try:
-            while True:
+            while not watch.lost:
                 await self._refresh()
                 window = self.known.record is not None and self.known.record.open
                 tick = TICK_WINDOW_SECONDS if window or not self.known.engine else TICK_IDLE_SECONDS
@@ -172,6 +189,9 @@ class Daemon:
         if seen is not None:
             await self._still_published()
             self._see_members(seen.members)
+            if _stamp(names.CONFIG_FILE) != self._config_seen:
+                log.info("%s has changed; reading it again", names.CONFIG_FILE)
+                self.reread()
         self._see_record(tree)
         known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node, known.runtime)
         if known.file.changed:
@@ -222,7 +242,11 @@ class Daemon:
             await self._take_back()
             return
         wanted = _wanted_runtime(found, self.known.node)
-        deadline = time.monotonic() + VALUES_LIMIT_SECONDS
+        # Closely only for a while after something has moved: an opening that was left may stay for hours.
+        expects = (found.epoch, tuple(sorted(self.known.file.keys.items())))
+        if expects != self._expects:
+            self._expects, self._expects_since = expects, time.monotonic()
+        deadline = self._expects_since + VALUES_LIMIT_SECONDS
         while wanted and not members.runs(self.known.runtime, wanted) and time.monotonic() < deadline:
             if self._kick.is_set() or self._changed.is_set():
                 return
@@ -429,6 +453,15 @@ class Daemon:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """What tells that a file is another one than before; None: there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _wanted_runtime(found: Record, node: str) -> Mapping[str, int]:

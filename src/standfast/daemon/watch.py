@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import struct
 from pathlib import Path
 
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
+_IN_IGNORED = 0x8000
+"""The folder is gone, and with it the watch (inotify(7))."""
+_EVENT = struct.Struct("iIII")
 _IN_NONBLOCK = 0o4000
 _IN_CLOEXEC = 0o2000000
 READ_BYTES = 65536
@@ -23,10 +27,12 @@ class WatchError(Exception):
 
 
 class FolderWatch:
-    """Sets `changed` whenever a file of the folder has been written or moved into it."""
+    """Sets `changed` whenever a file of the folder has been written or moved into it, and when it is gone."""
 
     def __init__(self, folder: str) -> None:
         self.changed = asyncio.Event()
+        self.lost = False
+        """The folder is gone: nothing will be seen any more."""
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._fd = self._libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC)
         if self._fd < 0:
@@ -42,9 +48,14 @@ class FolderWatch:
 
     def _readable(self) -> None:
         try:
-            os.read(self._fd, READ_BYTES)
+            data = os.read(self._fd, READ_BYTES)
         except BlockingIOError:
             return
+        offset = 0
+        while offset + _EVENT.size <= len(data):
+            _, mask, _, length = _EVENT.unpack_from(data, offset)
+            self.lost = self.lost or bool(mask & _IN_IGNORED)
+            offset += _EVENT.size + length
         # Which file it was does not matter: a CIB that has not changed costs one local read.
         self.changed.set()
 

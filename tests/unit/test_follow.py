@@ -1,0 +1,112 @@
+"""How the daemon follows what goes on around it: folders that vanish, files that break, windows left open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from standfast import config
+from standfast.cluster import cmap
+from standfast.core import heartbeat, names
+from standfast.core.record import Phase, Record, Totem
+from standfast.daemon import main
+from standfast.daemon.heartbeat_duty import FileState
+from standfast.daemon.main import Daemon
+from standfast.daemon.watch import FolderWatch, WatchError
+from standfast.hosts import make
+
+OPENING = Record(epoch=5, phase=Phase.OPENING, totem=Totem.RAISED, budget_seconds=600, window=4)
+
+
+async def seen(watch: FolderWatch) -> bool:
+    """Whether the watch wakes up in time."""
+    try:
+        await asyncio.wait_for(watch.changed.wait(), 5)
+    except TimeoutError:
+        return False
+    watch.changed.clear()
+    return True
+
+
+async def test_a_file_that_is_moved_into_the_folder_is_seen(tmp_path: Path) -> None:
+    watch = FolderWatch(str(tmp_path))
+    (tmp_path / "new").write_text("x")
+    (tmp_path / "new").rename(tmp_path / "cib.xml")
+    assert await seen(watch)
+    assert not watch.lost
+    watch.close()
+
+
+async def test_a_folder_that_vanishes_is_a_watch_that_is_lost(tmp_path: Path) -> None:
+    folder = tmp_path / "cib"
+    folder.mkdir()
+    watch = FolderWatch(str(folder))
+    shutil.rmtree(folder)
+    assert await seen(watch)
+    assert watch.lost
+    watch.close()
+    with pytest.raises(WatchError, match="No such file"):
+        FolderWatch(str(folder))
+
+
+async def test_without_the_folder_the_daemon_says_so_once_and_looks_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(names, "CIB_DIR", str(tmp_path / "gone"))
+    daemon, looks = Daemon(), []
+
+    async def look() -> None:
+        looks.append(1)
+
+    monkeypatch.setattr(daemon, "_refresh", look)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            await daemon._follow()
+    assert len(looks) == 3
+    assert len([line for line in caplog.messages if "cannot watch" in line]) == 1
+
+
+async def test_an_opening_that_was_left_is_watched_closely_only_at_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = []
+
+    def runtime() -> dict[str, int]:
+        reads.append(1)
+        return {}
+
+    monkeypatch.setattr(cmap, "runtime", runtime)
+    monkeypatch.setattr(main, "VALUES_LIMIT_SECONDS", 0.1)
+    daemon = Daemon()
+    daemon.known.record = OPENING
+    daemon.known.file = FileState(heartbeat.raised(600), "s")
+    await daemon._values()
+    assert reads
+    count = len(reads)
+    await daemon._values()
+    assert len(reads) == count, "nothing has moved since"
+    daemon.known.record = OPENING.next()
+    await daemon._values()
+    assert len(reads) > count
+
+
+async def test_a_configuration_that_breaks_takes_no_host_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = Daemon()
+    good = SimpleNamespace(config=SimpleNamespace(hosts=("ctrl1",)))
+    monkeypatch.setattr(config, "load", lambda: good)
+    monkeypatch.setattr(make, "adapters", lambda hosts, account: dict.fromkeys(hosts, "adapter"))
+    daemon.reread()
+    assert set(daemon.hosts) == {"ctrl1"}
+
+    def broken() -> None:
+        raise config.ConfigError("clovmmigrate.conf", ["line 1: not TOML"])
+
+    monkeypatch.setattr(config, "load", broken)
+    daemon.reread()
+    assert "line 1: not TOML" in daemon.known.config_error
+    assert set(daemon.hosts) == {"ctrl1"}
