@@ -34,11 +34,11 @@ FORMAT = 1
 LOCK_LIMIT_SECONDS = 0.2
 LOCK_RETRY_SECONDS = 0.005
 KEPT_SECONDS = 3600.0
-"""Returns and fencings older than this are dropped at the next write."""
+"""Returns, holds and fencings older than this are dropped at the next write."""
 MAX_ENTRIES = 256
 MAX_FILE_BYTES = 65536
 
-_EPOCH, _WINDOW, _RETURNED, _ALLOWED = "epoch ", "window ", "returned ", "allowed "
+_EPOCH, _WINDOW, _RETURNED, _ALLOWED, _HELD = "epoch ", "window ", "returned ", "allowed ", "held "
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
 
@@ -105,6 +105,17 @@ class Sightings:
         """Since the gate of this level of `target` last said yes on this node; None: not in this boot."""
         return self._since(f"{_ALLOWED}{level} {target}")
 
+    def held(self, target: str) -> bool:
+        """Note that the gate holds `target` just now because of what the hosts say.
+
+        False: only this process knows of it, the next call will not.
+        """
+        return self._note({_HELD + target: self._clock()})
+
+    def seconds_since_held(self, target: str) -> float | None:
+        """Since a gate of this node last held `target` for what the hosts said; None: not in this boot."""
+        return self._since(_HELD + target)
+
     def _since(self, name: str) -> float | None:
         now, _, times = self._times()
         return now - times[name] if name in times else None
@@ -135,15 +146,21 @@ class Sightings:
         # A time to come is damage: it would make the difference negative, and a hold endless.
         return {name: then for name, then in times.items() if 0.0 <= then <= self._clock()}
 
-    def _note(self, new: dict[str, float]) -> None:
+    def _note(self, new: dict[str, float]) -> bool:
+        """Whether other processes of this boot can read it too."""
         self._own = _merged(self._own, new)
-        with contextlib.suppress(OSError), self._locked():
-            # Read again under the lock: another process may have written between.
-            there = self._read()
-            first = {name for name in new if name.startswith(_NEWEST_ONLY)}
-            wanted = {name: then for name, then in new.items() if name not in first or name not in there}
-            if wanted:
-                self._replace(_merged(there, wanted))
+        try:
+            with self._locked():
+                # Read again under the lock: another process may have written between.
+                there = self._read()
+                first = {name for name in new if name.startswith(_NEWEST_ONLY)}
+                wanted = {name: then for name, then in new.items() if name not in first or name not in there}
+                if wanted:
+                    self._replace(_merged(there, wanted))
+        except OSError:
+            return False
+        # Without a boot's id nobody believes the file.
+        return bool(self._boot)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -79,6 +79,7 @@ RULES: dict[str, tuple[Arrange, dict[str, str] | None, str, bool]] = {
         "ctrl3: silent",
         False,
     ),
+    "unsaved: its configuration": (_old, HOME, "clovmmigrate -u guest2 ctrl2", False),
     "elsewhere": (lambda w: None, MOVED, "clovmmigrate -u guest2 ctrl3", False),
     "elsewhere: being moved": (
         lambda w: None,
@@ -145,12 +146,41 @@ def test_with_nothing_against_it_fencing_is_allowed(world: World, state: str, ac
     )
 
 
-def test_after_the_lease_a_target_that_all_hosts_show_at_home_is_allowed(world: World) -> None:
-    _old(world)
+def test_after_the_lease_a_target_that_all_hosts_show_at_home_and_saved_is_allowed(world: World) -> None:
+    _old(world, replace(WINDOW, saved={"ctrl2": "standfast-a"}))
     with world.daemon(HOME):
         called = world.gate()
     assert (called.code, called.rule) == (0, "clear")
     assert "the lease is over" in called.log
+
+
+def test_the_next_call_after_a_hold_by_the_hosts_does_not_kill_a_target_that_is_coming_back(
+    world: World,
+) -> None:
+    with world.daemon(MOVED):
+        assert world.gate().rule == "elsewhere"
+    with world.daemon(HOME):
+        assert world.gate().rule == "settling"
+        world.members("cfguest1", "cfguest2")
+        back = world.gate()
+    assert (back.code, back.rule) == (1, "target-back")
+    assert back.seconds < AT_ONCE_SECONDS
+
+
+def test_after_such_a_hold_a_guest_that_is_proven_gone_is_fenced_without_a_wait(world: World) -> None:
+    with world.daemon(MOVED):
+        assert world.gate().rule == "elsewhere"
+    with world.daemon({"ctrl1": "absent", "ctrl2": "stopped", "ctrl3": "absent"}):
+        assert world.gate().code == 0
+
+
+def test_a_hold_that_cannot_be_noted_still_holds_and_says_so(world: World) -> None:
+    (world.root / "run/standfast").rmdir()
+    (world.root / "run/standfast").write_text("in the way")
+    world.hosts_by_ssh({"10.20.50.73": ROW.format("active", "-n----")})
+    called = world.gate()
+    assert (called.code, called.rule) == (1, "elsewhere")
+    assert "sightings.json cannot be written" in called.log
 
 
 def test_the_target_is_found_whatever_the_case_of_its_name(world: World) -> None:

@@ -17,6 +17,8 @@ REAL = Device("SA-n2", "fence_xscf", {})
 GOOD = Level(1, (GATE, REAL))
 IDLE = Record(epoch=5)
 WINDOW = Record(epoch=5, phase=Phase.OPEN, window=4, lease_seconds=100)
+SAVED = dataclasses.replace(WINDOW, phase=Phase.CLOSING, saved={"ctrl2": "standfast-a"})
+"""A window in which the host of n2 has saved its configuration."""
 
 
 def hosts(**states: GuestState) -> tuple[HostAnswer, ...]:
@@ -44,7 +46,7 @@ def ask(**changes: object) -> Answer:
 
 
 def test_with_nothing_against_it_the_gate_allows() -> None:
-    assert ask() == Answer(True, Rule.CLEAR, "nothing speaks against fencing n2")
+    assert ask() == Answer(True, Rule.CLEAR, "nothing speaks against fencing n2", hosts_matter=True)
 
 
 def test_silent_hosts_are_no_evidence_outside_a_window() -> None:
@@ -110,30 +112,97 @@ def test_a_window_holds_everybody_until_its_lease_ends(phase: Phase) -> None:
 
 
 def test_in_a_window_a_target_that_is_back_is_answered_at_once() -> None:
-    answer = ask(record=WINDOW, membership=frozenset({"n1", "n2"}))
+    answer = ask(record=WINDOW, seconds_since_window_seen=99.0, membership=frozenset({"n1", "n2"}))
     assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
 
 
+OVER: dict[str, object] = {"record": SAVED, "seconds_since_window_seen": 116.0}
+NOWHERE = hosts(ctrl2=GuestState.STOPPED, ctrl3=GuestState.ABSENT)
+
+
 def test_after_the_lease_only_a_target_that_all_hosts_show_at_its_aim_or_nowhere_is_allowed() -> None:
-    over = {"record": WINDOW, "seconds_since_window_seen": 101.0}
-    assert ask(**over).allow
+    assert ask(**OVER).allow
     for here, there in itertools.product(GuestState, GuestState):
         answer = ask(
-            **over, hosts=hosts(ctrl2=here, ctrl3=there), hosts_before=hosts(ctrl2=here, ctrl3=there)
+            **OVER, hosts=hosts(ctrl2=here, ctrl3=there), hosts_before=hosts(ctrl2=here, ctrl3=there)
         )
         plain = there.proves_not_here and (here is GuestState.RUNNING or here.proves_not_here)
         assert answer.allow is plain, (here, there)
-    nowhere = hosts(ctrl2=GuestState.STOPPED, ctrl3=GuestState.ABSENT)
-    assert not ask(**over, hosts=nowhere).allow, "one round of answers proves no absence"
-    assert not ask(**over, hosts=nowhere, hosts_before=HOME).allow
-    assert not ask(**over, hosts=()).allow
-    assert not ask(**over, aim="").allow
+    assert not ask(**OVER, hosts=NOWHERE).allow, "one round of answers proves no absence"
+    assert not ask(**OVER, hosts=NOWHERE, hosts_before=HOME).allow
+    assert not ask(**OVER, hosts=()).allow
+    assert not ask(**OVER, aim="").allow
+
+
+@pytest.mark.parametrize(
+    "saved", [{}, {"ctrl3": "standfast-a"}, {"ctrl2": "skipped: it is dead"}, {"ctrl2": ""}]
+)
+def test_after_the_lease_a_host_whose_configuration_was_not_saved_is_not_used(saved: dict[str, str]) -> None:
+    """Its service processor may map the name to another guest (C120-0105, 3.1.5)."""
+    record = dataclasses.replace(SAVED, saved=saved)
+    answer = ask(**OVER | {"record": record})
+    assert (answer.allow, answer.rule) == (False, Rule.UNSAVED)
+    assert "ctrl2" in answer.reason
+    assert "clovmmigrate -u g2 ctrl2" in answer.reason
+    assert ask(**OVER | {"record": record}, hosts=NOWHERE, hosts_before=NOWHERE).allow
+
+
+def test_after_the_lease_the_word_of_the_operator_that_he_saved_counts() -> None:
+    record = dataclasses.replace(SAVED, saved={"ctrl2": "by hand"})
+    assert ask(**OVER | {"record": record}).allow
+
+
+@pytest.mark.parametrize("changes", [{"phase": Phase.OPENING}, {"phase": Phase.CLOSING, "abort": True}])
+def test_after_the_lease_of_a_window_that_was_never_open_nothing_is_to_be_saved(
+    changes: dict[str, object],
+) -> None:
+    record = dataclasses.replace(WINDOW, **changes)  # type: ignore[arg-type]
+    assert ask(**OVER | {"record": record}).allow
 
 
 def test_after_the_lease_a_target_that_came_back_and_left_again_still_has_its_grace() -> None:
-    answer = ask(record=WINDOW, seconds_since_window_seen=101.0, seconds_since_return=14.0)
+    answer = ask(**OVER, seconds_since_return=14.0)
     assert (answer.allow, answer.rule) == (False, Rule.SETTLING)
-    assert ask(record=WINDOW, seconds_since_window_seen=101.0, seconds_since_return=15.0).allow
+    assert ask(**OVER, seconds_since_return=15.0).allow
+
+
+def test_after_the_lease_a_member_may_be_fenced_once_it_has_settled() -> None:
+    """A failed stop asks for the fencing of a member: no rule of the window may refuse it for ever."""
+    members = frozenset({"n1", "n2"})
+    returning = ask(**OVER, membership=members, seconds_since_return=14.9)
+    assert (returning.allow, returning.rule, returning.final) == (False, Rule.SETTLING, False)
+    assert ask(**OVER, membership=members, seconds_since_return=15.0).allow
+    assert ask(**OVER, membership=members).allow
+    before = ask(record=SAVED, seconds_since_window_seen=99.9, membership=members)
+    assert (before.rule, before.final) == (Rule.TARGET_BACK, True)
+
+
+def test_the_hold_that_ends_with_the_lease_leaves_fifteen_seconds_to_come_back() -> None:
+    for past, allow in ((0.0, False), (14.9, False), (15.0, True)):
+        answer = ask(record=SAVED, seconds_since_window_seen=100.0 + past)
+        assert answer.allow is allow, past
+        assert allow or answer.rule is Rule.SETTLING
+    gone = ask(record=SAVED, seconds_since_window_seen=100.0, hosts=NOWHERE, hosts_before=NOWHERE)
+    assert gone.allow
+
+
+@pytest.mark.parametrize("where", [{"record": IDLE}, OVER])
+def test_a_hold_by_what_the_hosts_said_leaves_fifteen_seconds_to_come_back(where: dict[str, object]) -> None:
+    """A migration was cancelled: the guest runs at its aim again, its node is not back yet."""
+    answer = ask(**where, seconds_since_held=14.9)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.SETTLING, False)
+    assert answer.hosts_matter
+    assert ask(**where, seconds_since_held=15.0).allow
+    assert not ask(**where, seconds_since_held=1.0, hosts=NOWHERE, hosts_before=HOME).allow
+    assert ask(**where, seconds_since_held=1.0, hosts=NOWHERE, hosts_before=NOWHERE).allow
+
+
+def test_without_a_window_a_target_that_is_back_after_such_a_hold_is_answered_at_once() -> None:
+    members = frozenset({"n1", "n2"})
+    for evidence in (HOME, NOWHERE, ()):
+        answer = ask(membership=members, seconds_since_held=14.9, hosts=evidence, hosts_before=evidence)
+        assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
+    assert ask(membership=members, seconds_since_held=15.0).allow
 
 
 @pytest.mark.parametrize("back", [True, False])

@@ -127,6 +127,34 @@ def test_a_return_and_a_fencing_are_known_by_node_and_level(node: Node) -> None:
     assert seen.seconds_since_return("n2") == 0.0
 
 
+def test_a_hold_is_known_to_the_next_call_by_its_target_until_the_next_boot(node: Node) -> None:
+    assert node.process().seconds_since_held("n2") is None
+    assert node.process().held("n2")
+    node.now += 4
+    assert node.process().seconds_since_held("n2") == 4.0
+    assert node.process().seconds_since_held("n3") is None
+    assert node.process().held("n2")
+    assert node.process().seconds_since_held("n2") == 0.0
+    node.boot = "boot-b"
+    assert node.process().seconds_since_held("n2") is None
+
+
+def test_a_hold_that_the_next_call_cannot_know_says_so(tmp_path: Path) -> None:
+    (tmp_path / "standfast").write_text("a file where the folder should be")
+    node = Node(tmp_path / "standfast" / "sightings.json")
+    seen = node.process()
+    assert not seen.held("n2")
+    node.now += 1
+    assert seen.seconds_since_held("n2") == 1.0
+    assert node.process().seconds_since_held("n2") is None
+
+
+def test_a_hold_without_a_boot_id_is_not_kept(node: Node) -> None:
+    node.boot = ""
+    assert not node.process().held("n2")
+    assert node.process().seconds_since_held("n2") is None
+
+
 DAMAGED = [
     b"",
     b"{",

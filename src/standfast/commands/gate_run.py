@@ -88,7 +88,12 @@ class Gate:
         except Exception as error:
             return failed(error, self._tools.node)
         took = time.monotonic() - self._tools.began
-        notes = (*sight.notes, *filter(None, (note, self._hosts.note)))
+        unkept = ""
+        if answer.rule in (Rule.UNSAVED, Rule.ELSEWHERE) and not self._sightings.held(
+            gate_sight.canonical(sight.cib, self._options.target)
+        ):
+            unkept = f"{SIGHTINGS_FILE} cannot be written: the next call will not settle after this hold"
+        notes = (*sight.notes, *filter(None, (note, self._hosts.note, unkept)))
         if answer.allow and took > STALE_SECONDS:
             reason = f"{sight.executor} stood still for {took:.0f} s while it looked"
             return Verdict(False, "stale", reason, False, sight.executor, notes)
@@ -111,11 +116,7 @@ class Gate:
         """Decide by what is here. Hosts are asked only where they can make a difference."""
         found = [gate_sight.target(sight.cib, name, self._hosts.all) for name in targets]
         answers = [decide(self._view(sight, target, {}, {})) for target in found]
-        asked = [
-            target.guest
-            for target, answer in zip(found, answers, strict=True)
-            if answer.allow or answer.rule is Rule.UNSAVED
-        ]
+        asked = [target.guest for target, answer in zip(found, answers, strict=True) if answer.hosts_matter]
         if not asked:
             return tuple(answers), ""
         evidence, note = self._hosts.ask(asked)
@@ -135,6 +136,7 @@ class Gate:
             seconds_since_epoch_seen=seen.epoch_seconds if seen else 0.0,
             seconds_since_window_seen=seen.window_seconds if seen else 0.0,
             seconds_since_return=self._sightings.seconds_since_return(target.node),
+            seconds_since_held=self._sightings.seconds_since_held(target.node),
             facility_stopped=os.path.exists(self._stopped_marker),
             aim=target.aim,
             hosts=evidence.get(target.guest, ()),

@@ -7,21 +7,25 @@ FACILITY_STOPPED    this node's shutdown facility was stopped by ``sdtool -e``: 
 NOT_JOINED          this boot's controller has not joined: a starting fencer works from the OLD CIB for 1-2 s
 RECORD_UNKNOWN      the record is missing, damaged or of an unknown format
 LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes alone would be a success
-TARGET_BACK         window or settling, and the target is a member again: the kill would hit a healthy node
-SETTLING            within 15 s of the target's return or of the end of its window
+TARGET_BACK         lease or settling, and the target is a member again: the kill would hit a healthy node
+SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 FROZEN              the window holds everybody and its lease has not ended
-UNSAVED             lease over, but the hosts do not show the target plainly where its devices aim, or nowhere
+UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is gone
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
+SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 15 s ago;
+                    TARGET_BACK if it is a member again and there is no window
 CLEAR               nothing speaks against it
 ==================  ==========================================================================================
 
-A hold says why in one sentence. Silence of a host is no evidence outside a window: without positive evidence
+"Gone": every host shows it stopped or absent, in two rounds. A hold says why in one sentence.
+Silence of a host is no evidence outside a window: without positive evidence
 the gate is never less available than plain Pacemaker.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -32,6 +36,9 @@ from standfast.core.topology import Level
 
 JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITION_ENGINE"})
 """States of a controller that has the current CIB (engine-measured; ``crmadmin -S`` of the own node)."""
+
+SKIPPED = "skipped"
+"""How the record's word on a host begins that was not saved."""
 
 MOVING = frozenset({GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR})
 
@@ -69,6 +76,8 @@ class GateView:
     """Since this node first saw the record's window."""
     seconds_since_return: float | None = None
     """Since the target came back into the membership; None: it was not seen to return."""
+    seconds_since_held: float | None = None
+    """Since a gate of this node last answered UNSAVED or ELSEWHERE for the target; None: it did not."""
     facility_stopped: bool = False
     aim: str = ""
     """Control domain at which the target's devices aim; empty: not known."""
@@ -79,25 +88,36 @@ class GateView:
 
 @dataclass(frozen=True)
 class Answer:
-    """The gate's answer. `final`: waiting longer cannot change it, answer at once."""
+    """The gate's answer.
+
+    `final`: waiting longer cannot change it, answer at once. `hosts_matter`: what hosts say can change it.
+    """
 
     allow: bool
     rule: Rule
     reason: str
     final: bool = True
+    hosts_matter: bool = False
 
 
 def decide(view: GateView) -> Answer:
     """Answer for one view. Total: every view has an answer."""
-    for ask in (_facility, _joined, _record, _levels, _settling, _window, _elsewhere):
+    for ask in (_facility, _joined, _record, _levels, _settling, _window, _elsewhere, _released):
         answer = ask(view)
         if answer is not None:
             return answer
-    return Answer(True, Rule.CLEAR, f"nothing speaks against fencing {view.target}")
+    return Answer(True, Rule.CLEAR, _why_clear(view), hosts_matter=True)
 
 
-def _hold(rule: Rule, reason: str, *, final: bool = False) -> Answer:
-    return Answer(False, rule, reason, final)
+def _why_clear(view: GateView) -> str:
+    if view.record is None or not view.record.open:
+        return f"nothing speaks against fencing {view.target}"
+    where = f"no host runs {view.target}" if _gone(view) else f"every host shows {view.target} on {view.aim}"
+    return f"the lease is over and {where}"
+
+
+def _hold(rule: Rule, reason: str, *, final: bool = False, hosts_matter: bool = False) -> Answer:
+    return Answer(False, rule, reason, final, hosts_matter)
 
 
 def _facility(view: GateView) -> Answer | None:
@@ -146,9 +166,9 @@ def _settling(view: GateView) -> Answer | None:
     record = view.record
     if record is None:
         return None
-    back = view.membership is not None and view.target in view.membership
+    back = _back(view)
     if record.open:
-        if back:
+        if back and _lease_left_seconds(record, view) > 0:
             return _hold(
                 Rule.TARGET_BACK, f"a window is open and {view.target} is in the membership", final=True
             )
@@ -162,6 +182,14 @@ def _settling(view: GateView) -> Answer | None:
     elif _unsettled(view, view.executor):
         return _hold(Rule.EXECUTOR_MOVING, f"{view.executor} itself has just come out of a window")
     return None
+
+
+def _back(view: GateView) -> bool:
+    return view.membership is not None and view.target in view.membership
+
+
+def _lease_left_seconds(record: Record, view: GateView) -> float:
+    return record.lease_seconds - view.seconds_since_window_seen
 
 
 def _unsettled(view: GateView, node: str) -> bool:
@@ -178,50 +206,120 @@ def _window(view: GateView) -> Answer | None:
         return None
     if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
         return _hold(Rule.SETTLING, f"{view.target} came back less than {SETTLE_SECONDS} s ago")
-    left = record.lease_seconds - view.seconds_since_window_seen
+    left = _lease_left_seconds(record, view)
     if left > 0:
         return _hold(
             Rule.FROZEN,
             f"a window is {record.phase.value} (since epoch {record.window}, {left:.0f} s of lease left)",
         )
-    return _after_lease(view)
+    return _after_lease(record, view)
 
 
-def _after_lease(view: GateView) -> Answer | None:
-    """A hold ends with its lease. Then a device may be used where the hosts show that it hits its target.
+def _after_lease(record: Record, view: GateView) -> Answer | None:
+    """A frozen hold ends with its lease. Then a device may be used where it is plain that it hits its target.
 
-    Between the start of a migration and the saved configuration a service processor may map the name to
-    ANOTHER guest (SPARC M12/M10 notes C120-0105, 3.1.5).
+    Between the start of a migration and the saved configuration a service processor, of the source as of
+    the destination, may map a name to ANOTHER guest (SPARC M12/M10 notes C120-0105, 3.1.5). Where guests
+    were meanwhile nobody has seen, so that any host may be one of the two until it has saved in this window.
     """
-    here = [answer for answer in view.hosts if answer.host == view.aim]
-    others = [answer for answer in view.hosts if answer.host != view.aim]
-    if len(here) == 1 and all(answer.state.proves_not_here for answer in others):
-        if here[0].state is GuestState.RUNNING:
-            return Answer(
-                True, Rule.CLEAR, f"the lease is over and every host shows {view.target} on {view.aim}"
-            )
-        names = [answer.host for answer in view.hosts]
-        if gone_everywhere(names, [view.hosts_before, view.hosts]):
-            # Nothing is left that a name could hit; the device behind us still wants its own proof.
-            return Answer(True, Rule.CLEAR, f"the lease is over and no host runs {view.target}")
-    shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.hosts) or "no host answered"
+    # Nothing is left that a name could hit; the device behind us still wants its own proof.
+    if _at_aim(view, _not_here) and _gone(view):
+        return None
+    if not _at_aim(view, _running):
+        shown = (
+            ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.hosts) or "no host answered"
+        )
+        return _hold(
+            Rule.UNSAVED,
+            f"the lease is over, but hosts do not show {view.target} plainly on {view.aim or 'its host'} "
+            f"({shown}); close the window with clovmmigrate -u",
+            hosts_matter=True,
+        )
+    if _map_is_sure(record, view.aim):
+        return None
     return _hold(
         Rule.UNSAVED,
-        f"the lease is over, but hosts do not show {view.target} plainly on {view.aim or 'its host'} "
-        f"({shown}); close the window with clovmmigrate -u",
+        f"the lease is over, but {view.aim} has not saved its configuration in this window: its service "
+        f"processor may hit another guest; close the window with: {_how_to_close(record, view)}",
+        hosts_matter=True,
     )
+
+
+def _how_to_close(record: Record, view: GateView) -> str:
+    if record.mover in ("", view.target):
+        return f"clovmmigrate -u {view.hosts[0].guest} {view.aim}"
+    return f"clovmmigrate -u GUEST HOST (the guest of {record.mover}, and where it is)"
+
+
+def _map_is_sure(record: Record, host: str) -> bool:
+    """Whether the host's service processor maps names rightly, by what the record knows of this window."""
+    if record.phase is Phase.OPENING or record.abort:
+        return True  # never open: nobody was told to migrate
+    saved = record.saved.get(host, "")
+    return bool(saved) and not saved.startswith(SKIPPED)
+
+
+def _at_aim(view: GateView, wanted: Callable[[GuestState], bool]) -> bool:
+    """Whether the one answer of the aimed host is as wanted, and every other host has the target not."""
+    here = [answer.state for answer in view.hosts if answer.host == view.aim]
+    others = [answer.state for answer in view.hosts if answer.host != view.aim]
+    return len(here) == 1 and wanted(here[0]) and all(map(_not_here, others))
+
+
+def _running(state: GuestState) -> bool:
+    return state is GuestState.RUNNING
+
+
+def _not_here(state: GuestState) -> bool:
+    return state.proves_not_here
+
+
+def _gone(view: GateView) -> bool:
+    return gone_everywhere([answer.host for answer in view.hosts], [view.hosts_before, view.hosts])
 
 
 def _elsewhere(view: GateView) -> Answer | None:
     for answer in view.hosts:
         if answer.state in MOVING:
             return _hold(
-                Rule.ELSEWHERE, f"{answer.host} shows {answer.guest} {answer.state.value}: it is being moved"
+                Rule.ELSEWHERE,
+                f"{answer.host} shows {answer.guest} {answer.state.value}: it is being moved",
+                hosts_matter=True,
             )
         if view.aim and answer.host != view.aim and answer.state.is_present:
             return _hold(
                 Rule.ELSEWHERE,
                 f"{answer.host} shows {answer.guest} {answer.state.value}, but the devices of {view.target} "
                 f"aim at {view.aim}; repair with: clovmmigrate -u {answer.guest} {answer.host}",
+                hosts_matter=True,
             )
     return None
+
+
+def _released(view: GateView) -> Answer | None:
+    """A hold that ends while the target comes back: the fencer asks again at once and kills a healthy node.
+
+    The hosts show it running again some seconds before it is a member.
+    """
+    record = view.record
+    in_window = record is not None and record.open
+    since = view.seconds_since_held
+    if record is not None and in_window:
+        past = -_lease_left_seconds(record, view)
+        since = past if since is None else min(since, past)
+    if since is None or since >= SETTLE_SECONDS:
+        return None
+    left = f"{SETTLE_SECONDS - since:.0f} s left"
+    if not in_window and _back(view):
+        return _hold(
+            Rule.TARGET_BACK,
+            f"{view.target} was held less than {SETTLE_SECONDS} s ago and is a member again ({left})",
+            final=True,
+        )
+    if _gone(view):
+        return None
+    return _hold(
+        Rule.SETTLING,
+        f"the reason to hold {view.target} ended less than {SETTLE_SECONDS} s ago ({left})",
+        hosts_matter=True,
+    )
