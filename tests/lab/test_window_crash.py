@@ -19,6 +19,7 @@ from window_kit import (
     move,
     opened,
     power_on,
+    restart_daemons,
     spare,
     unclean,
     window,
@@ -71,21 +72,26 @@ def closing_is_finished(scene: Scene, lines: int, delay_seconds: float = 0.0) ->
     return killed.was_killed
 
 
-@pytest.mark.parametrize("lines", [3])
-def test_an_opening_that_was_killed_is_finished_by_a_second_one_on_another_node(
-    scene: Scene, lines: int
-) -> None:
-    assert a_second_opening_finishes(scene, lines, 0.05)
+def test_whoever_is_killed_opening_or_closing_another_node_goes_on(scene: Scene) -> None:
+    before = Picture.of(scene)
+    assert killed_opening(scene, "cfguest1", 2, 0.05).was_killed
+    assert killed_opening(scene, "cfguest3", 2).was_killed
+    opened(scene, "cfguest2", GUEST)
+    assert {window(scene, node).phase for node in scene.lab.nodes} == {Phase.OPEN}
+    move(scene, spare(scene))
+    for node, lines in (("cfguest1", 3), ("cfguest2", 4), ("cfguest3", 5)):
+        killed = killed_after(scene, node, lines, "-u", GUEST, spare(scene), delay_seconds=0.05)
+        assert killed.was_killed, killed.lines
+    closed(scene, "cfguest1", spare(scene))
+    # The same back again: then the devices too are as they were.
+    opened(scene, "cfguest3", GUEST)
+    move(scene, home(scene))
+    closed(scene, "cfguest2", home(scene))
+    assert before.differences(Picture.of(scene)) == []
 
 
-@pytest.mark.parametrize("lines", [4])
-def test_an_opening_that_was_killed_is_put_back_by_closing_on_another_node(scene: Scene, lines: int) -> None:
-    assert closing_puts_all_back(scene, lines)
-
-
-@pytest.mark.parametrize("lines", [10])
-def test_a_closing_that_was_killed_is_finished_by_another_node(scene: Scene, lines: int) -> None:
-    assert closing_is_finished(scene, lines, 0.05)
+def test_an_opening_that_was_killed_is_put_back_by_closing_on_another_node(scene: Scene) -> None:
+    assert closing_puts_all_back(scene, 4)
 
 
 @pytest.mark.full
@@ -98,6 +104,41 @@ def test_a_command_may_be_killed_after_every_one_of_its_lines(scene: Scene, what
             assert lines > 4, "the command ended before it did anything"
             return
     pytest.fail(f"the command said more than {MOST_LINES} lines")
+
+
+# -- a daemon dies ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("node", ["cfguest1", "cfguest3"])
+@pytest.mark.parametrize("lines", [1, 3, 5])
+def test_a_daemon_may_be_restarted_at_any_line_of_an_opening(scene: Scene, lines: int, node: str) -> None:
+    before = Picture.of(scene)
+    command = Running(scene, "cfguest1", ("-p", GUEST))
+    command.wait_steps(lines)
+    restart_daemons(scene, node)
+    code, phase = command.end(), window(scene, "cfguest2").phase
+    # Done; or refused before anything was changed, or put back: then nothing is left; or named what to type.
+    assert (code, phase) in ((0, Phase.OPEN), (1, Phase.IDLE), (3, Phase.OPENING), (3, Phase.CLOSING)), (
+        command.said()
+    )
+    closed(scene, "cfguest2", home(scene))
+    assert before.differences(Picture.of(scene)) == [], command.said()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("node", ["cfguest1", "cfguest3"])
+@pytest.mark.parametrize("lines", [1, 4, 8, 12, 15])
+def test_a_daemon_may_be_restarted_at_any_line_of_a_closing(scene: Scene, lines: int, node: str) -> None:
+    before = Picture.of(scene)
+    opened(scene, "cfguest2", GUEST)
+    command = Running(scene, "cfguest1", ("-u", GUEST, home(scene)))
+    command.wait_steps(lines)
+    restart_daemons(scene, node)
+    code, phase = command.end(), window(scene, "cfguest2").phase
+    assert (code, phase) in ((0, Phase.IDLE), (3, Phase.OPEN), (3, Phase.CLOSING)), command.said()
+    closed(scene, "cfguest2", home(scene))
+    assert before.differences(Picture.of(scene)) == [], command.said()
 
 
 # -- a node dies ------------------------------------------------------------------------------------------

@@ -302,6 +302,24 @@ def restore(scene: Scene) -> None:
         closed(scene, first, home(scene))
     forget_kills(scene)
     scene.wait_ready()
+    # Saved configurations and the log of what was typed too: names of saved ones are used in turn.
+    scene.control.reset()
+
+
+def forget_kills(scene: Scene) -> None:
+    """No agent shows a kill any more, and no fencer remembers one.
+
+    A daemon keeps the Shut State of a kill as long as it runs, and takes it from its fencer's history.
+    """
+    shown = [
+        node
+        for node in scene.lab.nodes
+        if any(row["shut_state"] != "Unknown" for row in scene.states(node).get("agents", []))
+    ]
+    if shown or any(fencings(scene, node) for node in scene.lab.nodes):
+        scene.run(scene.lab.nodes[0], "stonith_admin", "--cleanup", "--history", "*")
+        assert eventually(lambda: not any(fencings(scene, node) for node in scene.lab.nodes), 10)
+    restart_daemons(scene, *shown)
 
 
 def forget_kills(scene: Scene) -> None:
@@ -397,3 +415,12 @@ def kill_daemon(scene: Scene, node: str) -> None:
     """kill -9 of standfastd on a node."""
     scene.run(node, "/bin/sh", "-c", "kill -9 $(pgrep -f /standfastd$)")
     assert eventually(lambda: not scene.run(node, "pgrep", "-f", "/standfastd$").stdout, 10)
+
+
+def restart_daemons(scene: Scene, *nodes: str) -> None:
+    """kill -9 of standfastd on some nodes, and new ones that answer."""
+    for node in nodes:
+        kill_daemon(scene, node)
+        scene.start_daemon(node)
+    for node in nodes:
+        assert eventually(lambda node=node: scene.run(node, "sdtool", "-s").ok, 30)

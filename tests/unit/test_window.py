@@ -123,6 +123,15 @@ def test_an_opening_killed_after_any_step_is_put_back_by_u(steps: int, taker: st
     assert cluster.aims["n2"] == "ctrl2"
 
 
+def test_a_window_opens_after_one_that_was_rolled_back() -> None:
+    cluster = FakeCluster(3)
+    cluster.nodes["n2"].keeps_values = True
+    assert isinstance(drive(cluster, OPEN), Stop)
+    cluster.nodes["n2"].keeps_values = False
+    assert isinstance(drive(cluster, OPEN), Done)
+    assert cluster.record.phase is Phase.OPEN
+
+
 @pytest.mark.parametrize("taker", ["n1", "n3"])
 @pytest.mark.parametrize("steps", range(20))
 def test_a_closing_killed_after_any_step_is_finished_by_a_second_one(steps: int, taker: str) -> None:

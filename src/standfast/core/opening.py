@@ -100,7 +100,8 @@ def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
         return Wait("calm", CALM_LIMIT_SECONDS, "the cluster to be idle")
     if found:
         return Stop(found, unfinished=False)
-    return WriteRecord(record.next(owner=snapshot.me), "call the members")
+    # An opening that was undone left its mark in the idle record: this one is not undone.
+    return WriteRecord(record.next(owner=snapshot.me, abort=False), "call the members")
 
 
 def _after_the_call(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
