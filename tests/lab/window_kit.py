@@ -322,14 +322,6 @@ def forget_kills(scene: Scene) -> None:
     restart_daemons(scene, *shown)
 
 
-def forget_kills(scene: Scene) -> None:
-    """How its last kill ended is a daemon's own memory, and stays: only a new daemon shows none."""
-    for node in scene.lab.nodes:
-        if any(row["shut_state"] != "Unknown" for row in scene.states(node).get("agents", [])):
-            kill_daemon(scene, node)
-            scene.start_daemon(node)
-
-
 def power_on(scene: Scene, node: str, guest: str) -> None:
     """A node that was shut down comes back, and its standfastd with it."""
     where = scene.control.running(guest)
