@@ -166,7 +166,7 @@ def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float
 
 def _where(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | None:
     """The closed table "where is the guest": only plainly on the target, and nowhere else, goes on."""
-    answers = {answer.host: answer for answer in snapshot.where}
+    answers = {answer.host: answer for answer in snapshot.places.get(goal.guest, ())}
     blind = [host for host in snapshot.hosts if _blind(answers.get(host)) and host not in goal.skip_save]
     running = [host for host, answer in answers.items() if answer.state is GuestState.RUNNING]
     moving = [
