@@ -305,12 +305,13 @@ def test_agents_that_failed_are_asked_again_by_the_next_command() -> None:
 
 def test_closing_by_way_of_another_guest_first_still_saves_at_the_source_of_the_one_that_moved() -> None:
     cluster = opened(3)
-    cluster.guest_on = {"ctrl1": GuestState.RUNNING}
     cluster.agent_fails = {"SA-n1"}
-    assert codes(drive(cluster, CloseGoal(node="n1", guest="g1", target="ctrl1"))) == ["PROOF"]
+    other = CloseGoal(node="n1", guest="g1", target="ctrl1")
+    assert codes(drive(cluster, other)) == ["PROOF"]
     cluster.guest_on, cluster.agent_fails, cluster.saves = dict(MOVED), set(), []
-    assert isinstance(drive(cluster, CLOSE), Done)
+    assert codes(drive(cluster, CLOSE)) == ["OTHER_GUEST"]
     assert cluster.saves == ["ctrl2", "ctrl3"]
+    assert isinstance(drive(cluster, other), Done)
 
 
 def test_a_source_that_left_the_configuration_is_named() -> None:
