@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 
@@ -102,10 +102,10 @@ class Survey:
 
     async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str, controller: bool) -> Snapshot:
         absent = _absent(snapshot)
-        status, dc_state, where, off = await asyncio.gather(
+        status, dc_state, places, off = await asyncio.gather(
             asyncio.to_thread(membership.status),
             asyncio.to_thread(membership.dc_state, DC_LIMIT_SECONDS) if controller else _nothing(),
-            self.ask(guest),
+            self.ask(_guests(snapshot) if guest else ()),
             self._proven_off(snapshot, absent),
         )
         return replace(
@@ -116,35 +116,42 @@ class Survey:
             unwell=_unwell(snapshot, status),
             unsupported=_unsupported(tree, status),
             monitors=_monitors(tree),
-            where=where,
+            places=places,
             proven_off=off,
             seconds_since_return=_since_return(snapshot, guest),
         )
 
-    async def ask(self, guest: str) -> tuple[HostAnswer, ...]:
-        """What every host says about `guest`, all asked at once; nothing without a guest."""
-        if not guest:
-            return ()
-        return tuple(await asyncio.gather(*(_ask(host, guest) for host in self.hosts.values())))
+    async def ask(self, guests: Sequence[str]) -> dict[str, tuple[HostAnswer, ...]]:
+        """What every host says about each guest. All are asked at once, each for one listing."""
+        if not guests:
+            return {}
+        told = await asyncio.gather(*(_ask(host, guests) for host in self.hosts.values()))
+        return {guest: tuple(answers[number] for answers in told) for number, guest in enumerate(guests)}
 
     async def _proven_off(self, snapshot: Snapshot, absent: list[str]) -> frozenset[str]:
-        found = set()
-        for node in absent:
-            aim = snapshot.aims.get(node)
-            if aim is None or not self.hosts:
-                continue
-            rounds = [await self.ask(aim.guest), await self.ask(aim.guest)]
-            if gone_everywhere(self.hosts, rounds):
-                found.add(node)
-        return frozenset(found)
+        guests = {node: snapshot.aims[node].guest for node in absent if node in snapshot.aims}
+        if not guests or not self.hosts:
+            return frozenset()
+        asked = tuple(guests.values())
+        rounds = [await self.ask(asked), await self.ask(asked)]
+        return frozenset(
+            node
+            for node, guest in guests.items()
+            if gone_everywhere(self.hosts, [told[guest] for told in rounds])
+        )
 
 
-async def _ask(host: Host, guest: str) -> HostAnswer:
+async def _ask(host: Host, guests: Sequence[str]) -> tuple[HostAnswer, ...]:
     try:
-        return await host.ask(guest, ASK_LIMIT_SECONDS)
+        return await host.ask_each(guests, ASK_LIMIT_SECONDS)
     except HostError as error:
         # A key or known_hosts file that is missing on this node: the host was not asked.
-        return silent(host.name, guest, error.what)
+        return tuple(silent(host.name, guest, error.what) for guest in guests)
+
+
+def _guests(snapshot: Snapshot) -> tuple[str, ...]:
+    """Every registered guest: one that moves makes a window of its own, whoever closes it."""
+    return tuple(dict.fromkeys(aim.guest for aim in snapshot.aims.values()))
 
 
 async def _nothing() -> None:

@@ -14,35 +14,34 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
 
+from driver import Command
 from fake_cluster import CLOSE, OPEN, FakeCluster
 
 from standfast.core.evidence import GuestState
-from standfast.core.steps import CloseGoal, Done, OpenGoal, Reload, Stop, Wait
-from standfast.core.window import MAX_STEPS, decide
+from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
+from standfast.core.window import MAX_STEPS
 
 HERE = Path(__file__).parent
 
 
 def trace(cluster: FakeCluster, goal: OpenGoal | CloseGoal, me: str, limit: int = MAX_STEPS) -> list[str]:
     """One line a decision: the epoch it was made at, who made it, what it is."""
-    lines, epoch, reloads, waits, expired = [], -1, 0, set[str](), frozenset[str]()
+    command, lines = Command(cluster, goal, me), []
     for _ in range(limit):
-        if cluster.record.epoch != epoch:
-            epoch, reloads, waits, expired = cluster.record.epoch, 0, set(), frozenset()
-        step = decide(cluster.snapshot(me, reloads, expired), goal)
-        name = f"{type(step).__name__:17}"
-        at = f"{epoch:3} {cluster.record.phase.value:8} {cluster.record.totem.value:8} {me}  {name}"
+        cluster.sync()
+        step = command.look()
+        name, record = f"{type(step).__name__:17}", cluster.record
+        at = f"{record.epoch:3} {record.phase.value:8} {record.totem.value:8} {me}  {name}"
+        if isinstance(step, Done | Stop):
+            command.alive(False)
         if isinstance(step, Done):
             return [*lines, f"{at} {step.reason}"]
         if isinstance(step, Stop):
             kind = "unfinished" if step.unfinished else "refused"
             return [*lines, *(f"{at} {kind}: {message.code}: {message.text}" for message in step.messages)]
         lines.append(f"{at} {step.reason}")
-        if isinstance(step, Wait):
-            expired |= {step.key} if step.key in waits else set()
-            waits.add(step.key)
-        reloads += isinstance(step, Reload)
-        cluster.do(step, epoch)
+        command.act(step)
+    command.alive(False)
     return [*lines, "--- killed here"]
 
 

@@ -1,15 +1,19 @@
 """A cluster that does what it is told at once: the other side of the planner in unit tests.
 
-It keeps files, runtime values and the record of every node, carries out the planner's steps, and can be told
-to misbehave. It decides nothing.
+It keeps files, runtime values, agents and the last report of every node, and carries out the planner's
+steps. Its daemons behave as standfastd does (`daemon/main.py`): they converge the file with the production
+rule, also when no window is open; they test an agent only when its parameters change or when the record asks
+for proof; and they report only while they live. What a dead one said last stays. It can be told to misbehave,
+and decides nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from standfast.core import heartbeat, members
+from standfast.core import heartbeat, members, owed
 from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.owed import Debt
 from standfast.core.record import Record
 from standfast.core.report import Report, proof
 from standfast.core.steps import (
@@ -32,21 +36,38 @@ HOSTS = {
 }
 
 
+MAX_ROUNDS = 10
+"""A node that was away needs five of them; corosync that keeps its values never gets there."""
+
+
+class LostRaceError(Exception):
+    """The compare-and-set was refused: somebody else has moved the record."""
+
+
 @dataclass
 class Node:
-    """One member: its file and what its corosync runs."""
+    """One member: its file, what its corosync runs, and what its daemon knows."""
 
     keys: dict[str, str]
     runtime: dict[str, int]
     structure: str = "s"
     unwritable: str = ""
+    """Seen only when the daemon writes (a full disk, say)."""
+    read_only: str = ""
+    """Seen at each look, before anything is written."""
     deaf: bool = False
-    """Its daemon does nothing any more."""
+    """Its daemon does nothing any more; its last report stays."""
     keeps_values: bool = False
     """Its corosync ignores reloads."""
     epoch: int = 0
     commanding: bool = False
     file_error: str = ""
+    facility: str = "running"
+    config: str = "c"
+    known: dict[str, str] = field(default_factory=dict)
+    """Device -> fingerprint of the parameters that the daemon has seen last."""
+    proofs: dict[str, str] = field(default_factory=dict)
+    proven_since: int = 0
 
 
 @dataclass
@@ -60,13 +81,17 @@ class FakeCluster:
     nodes: dict[str, Node] = field(default_factory=dict)
     aims: dict[str, str] = field(default_factory=dict)
     weights: dict[str, int] = field(default_factory=dict)
-    guest_on: dict[str, GuestState] = field(default_factory=dict)
+    guests: dict[str, dict[str, GuestState]] = field(default_factory=dict)
+    """Guest -> what the hosts say about it; a host that is not named says that it is absent."""
     maintenance: str = ""
     agent_fails: set[str] = field(default_factory=set)
+    agent_hangs: set[str] = field(default_factory=set)
+    """Their tests do not end: what they proved before stays in the report."""
     agent_states: dict[str, str] = field(default_factory=dict)
     saves: list[str] = field(default_factory=list)
     proven_off: frozenset[str] = frozenset()
     gone: set[str] = field(default_factory=set)
+    published: dict[str, Report] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,27 +100,111 @@ class FakeCluster:
             self.nodes[name] = Node(dict(self.base), heartbeat.expected_runtime(self.base, self.count))
             self.aims[name] = f"ctrl{min(number, 3)}" if number != 3 else "ctrl1"
             self.weights[name] = 1
-        self.guest_on = {"ctrl2": GuestState.RUNNING}
+            self.guests[f"g{number}"] = {self.aims[name]: GuestState.RUNNING}
         self.sync()
+
+    @property
+    def guest_on(self) -> dict[str, GuestState]:
+        """Where g2 is."""
+        return self.guests["g2"]
+
+    @guest_on.setter
+    def guest_on(self, places: dict[str, GuestState]) -> None:
+        self.guests["g2"] = places
 
     def members(self) -> dict[str, Node]:
         return {name: node for name, node in self.nodes.items() if name not in self.gone}
 
+    # -- the daemons --------------------------------------------------------------------------------------
+
     def sync(self) -> None:
-        """Every daemon does its duty once."""
+        """Every daemon that lives does its duty, until none has anything to do at once."""
+        for name in self.gone:
+            self.published.pop(name, None)
+        for _ in range(MAX_ROUNDS):
+            debts = {}
+            for name, node in self.members().items():
+                if not node.deaf:
+                    node.epoch = self.record.epoch
+                    debts[name] = self._converge(name, node)
+                    self._test_what_is_due(node)
+            if not any(self._take_back(name, debt) for name, debt in debts.items()):
+                break
         for name, node in self.members().items():
-            if node.deaf:
-                continue
-            node.epoch = self.record.epoch
-            wanted = (
-                dict(members.wanted_keys(self.record, name, node.keys)) if self.record.open else node.keys
-            )
-            node.file_error = ""
-            if wanted != node.keys:
-                if node.unwritable:
-                    node.file_error = node.unwritable
-                else:
-                    node.keys = dict(wanted)
+            if not node.deaf:
+                self.published[name] = self._report(name, node)
+
+    def _converge(self, name: str, node: Node) -> Debt:
+        """As heartbeat_duty.converge."""
+        entry = owed.entry_of(self.record, name)
+        fresh = heartbeat.expected_runtime(node.keys, self.count)
+        debt = owed.debt(entry, node.keys, node.runtime, fresh)
+        wanted = dict(owed.keys_to_write(entry, debt, node.keys))
+        if self.record.open:
+            wanted = dict(members.wanted_keys(self.record, name, node.keys))
+        node.file_error = node.read_only
+        if wanted == node.keys:
+            return debt
+        if node.unwritable or node.read_only:
+            node.file_error = node.unwritable or node.read_only
+            return debt
+        node.keys = wanted
+        return Debt.RELOAD if entry is not None else Debt.NONE
+
+    def _take_back(self, name: str, debt: Debt) -> bool:
+        """The daemon's step back to the values of a node that was away; whether there was one."""
+        if debt is Debt.RELOAD:
+            self.reload()
+        elif debt is Debt.PAID:
+            self.record = owed.without(self.record, name, owner=name)
+        return debt in (Debt.RELOAD, Debt.PAID)
+
+    def _test_what_is_due(self, node: Node) -> None:
+        devices = {f"SA-{owner}": owner for owner in self.aims}
+        altered = [d for d, owner in devices.items() if node.known.get(d) != self.fingerprint(owner)]
+        for device in altered:
+            node.known[device], node.proofs[device] = self.fingerprint(devices[device]), ""
+        if node.facility != "running":
+            return
+        due = set(altered)
+        if self.record.prove > node.proven_since and self.record.mover:
+            node.proven_since = self.record.prove
+            due.add(f"SA-{self.record.mover}")
+        for device in (due & set(devices)) - self.agent_hangs:
+            owner = devices[device]
+            there = self.guests[owner.replace("n", "g")].get(self.aims[owner]) is GuestState.RUNNING
+            worked = there and device not in self.agent_fails
+            node.proofs[device] = proof(self.fingerprint(owner), node.epoch) if worked else ""
+
+    def _report(self, name: str, node: Node) -> Report:
+        shown = {device: "TestWorked" if good else "TestFailed" for device, good in node.proofs.items()}
+        return Report(
+            node=name,
+            epoch=node.epoch,
+            file_keys=dict(node.keys),
+            file_error=node.file_error,
+            structure=node.structure,
+            runtime=dict(node.runtime),
+            config=node.config,
+            agents=shown | self.agent_states,
+            proofs={device: text for device, text in node.proofs.items() if text},
+            facility=node.facility,
+            commanding=node.commanding,
+        )
+
+    def restart_daemon(self, name: str) -> None:
+        """It has forgotten everything that it did not read from the CIB."""
+        node = self.nodes[name]
+        node.deaf, node.commanding, node.proven_since = False, False, 0
+        node.known, node.proofs = {}, {}
+        self.sync()
+
+    def come_back(self, name: str) -> None:
+        """The node boots: corosync starts with its file as it stands, and the daemon begins."""
+        node = self.nodes[name]
+        node.runtime = heartbeat.expected_runtime(node.keys, self.count)
+        self.gone.discard(name)
+        self.restart_daemon(name)
 
     def reload(self) -> None:
         for node in self.members().values():
@@ -110,37 +219,24 @@ class FakeCluster:
                 if key not in node.keys:  # the lag of one reload, as measured
                     node.runtime[name] = ran["token"] // (4 if name == "knet_ping_interval" else 2)
 
+    # -- what a command sees and does ---------------------------------------------------------------------
+
     def fingerprint(self, node: str) -> str:
         return f"{self.aims[node]}/{self.weights[node]}"
 
+    def unregister(self, node: str) -> None:
+        """clsnmpsetup -d"""
+        del self.aims[node]
+
     def snapshot(self, me: str, reloads: int = 0, expired: frozenset[str] = frozenset()) -> Snapshot:
         alive = self.members()
-        devices = {name: f"SA-{name}" for name in self.nodes}
-        reports = {
-            name: Report(
-                node=name,
-                epoch=node.epoch,
-                file_keys=dict(node.keys),
-                file_error=node.file_error,
-                structure=node.structure,
-                runtime=dict(node.runtime),
-                config="c",
-                agents={device: self.agent_states.get(device, "TestWorked") for device in devices.values()},
-                proofs={
-                    device: "" if device in self.agent_fails else proof(self.fingerprint(owner), node.epoch)
-                    for owner, device in devices.items()
-                },
-                commanding=node.commanding,
-            )
-            for name, node in alive.items()
-        }
         return Snapshot(
             me=me,
             record=self.record,
             configured=tuple(self.nodes),
             members=frozenset(alive),
             unwell=dict.fromkeys(self.gone, "offline"),
-            reports=reports,
+            reports=dict(self.published),
             # A node that is gone is being fenced, for as long as the gate holds that.
             fencing_pending=tuple(sorted(self.gone)),
             cluster_idle=not self.gone,
@@ -153,11 +249,14 @@ class FakeCluster:
                     name.replace("n", "g"),
                     self.aims[name],
                     self.weights[name],
-                    {devices[name]: self.fingerprint(name)},
+                    {f"SA-{name}": self.fingerprint(name)},
                 )
-                for name in self.nodes
+                for name in self.aims
             },
-            where=tuple(HostAnswer(host, "g2", self.guest_on.get(host, GuestState.ABSENT)) for host in HOSTS),
+            places={
+                guest: tuple(HostAnswer(host, guest, states.get(host, GuestState.ABSENT)) for host in HOSTS)
+                for guest, states in self.guests.items()
+            },
             proven_off=self.proven_off,
             reloads=reloads,
             expired=expired,
@@ -184,7 +283,8 @@ class FakeCluster:
         self.sync()
 
     def _write(self, record: Record, expect_epoch: int) -> None:
-        assert self.record.epoch == expect_epoch
+        if self.record.epoch != expect_epoch:
+            raise LostRaceError
         assert record.epoch == expect_epoch + 1
         self.record = replace(record)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from driver import codes, drive
 from fake_cluster import CLOSE, HOSTS, OPEN, FakeCluster
-from test_window import codes, drive
 
 from standfast.core import by_hand
 from standfast.core.evidence import GuestState

@@ -73,7 +73,7 @@ async def test_a_host_that_this_node_has_no_key_for_is_silent_and_says_why(tmp_p
     key = str(tmp_path / "control-domain.key")
     host = LdmHost(ControlDomainLogin("ctrl1", "127.0.0.1", "standfast", key_file=key))
     survey = Survey("n1", (), lambda account: {"ctrl1": cast(Host, host)})
-    (answer,) = await survey.ask("guest1")
+    (answer,) = (await survey.ask(["guest1"]))["guest1"]
     assert answer.state is GuestState.SILENT
     assert key in answer.detail or "known_hosts" in answer.detail
 

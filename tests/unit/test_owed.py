@@ -6,8 +6,9 @@ import dataclasses
 from xml.etree import ElementTree as ET
 
 import pytest
+from driver import codes, drive
 from fake_cluster import CLOSE, OPEN, FakeCluster
-from test_window import MOVED, codes, drive
+from test_window import MOVED
 
 from standfast.cluster import cib as engine_cib
 from standfast.core import owed, record
@@ -43,18 +44,25 @@ def test_a_node_that_is_proven_off_when_the_window_closes_is_owed_its_values() -
 def test_a_repair_without_a_window_keeps_what_is_owed() -> None:
     cluster = closed_without_n3()
     before = cluster.record.owed
-    cluster.gone, cluster.proven_off = set(), frozenset()
+    cluster.proven_off, cluster.nodes["n3"].unwritable = (
+        frozenset(),
+        "disk full",
+    )  # it cannot take them back yet
+    cluster.come_back("n3")
     cluster.aims["n2"] = "ctrl1"
-    goal = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
-    assert isinstance(drive(cluster, goal), Done)
+    assert isinstance(drive(cluster, CLOSE), Done)
     assert not cluster.record.old  # a fresh record
     assert cluster.record.owed == before
+    cluster.nodes["n3"].unwritable = ""
+    cluster.sync()
+    assert cluster.record.owed == {}
+    assert cluster.facts() == FakeCluster(3).facts()
 
 
 def test_no_window_opens_while_something_is_owed_and_the_node_is_named() -> None:
     cluster = FakeCluster(3)
+    cluster.nodes["n3"].deaf = True
     cluster.record = dataclasses.replace(cluster.record, owed={"n3": OLD})
-    cluster.sync()
     assert codes(drive(cluster, OPEN)) == ["OWED"]
 
 

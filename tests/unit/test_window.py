@@ -4,61 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 
 import pytest
+from driver import codes, drive, opened
 from fake_cluster import CLOSE, OPEN, FakeCluster
 
 from standfast.core import heartbeat
 from standfast.core.evidence import GuestState
 from standfast.core.record import Phase, Record, Totem
-from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Reload, Snapshot, Stop, Wait
-from standfast.core.window import MAX_STEPS, decide
+from standfast.core.steps import CloseGoal, Done, Snapshot, Stop
+from standfast.core.window import decide
 
 MOVED = {"ctrl3": GuestState.RUNNING}
-
-
-def drive(
-    cluster: FakeCluster,
-    goal: OpenGoal | CloseGoal,
-    me: str = "n1",
-    limit: int = MAX_STEPS,
-    disturb: Callable[[FakeCluster, int], None] = lambda cluster, step: None,
-) -> Decision | None:
-    """Ask and do until an end or for `limit` steps (None: interrupted). Waits run out at the second look."""
-    epoch, reloads, expired, waiting = -1, 0, frozenset[str](), ""
-    aborted = False
-    for number in range(limit):
-        disturb(cluster, number)
-        if cluster.record.epoch != epoch:
-            epoch, reloads, expired, waiting = cluster.record.epoch, 0, frozenset(), ""
-        if aborted and cluster.record.phase is Phase.IDLE:
-            return Stop((), unfinished=False)
-        step = decide(cluster.snapshot(me, reloads, expired), goal)
-        if isinstance(step, Done | Stop):
-            return step
-        if isinstance(step, Wait):
-            if waiting == step.key:
-                expired |= {step.key}
-            waiting = step.key
-        if isinstance(step, Reload):
-            reloads += 1
-        aborted = aborted or (
-            isinstance(goal, OpenGoal) and getattr(getattr(step, "record", None), "abort", False)
-        )
-        cluster.do(step, epoch)
-    return None
-
-
-def codes(decision: Decision | None) -> list[str]:
-    assert isinstance(decision, Stop), decision
-    return [message.code for message in decision.messages]
-
-
-def opened(count: int = 2) -> FakeCluster:
-    cluster = FakeCluster(count)
-    assert isinstance(drive(cluster, OPEN), Done)
-    return cluster
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
@@ -89,12 +46,10 @@ def test_after_an_opening_that_was_rolled_back_the_next_one_opens() -> None:
     assert isinstance(drive(cluster, OPEN, disturb=third_dies), Stop)
     assert cluster.record.phase is Phase.IDLE
     assert set(cluster.record.owed) == {"n3"}
-    cluster.gone, cluster.proven_off = set(), frozenset()
-    cluster.nodes["n3"].keys = dict(cluster.nodes["n1"].keys)
-    cluster.nodes["n3"].runtime = dict(cluster.nodes["n1"].runtime)
-    cluster.record = dataclasses.replace(cluster.record, owed={})
-    cluster.sync()
-    assert isinstance(drive(cluster, dataclasses.replace(OPEN, since_epoch=cluster.record.epoch)), Done)
+    cluster.proven_off = frozenset()
+    cluster.come_back("n3")
+    assert cluster.record.owed == {}
+    assert isinstance(drive(cluster, OPEN), Done)
 
 
 @pytest.mark.parametrize("taker", ["n1", "n2"])
@@ -264,7 +219,6 @@ def test_opening_twice_is_done_twice_and_changes_nothing_the_second_time() -> No
 @pytest.mark.parametrize("trouble", ["fencing", "busy", "daemon"])
 def test_p_repeated_in_a_window_that_is_in_use_never_puts_it_back(trouble: str) -> None:
     cluster = opened(3)
-    goal = dataclasses.replace(OPEN, since_epoch=cluster.record.epoch)
     before, heartbeats = cluster.record, copy.deepcopy(cluster.facts())
     snapshot = cluster.snapshot
 
@@ -277,7 +231,7 @@ def test_p_repeated_in_a_window_that_is_in_use_never_puts_it_back(trouble: str) 
         return dataclasses.replace(seen, reports={n: r for n, r in seen.reports.items() if n != "n3"})
 
     cluster.snapshot = troubled  # type: ignore[method-assign]
-    outcome = drive(cluster, goal)
+    outcome = drive(cluster, OPEN)
     assert codes(outcome) == ["WINDOW_OPEN"]
     assert isinstance(outcome, Stop)
     assert outcome.unfinished
@@ -354,30 +308,19 @@ def test_agents_that_failed_are_asked_again_by_the_next_command() -> None:
     cluster.guest_on = dict(MOVED)
     cluster.agent_fails = {"SA-n2"}
     assert codes(drive(cluster, CLOSE)) == ["PROOF"]
-    cluster.agent_fails, asked = set(), cluster.record.prove
-    goal = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
-    snapshot = cluster.snapshot
-
-    def tested_once(*args: object) -> Snapshot:
-        """The nodes test once for each epoch that asks, as standfastd does."""
-        seen = snapshot(*args)  # type: ignore[arg-type]
-        if cluster.record.prove > asked:
-            return seen
-        unproven = {name: dataclasses.replace(r, proofs={}) for name, r in seen.reports.items()}
-        return dataclasses.replace(seen, reports=unproven)
-
-    cluster.snapshot = tested_once  # type: ignore[method-assign]
-    assert isinstance(drive(cluster, goal), Done)
+    cluster.agent_fails = set()
+    assert isinstance(drive(cluster, CLOSE), Done)
 
 
 def test_closing_by_way_of_another_guest_first_still_saves_at_the_source_of_the_one_that_moved() -> None:
     cluster = opened(3)
-    cluster.guest_on = {"ctrl1": GuestState.RUNNING}
     cluster.agent_fails = {"SA-n1"}
-    assert codes(drive(cluster, CloseGoal(node="n1", guest="g1", target="ctrl1"))) == ["PROOF"]
+    other = CloseGoal(node="n1", guest="g1", target="ctrl1")
+    assert codes(drive(cluster, other)) == ["PROOF"]
     cluster.guest_on, cluster.agent_fails, cluster.saves = dict(MOVED), set(), []
-    assert isinstance(drive(cluster, CLOSE), Done)
+    assert codes(drive(cluster, CLOSE)) == ["OTHER_GUEST"]
     assert cluster.saves == ["ctrl2", "ctrl3"]
+    assert isinstance(drive(cluster, other), Done)
 
 
 def test_a_source_that_left_the_configuration_is_named() -> None:
@@ -428,21 +371,30 @@ def test_closing_is_refused_while_a_member_of_the_window_is_missing_and_not_prov
     assert isinstance(drive(cluster, CLOSE), Done)
 
 
+def test_a_node_that_was_off_while_the_window_closed_gets_its_old_values_when_it_comes_back() -> None:
+    cluster = opened(3)
+    before = copy.deepcopy(FakeCluster(3).facts())
+    cluster.guest_on = dict(MOVED)
+    cluster.gone, cluster.proven_off = {"n3"}, frozenset({"n3"})
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert cluster.nodes["n3"].keys == heartbeat.raised(600)
+    cluster.come_back("n3")
+    assert cluster.facts() == before
+
+
 def test_u_repeated_when_idle_proves_again_and_opens_nothing() -> None:
     cluster = opened()
     before = cluster.facts()
     cluster.guest_on = dict(MOVED)
     drive(cluster, CLOSE)
     first, saves = cluster.record, list(cluster.saves)
-    again = dataclasses.replace(CLOSE, since_epoch=first.epoch)
-    assert isinstance(drive(cluster, again), Done)
+    assert isinstance(drive(cluster, CLOSE), Done)
     assert cluster.record.phase is Phase.IDLE
     assert cluster.record.prove > first.epoch
     assert cluster.saves == saves
     assert cluster.facts() != before
     cluster.agent_fails.add("SA-n2")
-    again = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
-    decision = drive(cluster, again)
+    decision = drive(cluster, CLOSE)
     assert codes(decision) == ["PROOF"]
     assert isinstance(decision, Stop)
     assert not decision.unfinished
@@ -451,12 +403,8 @@ def test_u_repeated_when_idle_proves_again_and_opens_nothing() -> None:
 def test_a_proof_from_before_the_window_does_not_close_it() -> None:
     """A cancelled migration leaves the devices as they were; what they proved before it is no proof now."""
     cluster = opened()
-    old = {name: node.epoch for name, node in cluster.nodes.items()}
-    goal = CloseGoal(node="n2", guest="g2", target="ctrl2")
-    drive(cluster, goal, limit=3)
-    for name, node in cluster.nodes.items():
-        node.epoch, node.deaf = old[name], True
-    assert codes(drive(cluster, goal)) == ["PROOF"]
+    cluster.agent_hangs.add("SA-n2")
+    assert codes(drive(cluster, CloseGoal(node="n2", guest="g2", target="ctrl2"))) == ["PROOF"]
 
 
 def test_u_when_idle_repairs_the_aim_of_a_guest_that_moved_unannounced() -> None:

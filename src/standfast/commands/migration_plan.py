@@ -33,7 +33,7 @@ def _opening(goal: OpenGoal, snapshot: Snapshot) -> Iterator[str]:
 
 def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
     aim = snapshot.aims[goal.node]
-    for answer in snapshot.where:
+    for answer in snapshot.places.get(goal.guest, ()):
         yield f"asked: {answer}"
     record = snapshot.record
     source = record.source if record is not None and record.open and record.source else aim.host

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import by_hand, heartbeat, members
+from standfast.core import by_hand, lowering, members, others
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Message
 from standfast.core.names import SETTLE_SECONDS
-from standfast.core.record import OldHeartbeat, Phase, Record, Totem
-from standfast.core.report import Report, proves
+from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import (
     CloseGoal,
     Decision,
@@ -33,31 +32,48 @@ PAUSED_LIMIT_SECONDS = 30.0
 CALM_LIMIT_SECONDS = 30.0
 
 
-def decide(snapshot: Snapshot, goal: CloseGoal | None) -> Decision:
-    """The next step toward no window. Without a goal only an aborted opening can be put back."""
+def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Decision:
+    """The next step toward no window. Without a goal only an aborted opening can be put back.
+
+    `since_epoch`: epoch of the record when the command began.
+    """
     record = snapshot.record
     if record is None:
         why = snapshot.record_error or "no node's service processor is registered"
         return Stop((Message("RECORD", why, next_command="clsnmpsetup -l"),), unfinished=False)
-    if (busy := members.commander(snapshot, record)) is not None and record.phase is not Phase.IDLE:
-        return busy
     if record.phase is Phase.IDLE:
         return _idle(snapshot, goal, record)
+    if (busy := members.commander(snapshot, record, since_epoch)) is not None:
+        return busy
     if record.phase is Phase.CLOSING and record.aimed:
         if record.owner != snapshot.me:
             return WriteRecord(record.next(owner=snapshot.me), "take over the closing that was left")
-        return _lower(snapshot, record)
+        return lowering.lower(snapshot, record)
     if goal is None:
-        return _unfinished(Message("WINDOW_OPEN", "a window is open"), None)
+        return lowering.unfinished(Message("WINDOW_OPEN", "a window is open"), None)
+    if goal.node not in snapshot.aims:
+        return Stop((_not_registered(goal),), unfinished=True)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
+        if not _needs_aim(snapshot, goal) and (other := others.astray(snapshot, goal, record)) is not None:
+            return Stop((other,), unfinished=True)
         return WriteRecord(_enter(snapshot, goal, record), f"close the window of {goal.node}")
     return _aim(snapshot, goal, record)
 
 
 def _same(record: Record, goal: CloseGoal) -> bool:
     return record.mover == goal.node and record.target == goal.target
+
+
+def _needs_aim(snapshot: Snapshot, goal: CloseGoal) -> bool:
+    aim = snapshot.aims[goal.node]
+    return aim.host != goal.target or aim.weight != snapshot.hosts[goal.target].weight
+
+
+def _not_registered(goal: CloseGoal) -> Message:
+    text = f"{goal.node} is not registered any more: its shutdown agents were removed meanwhile"
+    return Message("NOT_REGISTERED", text, node=goal.node, next_command="clsnmpsetup -l")
 
 
 def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
@@ -71,6 +87,7 @@ def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
         aimed=False,
         prove=0,
         saved=kept,
+        settle=tuple(sorted({*record.settle, record.mover, goal.node} - {""})),
     )
 
 
@@ -82,15 +99,16 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
         return wait
     if goal is None:
         return Done("no window is open", changed=False)
+    if goal.node not in snapshot.aims:
+        return Stop((_not_registered(goal),), unfinished=False)
     aim = snapshot.aims[goal.node]
-    entry = snapshot.hosts[goal.target]
     proven = f"no window is open; every agent of {goal.node} has proven {goal.target} from every node"
     answered = record.prove > goal.since_epoch and record.mover == goal.node and aim.host == goal.target
     if answered and not _unproven(snapshot, goal, record):
         return Done(proven)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
-    if aim.host != goal.target or aim.weight != entry.weight:
+    if _needs_aim(snapshot, goal):
         return WriteRecord(_repair(snapshot, goal, record), f"aim the agents of {goal.node} at {goal.target}")
     if record.prove <= goal.since_epoch or record.mover != goal.node:
         again = record.next(prove=record.epoch + 1, mover=goal.node)
@@ -114,6 +132,7 @@ def _repair(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
         target=goal.target,
         window=record.epoch + 1,
         lease_seconds=goal.lease_seconds,
+        settle=tuple(sorted({*record.settle, goal.node})),
         why="repair of the aim without a window",
     )
 
@@ -122,7 +141,7 @@ def _ready(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
     """Whether closing may begin or go on: members, guest, quiet."""
     gone = members.absent(snapshot, record) if record.open else []
     if gone:
-        return _unfinished(
+        return lowering.unfinished(
             Message(
                 "MEMBER_MISSING",
                 f"{', '.join(gone)} is not in the membership and not proven off; closing needs every member",
@@ -132,6 +151,8 @@ def _ready(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
         )
     if (place := _where(snapshot, goal, record)) is not None:
         return place
+    if (other := others.moving(snapshot, goal, record)) is not None:
+        return Stop((other,), unfinished=True)
     if goal.node not in snapshot.members:
         return _wait_or(
             snapshot, goal, "return", RETURN_LIMIT_SECONDS, f"{goal.node} to be back in the membership"
@@ -159,14 +180,14 @@ def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float
             # The gate holds while a host shows the guest where its devices do not aim; stopped, it lets go.
             hint = f"if it hangs: ldm stop-domain {goal.guest} (on {goal.target}); fencing then goes on"
             return Stop((replace(message, next_command=hint),), unfinished=False)
-        stop = _unfinished(message, goal)
+        stop = lowering.unfinished(message, goal)
         return replace(stop, unfinished=record is not None and record.open)
     return Wait(key, limit_seconds, what)
 
 
 def _where(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | None:
     """The closed table "where is the guest": only plainly on the target, and nowhere else, goes on."""
-    answers = {answer.host: answer for answer in snapshot.where}
+    answers = {answer.host: answer for answer in snapshot.places.get(goal.guest, ())}
     blind = [host for host in snapshot.hosts if _blind(answers.get(host)) and host not in goal.skip_save]
     running = [host for host, answer in answers.items() if answer.state is GuestState.RUNNING]
     moving = [
@@ -223,18 +244,16 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
             saved = {**record.saved, host: by_hand.NOTED}
             return WriteRecord(record.next(saved=saved), f"note that {host} was saved by hand")
         if host not in snapshot.hosts:
-            return _unfinished(_not_listed(host, goal), goal)
+            return lowering.unfinished(_not_listed(host, goal), goal)
         runs_here = host == goal.target
         if snapshot.hosts[host].login:
             return SaveConfiguration(host, runs_here, f"save the domain configuration on {host}")
         return SaveConfiguration(host, runs_here, f"see whether the domain configuration on {host} is saved")
-    aim = snapshot.aims[goal.node]
-    entry = snapshot.hosts[goal.target]
-    if aim.host != goal.target or aim.weight != entry.weight:
+    if _needs_aim(snapshot, goal):
         return Reaim(
             record.next(prove=record.epoch + 1),
             goal.node,
-            entry,
+            snapshot.hosts[goal.target],
             f"aim the agents of {goal.node} at {goal.target}",
         )
     late = _unproven(snapshot, goal, record)
@@ -245,10 +264,13 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
         )
     if late:
         if "proof" in snapshot.expired:
-            return _unfinished(_proof_failed(late, goal), goal)
+            return lowering.unfinished(_proof_failed(late, goal), goal)
         return Wait("proof", PROOF_LIMIT_SECONDS, f"proof of {', '.join(late[:4])}")
-    if (changed := _edited(snapshot, record)) is not None:
-        return _unfinished(changed, goal)
+    found = others.astray(snapshot, goal, record) or others.unproven(snapshot, goal, record)
+    if found is not None:
+        return Stop((found,), unfinished=True)
+    if (changed := lowering.edited(snapshot, record)) is not None:
+        return lowering.unfinished(changed, goal)
     raised = record.totem is not Totem.ORIGINAL
     return WriteRecord(
         record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL),
@@ -267,15 +289,7 @@ def _not_listed(host: str, goal: CloseGoal) -> Message:
 
 
 def _unproven(snapshot: Snapshot, goal: CloseGoal, record: Record) -> list[str]:
-    late = []
-    for node in sorted(snapshot.members):
-        report = snapshot.reports.get(node)
-        for device, wanted in snapshot.aims[goal.node].proofs.items():
-            if report is not None and report.facility != "running":
-                continue
-            if report is None or not proves(report.proofs.get(device, ""), wanted, record.prove):
-                late.append(f"{device} from {node}")
-    return late
+    return members.unproven(snapshot, goal.node, record.prove)
 
 
 def _proof_failed(late: list[str], goal: CloseGoal) -> Message:
@@ -286,120 +300,3 @@ def _proof_failed(late: list[str], goal: CloseGoal) -> Message:
         host=goal.target,
         next_command=f"sdtool -s, then clovmmigrate -u {goal.guest} {goal.target}",
     )
-
-
-def _edited(snapshot: Snapshot, record: Record) -> Message | None:
-    for node in sorted(snapshot.members & set(record.old)):
-        report = snapshot.reports.get(node)
-        if report is not None and not report.structure and report.file_error:
-            return Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
-        if report is not None and report.structure != record.old[node].structure:
-            text = (
-                f"corosync.conf of {node} was changed by hand while the window was open (nodelist, quorum, "
-                "links or other keys): put it back as it was, and change it after the window"
-            )
-            return Message("CONF_CHANGED", text, node=node)
-    return None
-
-
-def _lower(snapshot: Snapshot, record: Record) -> Decision:
-    """The heartbeat comes down: explicit values first, then the file as it was. Fencing still holds."""
-    gone = members.absent(snapshot, record)
-    if gone:
-        text = f"{', '.join(gone)} is not in the membership and not proven off; closing needs every member"
-        return _unfinished(Message("MEMBER_MISSING", text, node=gone[0]), None)
-    if (changed := _edited(snapshot, record)) is not None:
-        return _unfinished(changed, None)
-    if _to_lower(record):
-        step = _lowering(snapshot, record)
-        if step is not None:
-            return step
-    elif (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
-        return wait
-    return WriteRecord(
-        record.next(
-            phase=Phase.IDLE,
-            totem=Totem.ORIGINAL,
-            settle=(record.mover,) if record.mover else tuple(sorted(record.old)),
-            maintenance="",
-            # A later command would take what is left here for its own: it has rolled nothing back.
-            abort=False,
-            owed=_owed(snapshot, record),
-        ),
-        "all as before: the gate is armed",
-        maintenance_mode=_maintenance(record),
-    )
-
-
-def _to_lower(record: Record) -> bool:
-    """Whether this window has raised anything."""
-    budget_ms = record.budget_seconds * 1000
-    return any(heartbeat.timeout_ms(old.runtime) < budget_ms for old in record.old.values())
-
-
-def _owed(snapshot: Snapshot, record: Record) -> dict[str, OldHeartbeat]:
-    """What the record owes after this window: every member has its own values again, who was away has not."""
-    if not _to_lower(record):
-        return dict(record.owed)
-    # One that was added in mid-window and is away has the raised values too, and those of the others are due.
-    away = {node: members.old_of(record, node) for node in {*snapshot.configured, *record.old, *record.owed}}
-    return {node: old for node, old in sorted(away.items()) if old and node not in snapshot.members}
-
-
-def _shows_old(report: Report, old: OldHeartbeat, node_count: int) -> bool:
-    """The old values run again. Where those were themselves left over from an earlier reload (the knet values
-    lag one reload behind), what a fresh start would give is right too."""
-    fresh = heartbeat.expected_runtime(dict(old.file_keys), node_count)
-    fresh.pop("knet_pong_count", None)
-    return members.shows(report, members.comparable(old.runtime)) or members.shows(report, fresh)
-
-
-def _lowering(snapshot: Snapshot, record: Record) -> Decision | None:
-    node_count = len(snapshot.configured)
-
-    def wanted(node: str) -> dict[str, str]:
-        report = snapshot.reports.get(node)
-        return dict(members.wanted_keys(record, node, report.file_keys if report else {}))
-
-    def fits(node: str, report: Report) -> bool:
-        old = members.old_of(record, node)
-        return old is None or _shows_old(report, old, node_count)
-
-    def untouched(node: str) -> bool:
-        # An opening that failed never reached this node: its file and its values are the old ones.
-        report, old = snapshot.reports[node], record.old.get(node)
-        return old is not None and dict(report.file_keys) == dict(old.file_keys) and fits(node, report)
-
-    explicit = record.totem is Totem.EXPLICIT
-    steps = (
-        members.files(snapshot, record, wanted, untouched),
-        members.runtime(
-            snapshot,
-            fits,
-            "old heartbeat values" if explicit else "keys that were absent removed",
-            always_reload=True,
-        ),
-    )
-    for step in steps:
-        if isinstance(step, Message):
-            return _unfinished(step, None)
-        if step is not None:
-            return step
-    if explicit:
-        return WriteRecord(
-            record.next(totem=Totem.ORIGINAL), "old values run everywhere: the files as they were"
-        )
-    return None
-
-
-def _maintenance(record: Record) -> str | None:
-    if not record.maintenance:
-        return None
-    return "" if record.maintenance == "absent" else record.maintenance
-
-
-def _unfinished(message: Message, goal: CloseGoal | None) -> Stop:
-    if not message.next_command:
-        what = f"{goal.guest} {goal.target}" if goal else "source-ldom target-host"
-        message = replace(message, next_command=f"clovmmigrate -u {what}")
-    return Stop((message,), unfinished=True)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from standfast.core import heartbeat
 from standfast.core.messages import Message
 from standfast.core.record import OldHeartbeat, Record, Totem
-from standfast.core.report import Report
-from standfast.core.steps import Reload, Snapshot, Stop, Wait
+from standfast.core.report import Report, proves
+from standfast.core.steps import Reload, Snapshot, Stop, Wait, WriteRecord
 
 FILE_LIMIT_SECONDS = 10.0
 RUNTIME_LIMIT_SECONDS = 5.0
 REPORT_LIMIT_SECONDS = 15.0
+CALL_LIMIT_SECONDS = 5.0
+"""How long a daemon that lives may take to report an epoch that it was called by."""
 MAX_RELOADS = 3
 
 Runtime = Mapping[str, int]
@@ -162,23 +164,43 @@ def old_of(record: Record, node: str) -> OldHeartbeat | None:
     return record.owed.get(node) or record.old.get(node) or record.old[min(record.old)]
 
 
-def commander(snapshot: Snapshot, record: Record) -> Stop | None:
-    """Refuse while another node's command drives this window; a command that has died leaves it to us."""
-    if not record.owner or record.owner == snapshot.me:
+def unproven(snapshot: Snapshot, node: str, since_epoch: int) -> list[str]:
+    """Agents of `node` that have not proven themselves with their present parameters, begun at `since_epoch`
+    or later, from each member whose shutdown facility runs."""
+    late = []
+    for member in sorted(snapshot.members):
+        report = snapshot.reports.get(member)
+        for device, wanted in snapshot.aims[node].proofs.items():
+            if report is not None and report.facility != "running":
+                continue
+            if report is None or not proves(report.proofs.get(device, ""), wanted, since_epoch):
+                late.append(f"{device} from {member}")
+    return late
+
+
+def commander(snapshot: Snapshot, record: Record, since_epoch: int) -> WriteRecord | Wait | Stop | None:
+    """Refuse while another node's command drives this window; one that has died leaves it to us.
+
+    The last report of a daemon that was killed stays, and says for ever that a command is alive there. So it
+    is believed only at an epoch later than `since_epoch`, with which our command began: the record moves
+    once, its owner unchanged, and a daemon that lives reports that. A live command loses one race by it.
+    Without the daemon of a member nothing could be finished (its file, its proofs), and a command that nobody
+    sees may still run there: so that daemon is named, and nothing is taken over.
+    """
+    owner = record.owner
+    if not owner or owner == snapshot.me or owner not in snapshot.members:
         return None
-    report = snapshot.reports.get(record.owner)
-    if record.owner in snapshot.members and report is not None and report.commanding:
-        return Stop(
-            (
-                Message(
-                    "BUSY",
-                    f"a command on {record.owner} is {record.phase.value} the window at this moment",
-                    node=record.owner,
-                ),
-            ),
-            unfinished=True,
-        )
-    return None
+    report = snapshot.reports.get(owner)
+    if report is None or not report.commanding:
+        return None
+    if report.epoch > since_epoch:
+        text = f"a command on {owner} is {record.phase.value} the window at this moment"
+        return Stop((Message("BUSY", text, node=owner),), unfinished=True)
+    if record.epoch <= since_epoch:
+        return WriteRecord(record.next(), f"ask whether the command on {owner} is alive")
+    if "alive" not in snapshot.expired:
+        return Wait("alive", CALL_LIMIT_SECONDS, f"{owner} to say whether its command is alive")
+    return Stop((silent(owner),), unfinished=True)
 
 
 def _epoch(snapshot: Snapshot, node: str) -> int | None:

@@ -17,7 +17,6 @@ from standfast.core.steps import Decision, Done, OpenGoal, Snapshot, Stop, Wait,
 
 SEEN_LIMIT_SECONDS = 15.0
 TESTS_LIMIT_SECONDS = 30.0
-CALL_LIMIT_SECONDS = 5.0
 CALM_LIMIT_SECONDS = 5.0
 """A cluster that is busy for a moment only (our own set-up, say) is no switchover."""
 
@@ -31,7 +30,7 @@ def decide(snapshot: Snapshot, goal: OpenGoal) -> Decision:
         return _begin(snapshot, goal, record)
     if record.phase is Phase.CLOSING:
         return Stop((_closing(record),), unfinished=True)
-    if (busy := members.commander(snapshot, record)) is not None:
+    if (busy := members.commander(snapshot, record, goal.since_epoch)) is not None:
         return busy
     if (other := _other_window(record, goal)) is not None:
         return Stop((other,), unfinished=True)
@@ -107,7 +106,7 @@ def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
 def _after_the_call(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
     if (wait := members.reported(snapshot, record)) is not None:
         if "call" not in snapshot.expired:
-            return Wait("call", CALL_LIMIT_SECONDS, wait.reason)
+            return Wait("call", members.CALL_LIMIT_SECONDS, wait.reason)
         late = [n for n in sorted(snapshot.members) if not members.has_seen(snapshot, n, record.epoch)]
         return Stop(tuple(members.silent(node) for node in late), unfinished=False)
     found = [

@@ -70,8 +70,8 @@ class Snapshot:
     hosts: Mapping[str, HostEntry] = field(default_factory=dict)
     aims: Mapping[str, NodeAim] = field(default_factory=dict)
     """Node -> aim of its devices; nodes without registered devices are missing."""
-    where: tuple[HostAnswer, ...] = ()
-    """What every host says about the guest, asked after the previous step."""
+    places: Mapping[str, tuple[HostAnswer, ...]] = field(default_factory=dict)
+    """Guest -> what every host says about it, for every registered guest, asked after the previous step."""
     proven_off: frozenset[str] = frozenset()
     """Nodes outside the membership whose guest every host shows stopped or absent."""
     seconds_since_return: float | None = None

@@ -21,10 +21,10 @@ def decide(snapshot: Snapshot, goal: OpenGoal | CloseGoal) -> Decision:
     `abort` belongs to it.
     """
     if isinstance(goal, CloseGoal):
-        return closing.decide(snapshot, goal)
+        return closing.decide(snapshot, goal, goal.since_epoch)
     record = snapshot.record
     if record is not None and record.phase is Phase.CLOSING and record.abort:
-        return closing.decide(snapshot, None)
+        return closing.decide(snapshot, None, goal.since_epoch)
     return opening.decide(snapshot, goal)
 
 

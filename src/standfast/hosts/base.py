@@ -5,7 +5,7 @@ that ends in `HostUnreachable` with `may_have_happened` is UNKNOWN, not failed: 
 next step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,6 +94,9 @@ class Host(Protocol):
 
     async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
         """What the guest is to this host. Never raises for the host's sake: SILENT, with the reason."""
+
+    async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
+        """What each of these guests is to this host, from one listing; otherwise as `ask`."""
 
     async def ask_all(self, limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """One answer for each guest that this host knows."""

@@ -7,7 +7,7 @@ key is always checked; the operator's own ssh settings are never read.
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -89,13 +89,20 @@ class LdmHost:
 
     async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
         """What the guest is to this host; SILENT with the reason where the host did not say."""
-        self._check_name(guest)
+        (answer,) = await self.ask_each((guest,), limit_seconds)
+        return answer
+
+    async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
+        """The same of several guests, from one listing."""
+        for guest in guests:
+            self._check_name(guest)
         try:
-            return ldm.answer_for(self.name, guest, await self._domains(limit_seconds))
+            domains = await self._domains(limit_seconds)
         except HostBug:
             raise
         except HostError as error:
-            return silent(self.name, guest, error.what)
+            return tuple(silent(self.name, guest, error.what) for guest in guests)
+        return tuple(ldm.answer_for(self.name, guest, domains) for guest in guests)
 
     async def ask_all(self, limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """One answer for each guest of this control domain."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,12 +99,19 @@ class XscfHost:
 
     async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
         """What the XSCF says about the guest; SILENT with the reason where it said nothing."""
-        self._check_name(guest)
+        (answer,) = await self.ask_each((guest,), limit_seconds)
+        return answer
+
+    async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
+        """The same of several guests, from one table."""
+        for guest in guests:
+            self._check_name(guest)
         try:
             rows = await self._rows(limit_seconds)
         except HostError as error:
-            return silent(self.name, guest, error.what)
-        return next((a for a in self._answers(rows) if a.guest == guest), self._answer(guest, None))
+            return tuple(silent(self.name, guest, error.what) for guest in guests)
+        listed = {answer.guest: answer for answer in self._answers(rows)}
+        return tuple(listed.get(guest) or self._answer(guest, None) for guest in guests)
 
     async def ask_all(self, limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """One answer for each domain that the XSCF lists, the control domain's own among them."""

@@ -1,0 +1,134 @@
+"""The last part of closing: the heartbeat comes down, then the record is idle. Fencing still holds.
+
+Old effective values are written out, reloaded and seen; then the files as they were, reloaded again and seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from standfast.core import heartbeat, members
+from standfast.core.messages import Message
+from standfast.core.record import OldHeartbeat, Phase, Record, Totem
+from standfast.core.report import Report
+from standfast.core.steps import CloseGoal, Decision, Snapshot, Stop, WriteRecord
+
+
+def edited(snapshot: Snapshot, record: Record) -> Message | None:
+    for node in sorted(snapshot.members & set(record.old)):
+        report = snapshot.reports.get(node)
+        if report is not None and not report.structure and report.file_error:
+            return Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
+        if report is not None and report.structure != record.old[node].structure:
+            text = (
+                f"corosync.conf of {node} was changed by hand while the window was open (nodelist, quorum, "
+                "links or other keys): put it back as it was, and change it after the window"
+            )
+            return Message("CONF_CHANGED", text, node=node)
+    return None
+
+
+def lower(snapshot: Snapshot, record: Record) -> Decision:
+    """The heartbeat comes down: explicit values first, then the file as it was. Fencing still holds."""
+    gone = members.absent(snapshot, record)
+    if gone:
+        text = f"{', '.join(gone)} is not in the membership and not proven off; closing needs every member"
+        return unfinished(Message("MEMBER_MISSING", text, node=gone[0]), None)
+    if (changed := edited(snapshot, record)) is not None:
+        return unfinished(changed, None)
+    if _to_lower(record):
+        step = _lowering(snapshot, record)
+        if step is not None:
+            return step
+    elif (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
+        return wait
+    return WriteRecord(
+        record.next(
+            phase=Phase.IDLE,
+            totem=Totem.ORIGINAL,
+            settle=tuple(sorted({*record.settle, record.mover}))
+            if record.mover
+            else tuple(sorted(record.old)),
+            maintenance="",
+            # A later command would take what is left here for its own: it has rolled nothing back.
+            abort=False,
+            owed=_owed(snapshot, record),
+        ),
+        "all as before: the gate is armed",
+        maintenance_mode=_maintenance(record),
+    )
+
+
+def _to_lower(record: Record) -> bool:
+    """Whether this window has raised anything."""
+    budget_ms = record.budget_seconds * 1000
+    return any(heartbeat.timeout_ms(old.runtime) < budget_ms for old in record.old.values())
+
+
+def _owed(snapshot: Snapshot, record: Record) -> dict[str, OldHeartbeat]:
+    """What the record owes after this window: every member has its own values again, who was away has not."""
+    if not _to_lower(record):
+        return dict(record.owed)
+    # One that was added in mid-window and is away has the raised values too, and those of the others are due.
+    away = {node: members.old_of(record, node) for node in {*snapshot.configured, *record.old, *record.owed}}
+    return {node: old for node, old in sorted(away.items()) if old and node not in snapshot.members}
+
+
+def _shows_old(report: Report, old: OldHeartbeat, node_count: int) -> bool:
+    """The old values run again. Where those were themselves left over from an earlier reload (the knet values
+    lag one reload behind), what a fresh start would give is right too."""
+    fresh = heartbeat.expected_runtime(dict(old.file_keys), node_count)
+    fresh.pop("knet_pong_count", None)
+    return members.shows(report, members.comparable(old.runtime)) or members.shows(report, fresh)
+
+
+def _lowering(snapshot: Snapshot, record: Record) -> Decision | None:
+    node_count = len(snapshot.configured)
+
+    def wanted(node: str) -> dict[str, str]:
+        report = snapshot.reports.get(node)
+        return dict(members.wanted_keys(record, node, report.file_keys if report else {}))
+
+    def fits(node: str, report: Report) -> bool:
+        old = members.old_of(record, node)
+        return old is None or _shows_old(report, old, node_count)
+
+    def untouched(node: str) -> bool:
+        # An opening that failed never reached this node: its file and its values are the old ones.
+        report, old = snapshot.reports[node], record.old.get(node)
+        return old is not None and dict(report.file_keys) == dict(old.file_keys) and fits(node, report)
+
+    explicit = record.totem is Totem.EXPLICIT
+    steps = (
+        members.files(snapshot, record, wanted, untouched),
+        members.runtime(
+            snapshot,
+            fits,
+            "old heartbeat values" if explicit else "keys that were absent removed",
+            always_reload=True,
+        ),
+    )
+    for step in steps:
+        if isinstance(step, Message):
+            return unfinished(step, None)
+        if step is not None:
+            return step
+    if explicit:
+        return WriteRecord(
+            record.next(totem=Totem.ORIGINAL), "old values run everywhere: the files as they were"
+        )
+    return None
+
+
+def _maintenance(record: Record) -> str | None:
+    if not record.maintenance:
+        return None
+    return "" if record.maintenance == "absent" else record.maintenance
+
+
+def unfinished(message: Message, goal: CloseGoal | None) -> Stop:
+    """The window stays open; the next command stands in the message."""
+    if not message.next_command:
+        what = f"{goal.guest} {goal.target}" if goal else "source-ldom target-host"
+        message = replace(message, next_command=f"clovmmigrate -u {what}")
+    return Stop((message,), unfinished=True)
