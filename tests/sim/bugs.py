@@ -6,7 +6,7 @@ A bug is a patch of a function of the core, or a variant of the simulated execut
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from standfast.core import closing, evidence, gate, members, opening, window
 from standfast.core.evidence import GuestState
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
+from standfast.daemon import heartbeat_duty
 from standfast.sim.rules import Rules
 
 Patch = pytest.MonkeyPatch
@@ -28,7 +29,7 @@ class Bug:
     seen_by: tuple[str, ...]
     """The checkers of which at least one must fire."""
     plant: Callable[[Patch], None] = lambda patch: None
-    rules: Rules = Rules()
+    rules: Rules = field(default_factory=Rules)
 
 
 def _gate_ignores_membership(patch: Patch) -> None:
@@ -114,6 +115,14 @@ def _abort_leaves_files(patch: Patch) -> None:
         return None if record.abort else lower(snapshot, record)
 
     patch.setattr(closing, "_lowering", lowering)
+    wanted = heartbeat_duty.wanted
+    patch.setattr(
+        heartbeat_duty,
+        "wanted",
+        lambda record, node, present: (
+            present if record and not record.open else wanted(record, node, present)
+        ),
+    )
 
 
 def _silence_is_absence(patch: Patch) -> None:

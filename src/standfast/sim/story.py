@@ -196,7 +196,12 @@ class Story:
 
         def look() -> None:
             ring = self.world.main_ring()
-            if self.begun == begun and ring is not None and not ring.stalled:
+            if self.begun != begun:
+                return
+            if ring is None or ring.stalled:
+                # What was sent lands when the ring turns again.
+                self.kernel.at(1_000, look)
+            else:
                 self.world.check.now_ms = self.kernel.now_ms
                 self.world.check.told_nothing_left(ring.cib.record.phase.value, name)
 

@@ -26,6 +26,7 @@ BASES: tuple[dict[str, str], ...] = (
     {"token": "10000"},
     {},
     {"token": "4545", "consensus": "5455", "token_coefficient": "0"},
+    {"token": "20000", "consensus": "24000"},
 )
 
 
