@@ -15,7 +15,6 @@ from standfast.core import closing, evidence, gate, members, opening, window
 from standfast.core.evidence import GuestState
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
-from standfast.daemon import heartbeat_duty
 from standfast.sim.rules import Rules
 
 Patch = pytest.MonkeyPatch
@@ -81,6 +80,7 @@ def _lowering_before_saving(patch: Patch) -> None:
 
 def _lowering_without_all_members(patch: Patch) -> None:
     patch.setattr(members, "absent", lambda snapshot, record: [])
+    patch.setattr(closing, "_owed", lambda snapshot, record: {})
 
 
 def _raise_not_read_back(patch: Patch) -> None:
@@ -115,14 +115,6 @@ def _abort_leaves_files(patch: Patch) -> None:
         return None if record.abort else lower(snapshot, record)
 
     patch.setattr(closing, "_lowering", lowering)
-    wanted = heartbeat_duty.wanted
-    patch.setattr(
-        heartbeat_duty,
-        "wanted",
-        lambda record, node, present: (
-            present if record and not record.open else wanted(record, node, present)
-        ),
-    )
 
 
 def _silence_is_absence(patch: Patch) -> None:

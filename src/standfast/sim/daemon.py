@@ -1,7 +1,7 @@
 """standfastd as its node lives it: follow the record, keep the file, test the agents, report, alarm.
 
-Mirrors daemon/main.py and daemon/board.py, which do their work with files and sockets; what the file must
-hold is decided by the production function (daemon/heartbeat_duty.wanted).
+Mirrors daemon/main.py, daemon/heartbeat_duty.py and daemon/board.py, which do their work with files and
+sockets; what the file must hold is decided by the production functions (core.members, core.owed).
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from standfast.core import xscf
+from standfast.core import heartbeat, members, owed, xscf
+from standfast.core.owed import Debt
+from standfast.core.record import Record
 from standfast.core.report import Report, proof
-from standfast.daemon import heartbeat_duty
 from standfast.sim.kernel import Steps
+from standfast.sim.store import written
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
@@ -47,7 +49,7 @@ class Daemon:
         self.rows: dict[str, Row] = {}
         self.hosts: dict[str, str] = {}
         self.proven_since = 0
-        self._looking = False
+        self._looking = self._taking = False
         self._aims: object = None
         self._last: Report | None = None
         for aim in node.cib.aims.values():
@@ -91,7 +93,7 @@ class Daemon:
         """Begun (anew), also with the node's boot: it knows nothing."""
         self.alive = True
         self.known, self.rows, self._aims, self._last = frozenset(), {}, None, None
-        self.proven_since, self._looking, self.hosts = 0, False, {}
+        self.proven_since, self._looking, self._taking, self.hosts = 0, False, False, {}
         self.node.later(1_000, lambda: self._begin(first_ms=500))
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -124,31 +126,49 @@ class Daemon:
         if not self.alive:
             return
         node = self.node
-        members = node.ring.members
-        if members != self.known:
-            for name in sorted(members - self.known):
+        present = node.ring.members
+        if present != self.known:
+            for name in sorted(present - self.known):
                 if self.known:
                     node.sightings.returned(name)
-            self.known = members
+            self.known = present
         record = node.cib.readable
         if record is not None:
             node.sightings.see(record)
-        asked = heartbeat_duty.wanted(record, node.name, node.keys)
-        if dict(asked) != node.keys and not node.file_trouble:
-            node.keys = dict(asked)
-            self.kernel.say(node.name, "writes corosync.conf: token %s", node.keys.get("token", "default"))
-            if record is not None and not record.open:
-                self._catch_up()
+        self._keep_file(record)
         self._follow()
         self.report()
 
-    def _catch_up(self) -> None:
-        def steps() -> Steps:
-            for _ in range(2):
-                yield self.world.network.reload(self.node, 20_000)
+    def _keep_file(self, record: Record | None) -> None:
+        node = self.node
+        fresh = members.comparable(heartbeat.expected_runtime(node.keys, len(self.world.guests)))
+        entry = owed.entry_of(record, node.name)
+        debt = owed.debt(entry, node.keys, node.runtime, fresh)
+        asked = owed.keys_to_write(entry, debt, node.keys)
+        if record is not None and record.open:
+            asked = members.wanted_keys(record, node.name, node.keys)
+        if dict(asked) != node.keys and not node.file_trouble:
+            node.keys = dict(asked)
+            self.kernel.say(node.name, "writes corosync.conf: token %s", node.keys.get("token", "default"))
+            debt = Debt.RELOAD if entry is not None else Debt.NONE
+        if debt in (Debt.RELOAD, Debt.PAID) and record is not None and not self._taking:
+            self._taking = True
+            node.spawn(self._take_back(record, debt), lambda _: self._taken())
 
-        self.kernel.say(self.node.name, "its file still held a window's values: put back, reloading")
-        self.node.spawn(steps())
+    def _take_back(self, record: Record, debt: Debt) -> Steps:
+        """This node was away when a window closed: the next step back to its own values."""
+        node, network = self.node, self.world.network
+        self.kernel.say(node.name, "was away when a window closed; %s", debt.value)
+        if debt is Debt.RELOAD:
+            yield network.reload(node, 10_000)
+        else:
+            change = written(record.epoch, owed.without(record, node.name, owner=node.name))
+            yield network.write(node, change, "nothing is owed any more", 10_000)
+        yield 2_000
+
+    def _taken(self) -> None:
+        self._taking = False
+        self.poke(20)
 
     def report(self) -> None:
         """Publish what is new."""

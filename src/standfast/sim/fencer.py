@@ -68,6 +68,7 @@ class Fencer:
 
     def _fence(self, ring: Ring, target: str) -> Steps:
         lost = self.world.incarnation(target)
+        began_ms = self.kernel.now_ms
         yield self.kernel.between(50, 1100)
         while not ring.over:
             coordinator = self._coordinator(ring)
@@ -82,7 +83,7 @@ class Fencer:
                 return True
             yield RETRY_MS
         coordinator = self._coordinator(ring)
-        if coordinator is None or target not in coordinator.ring.members:
+        if coordinator is None or target not in coordinator.ring.members or coordinator.booted_ms > began_ms:
             return False
         # Released by the return; the call under way is given to one more peer.
         if (yield from self._levels(ring, target, coordinator)):

@@ -186,8 +186,16 @@ class World:
         self.kernel.say("fencer", "%s is fenced", target)
         self.lost[target] = lost
         self.check.fenced(
-            target, lost_incarnation=lost, incarnation=guest.incarnation, alive=guest.os_alive and lost > 0
+            target,
+            lost_incarnation=lost,
+            incarnation=guest.incarnation,
+            alive=guest.os_alive and lost > 0 and not self._as_without_us(guest),
         )
+
+    def _as_without_us(self, guest: Guest) -> bool:
+        """Moved without a word, with a host silent or wrong: nobody could know, plain Pacemaker neither."""
+        quiet = self.kernel.now_ms - self.site.unquiet_ms > 15_000
+        return bool(guest.moving_to) and not guest.announced and not quiet
 
     def recovered(self, ring: Ring, target: str) -> None:
         """Services of `target` start on another member."""
@@ -201,7 +209,7 @@ class World:
             target,
             lost_incarnation=self.lost[target],
             incarnation=guest.incarnation,
-            alive=guest.os_alive,
+            alive=guest.os_alive and not self._as_without_us(guest),
             serves=target not in self.stopped,
         )
 
