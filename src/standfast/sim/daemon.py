@@ -1,0 +1,267 @@
+"""standfastd as its node lives it: follow the record, keep the file, test the agents, report, alarm.
+
+Mirrors daemon/main.py, daemon/heartbeat_duty.py and daemon/board.py, which do their work with files and
+sockets; what the file must hold is decided by the production functions (core.members, core.owed).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from standfast.core import heartbeat, members, owed, xscf
+from standfast.core.owed import Debt
+from standfast.core.record import Record
+from standfast.core.report import Report, proof
+from standfast.sim.kernel import Steps
+from standfast.sim.store import written
+
+if TYPE_CHECKING:
+    from standfast.sim.node import Node
+    from standfast.sim.world import World
+
+TICK_WINDOW_MS = 1_000
+TICK_IDLE_MS = 10_000
+ALARM_MS = 60_000
+TEST_PERIOD_MS = 600_000
+
+
+@dataclass
+class Row:
+    """One agent as tested from this node."""
+
+    fingerprint: str
+    state: str = "Unknown"
+    proof: str = ""
+    test: int = 0
+
+
+class Daemon:
+    """One node's standfastd."""
+
+    def __init__(self, world: World, node: Node) -> None:
+        self.world = world
+        self.node = node
+        self.kernel = world.kernel
+        self.alive = True
+        self.run = 0
+        self.known: frozenset[str] = frozenset()
+        self.rows: dict[str, Row] = {}
+        self.hosts: dict[str, str] = {}
+        self.proven_since = 0
+        self._looking = self._taking = False
+        self._aims: object = None
+        self._last: Report | None = None
+        for aim in node.cib.aims.values():
+            for device, fingerprint in aim.proofs.items():
+                self.rows[device] = Row(fingerprint, "TestWorked", proof(fingerprint, node.cib.record.epoch))
+        self._aims = node.cib.aims
+        self._begin(first_ms=self.kernel.between(1_000, TEST_PERIOD_MS))
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    def _begin(self, first_ms: int) -> None:
+        self.run += 1
+        run = self.run
+
+        def forever(period_ms: int, do: str) -> Steps:
+            while self.alive and self.run == run:
+                getattr(self, do)()
+                yield period_ms
+
+        def tests() -> Steps:
+            yield first_ms
+            while self.alive and self.run == run:
+                record = self.node.cib.readable
+                if record is not None and not record.open:
+                    self.retest()
+                    yield TEST_PERIOD_MS
+                else:
+                    yield 1_000 if self.world.short_ticks else 5_000
+
+        self.node.spawn(forever(ALARM_MS, "alarm"))
+        self.node.spawn(tests())
+        self.node.later(0, self.look)
+
+    def die(self) -> None:
+        """Killed. Its last report stays with the attribute manager."""
+        if self.alive:
+            self.alive = False
+            self.kernel.say(self.node.name, "its standfastd is killed")
+
+    def started(self) -> None:
+        """Begun (anew), also with the node's boot: it knows nothing."""
+        self.alive = True
+        self.known, self.rows, self._aims, self._last = frozenset(), {}, None, None
+        self.proven_since, self._looking, self._taking, self.hosts = 0, False, False, {}
+        self.node.later(1_000, lambda: self._begin(first_ms=500))
+
+    # -- looking -------------------------------------------------------------------------------------------
+
+    def poke(self, delay_ms: int) -> None:
+        """The store has changed: look soon."""
+        if self.alive and not self._looking:
+            self._looking = True
+            self.node.later(delay_ms, self.look)
+
+    def tick(self) -> None:
+        """Something that is looked at on each tick only."""
+        record = self.node.cib.readable
+        period = TICK_WINDOW_MS if record is not None and record.open else TICK_IDLE_MS
+        if self.alive:
+            self.node.later(self.kernel.between(0, period), self.look)
+
+    def values(self) -> None:
+        """The running values have changed; in a window they are watched closely."""
+        record = self.node.cib.readable
+        if record is not None and record.open:
+            if self.alive:
+                self.node.later(self.kernel.between(10, 40), self.look)
+        else:
+            self.tick()
+
+    def look(self) -> None:
+        """One round: membership, record, file, tests, report."""
+        self._looking = False
+        if not self.alive:
+            return
+        node = self.node
+        present = node.ring.members
+        if present != self.known:
+            for name in sorted(present - self.known):
+                if self.known:
+                    node.sightings.returned(name)
+            self.known = present
+        record = node.cib.readable
+        if record is not None:
+            node.sightings.see(record)
+        self._keep_file(record)
+        self._follow()
+        self.report()
+
+    def _keep_file(self, record: Record | None) -> None:
+        node = self.node
+        fresh = members.comparable(heartbeat.expected_runtime(node.keys, len(self.world.guests)))
+        entry = owed.entry_of(record, node.name)
+        debt = owed.debt(entry, node.keys, node.runtime, fresh)
+        asked = owed.keys_to_write(entry, debt, node.keys)
+        if record is not None and record.open:
+            asked = members.wanted_keys(record, node.name, node.keys)
+        if dict(asked) != node.keys and not node.file_trouble:
+            node.keys = dict(asked)
+            self.kernel.say(node.name, "writes corosync.conf: token %s", node.keys.get("token", "default"))
+            debt = Debt.RELOAD if entry is not None else Debt.NONE
+        if debt in (Debt.RELOAD, Debt.PAID) and record is not None and not self._taking:
+            self._taking = True
+            node.spawn(self._take_back(record, debt), lambda _: self._taken())
+
+    def _take_back(self, record: Record, debt: Debt) -> Steps:
+        """This node was away when a window closed: the next step back to its own values."""
+        node, network = self.node, self.world.network
+        self.kernel.say(node.name, "was away when a window closed; %s", debt.value)
+        if debt is Debt.RELOAD:
+            yield network.reload(node, 10_000)
+        else:
+            change = written(record.epoch, owed.without(record, node.name, owner=node.name))
+            yield network.write(node, change, "nothing is owed any more", 10_000)
+        yield 2_000
+
+    def _taken(self) -> None:
+        self._taking = False
+        self.poke(20)
+
+    def report(self) -> None:
+        """Publish what is new."""
+        node = self.node
+        if not self.alive or not node.up:
+            return
+        record = node.cib.readable
+        text = Report(
+            node=node.name,
+            epoch=record.epoch if record is not None else 0,
+            file_keys=dict(node.keys),
+            file_error=node.file_trouble,
+            structure=node.structure,
+            runtime=dict(node.runtime),
+            members=tuple(sorted(self.known)),
+            config="same",
+            agents={device: row.state for device, row in self.rows.items()},
+            proofs={device: row.proof for device, row in self.rows.items() if row.proof},
+            hosts=dict(self.hosts),
+            facility=node.facility,
+            commanding=node.commanding is not None and node.commanding.alive,
+        )
+        if text != self._last or node.published is None:
+            self._last = text
+            self.world.network.publish(node, text)
+
+    # -- tests ---------------------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        node = self.node
+        due = []
+        if node.cib.aims is not self._aims:
+            self._aims = node.cib.aims
+            for aim in node.cib.aims.values():
+                for device, fingerprint in aim.proofs.items():
+                    row = self.rows.get(device)
+                    if row is None or row.fingerprint != fingerprint:
+                        self.rows[device] = Row(fingerprint, test=row.test if row else 0)
+                        due.append(device)
+        record = node.cib.readable
+        if node.facility != "running":
+            return
+        if record is not None and record.prove > self.proven_since and record.mover:
+            self.proven_since = record.prove
+            due += [device for device in self._of(record.mover) if device not in due]
+        self.test(due, record.epoch if record is not None else 0)
+
+    def _of(self, owner: str) -> list[str]:
+        aim = self.node.cib.aims.get(owner)
+        return list(aim.proofs) if aim is not None else []
+
+    def retest(self) -> None:
+        """Every agent, and every host."""
+        record = self.node.cib.readable
+        site = self.world.site
+        self.hosts = {name: "no answer" if site.silent(name) else "" for name in site.hosts}
+        self.test(list(self.rows), record.epoch if record is not None else 0)
+
+    def test(self, devices: list[str], epoch: int) -> None:
+        """Begin tests: the agent's `status` must see this guest running there."""
+        for device in devices:
+            row = self.rows[device]
+            row.test += 1
+            row.state = "Testing"
+            self.node.later(
+                self.kernel.between(200, 1500),
+                lambda device=device, test=row.test: self._tested(device, test, epoch),  # type: ignore[misc]
+            )
+        if devices:
+            self.report()
+
+    def _tested(self, device: str, test: int, epoch: int) -> None:
+        row = self.rows.get(device)
+        if not self.alive or row is None or row.test != test:
+            return
+        aim = next((aim for aim in self.node.cib.aims.values() if device in aim.proofs), None)
+        site = self.world.site
+        worked = (
+            aim is not None and not site.silent(aim.host) and xscf.is_live(site.status(aim.host, aim.guest))
+        )
+        row.state = "TestWorked" if worked else "TestFailed"
+        row.proof = proof(row.fingerprint, epoch) if worked else ""
+        if not worked and aim is not None:
+            self.world.test_failed(aim.node)
+        self.report()
+
+    # -- alarms --------------------------------------------------------------------------------------------
+
+    def alarm(self) -> None:
+        """Said each minute where a window is past its lease, or the record cannot be read."""
+        node = self.node
+        record = node.cib.readable
+        if record is None or (
+            record.open and node.sightings.see(record).window_seconds > record.lease_seconds
+        ):
+            self.world.alarmed(node.name)

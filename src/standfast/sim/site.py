@@ -1,0 +1,221 @@
+"""The truth about guests and hosts: where each copy runs, what ldm and the XSCF say of it, who is killed.
+
+Sources: ldm(8) states during a migration; the XSCF's name map is stale between the start of a migration and
+the saved configuration, and a per-domain reset may then hit another guest (SPARC M12/M10 notes C120-0105,
+3.1.5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.sim.kernel import Kernel, Steps
+
+REBOOT_MS = (15_000, 60_000)
+
+
+@dataclass
+class Guest:
+    """One guest domain. An incarnation is one life of its operating system."""
+
+    name: str
+    node: str
+    host: str
+    power: bool = True
+    """The domain is active: firmware, kernel or services execute."""
+    os_alive: bool = True
+    """This incarnation's kernel is there (it may hang, or stand still in a blackout) and holds its data."""
+    hung: bool = False
+    incarnation: int = 1
+    moving_to: str = ""
+    in_blackout: bool = False
+    move_began_ms: int = -1
+    moves: int = 0
+    announced: bool = False
+    """The present or last move was announced to the cluster."""
+    off_since_ms: int = -1
+    fallen_until_ms: int = -1
+    """Until then the XSCF shows it panicking or booting."""
+
+
+@dataclass
+class Host:
+    """One control domain with its XSCF."""
+
+    name: str
+    stale: set[str] = field(default_factory=set)
+    """Guests that have begun to move here or away since the configuration was saved."""
+    listed: set[str] = field(default_factory=set)
+    """Guests in the saved configuration."""
+    silent_until_ms: int = -1
+    lies: int = 0
+    """So many of the next answers are wrong."""
+    lie: GuestState = GuestState.ABSENT
+
+
+class Site:
+    """All hosts and guests. The hooks tell the cluster side what happened to a guest."""
+
+    def __init__(self, kernel: Kernel, hosts: tuple[str, ...], guests: dict[str, tuple[str, str]]) -> None:
+        self.kernel = kernel
+        self.hosts = {name: Host(name) for name in hosts}
+        self.guests = {name: Guest(name, node, host) for name, (node, host) in guests.items()}
+        for guest in self.guests.values():
+            self.hosts[guest.host].listed.add(guest.name)
+        self.unquiet_ms = -1
+        """When a host was last silent or wrong."""
+        self.died: Callable[[Guest, str], None] = lambda guest, why: None
+        self.booted: Callable[[Guest], None] = lambda guest: None
+        self.stands_still: Callable[[Guest, bool], None] = lambda guest, still: None
+        self.killed: Callable[[Guest, str], None] = lambda victim, wanted: None
+
+    # -- what is said --------------------------------------------------------------------------------------
+
+    def silent(self, host: str) -> bool:
+        """Whether a question to this host gets no answer now."""
+        quiet = self.hosts[host].silent_until_ms > self.kernel.now_ms
+        if quiet:
+            self.unquiet_ms = self.kernel.now_ms
+        return quiet
+
+    def ask(self, host: str, name: str) -> HostAnswer:
+        """What ldm of `host` says about a guest."""
+        if self.silent(host):
+            return HostAnswer(host, name, GuestState.SILENT, "no answer")
+        entry = self.hosts[host]
+        if entry.lies > 0:
+            entry.lies -= 1
+            self.unquiet_ms = self.kernel.now_ms
+            self.kernel.say(host, "answers wrongly: %s is %s", name, entry.lie.value)
+            return HostAnswer(host, name, entry.lie)
+        return HostAnswer(host, name, self._state(host, self.guests[name]))
+
+    def ask_all(self, name: str) -> tuple[HostAnswer, ...]:
+        """One answer of every host."""
+        return tuple(self.ask(host, name) for host in self.hosts)
+
+    @staticmethod
+    def _state(host: str, guest: Guest) -> GuestState:
+        if guest.moving_to:
+            if host == guest.host:
+                return GuestState.MIGRATING_OUT
+            return GuestState.INCOMING if host == guest.moving_to else GuestState.ABSENT
+        if guest.host != host:
+            return GuestState.ABSENT
+        return GuestState.RUNNING if guest.power else GuestState.STOPPED
+
+    def status(self, host: str, name: str) -> str:
+        """The guest's row in `showdomainstatus` of this host's XSCF."""
+        entry, guest = self.hosts[host], self.guests[name]
+        here = guest.host == host
+        if name in entry.stale:
+            if guest.moving_to and here:
+                return (
+                    "Solaris panicking" if self.kernel.now_ms < guest.fallen_until_ms else "Solaris running"
+                )
+            return "Unknown" if here or guest.moving_to == host else "Host stopped"
+        if here and guest.power:
+            return "Solaris booting" if self.kernel.now_ms < guest.fallen_until_ms else "Solaris running"
+        if here or name in entry.listed:
+            return "Host stopped"
+        return "not listed"
+
+    # -- what is done --------------------------------------------------------------------------------------
+
+    def reset(self, host: str, name: str) -> Guest | None:
+        """The XSCF resets whatever its map has under this name; the guest that was hit."""
+        entry, victim = self.hosts[host], self.guests[name]
+        if name in entry.stale:
+            others = [g for g in self.guests.values() if g.host == host and g is not victim and g.power]
+            if others and self.kernel.chance(0.5):
+                victim = self.kernel.rng.choice(others)
+        elif victim.host != host:
+            return None
+        if not victim.power:
+            return None
+        self.killed(victim, name)
+        if victim.moving_to and victim.in_blackout and self.kernel.chance(0.5):
+            # Only the source copy is hit; the other one comes alive.
+            self.kernel.say(victim.name, "its copy on %s comes alive", victim.moving_to)
+            victim.fallen_until_ms = self.kernel.now_ms + 5000
+            return victim
+        self.kill(victim, f"reset by the XSCF of {host}")
+        self.reboot(victim)
+        return victim
+
+    def kill(self, guest: Guest, why: str, *, power: bool = True) -> None:
+        """This guest's operating system ends here. `power`: the domain stays active, as after a panic."""
+        self.kernel.say(guest.name, "dies: %s", why)
+        was_alive = guest.os_alive
+        if guest.moving_to:
+            self._end_move(guest, arrived=False)
+        guest.os_alive, guest.hung, guest.power = False, False, power
+        guest.off_since_ms = self.kernel.now_ms
+        guest.fallen_until_ms = self.kernel.now_ms + 10_000
+        if was_alive:
+            self.died(guest, why)
+
+    def reboot(self, guest: Guest) -> None:
+        """It boots by itself, as after a panic."""
+        incarnation = guest.incarnation
+        self.kernel.at(
+            self.kernel.between(*REBOOT_MS),
+            lambda: self.boot(guest) if guest.incarnation == incarnation and not guest.os_alive else None,
+        )
+
+    def boot(self, guest: Guest) -> None:
+        """The guest starts anew."""
+        if guest.os_alive:
+            return
+        guest.power = guest.os_alive = True
+        guest.incarnation += 1
+        guest.off_since_ms = -1
+        self.kernel.say(guest.name, "boots on %s", guest.host)
+        self.booted(guest)
+
+    def save(self, host: str) -> None:
+        """`ldm add-spconfig`: the XSCF's map is what is there now."""
+        entry = self.hosts[host]
+        entry.stale = {name for name in entry.stale if self.guests[name].moving_to}
+        entry.listed = {guest.name for guest in self.guests.values() if guest.host == host}
+
+    def migrate(
+        self, guest: Guest, target: str, copy_ms: int, blackout_ms: int, outcome: str, *, announced: bool
+    ) -> Steps:
+        """One live migration. `outcome`: moved, cancelled (in the copy), failed (in the blackout)."""
+        if guest.moving_to or not guest.power or target == guest.host:
+            return False
+        guest.moves += 1
+        move = guest.moves
+        guest.moving_to, guest.announced = target, announced
+        guest.move_began_ms = self.kernel.now_ms
+        for name in (guest.host, target):
+            self.hosts[name].stale.add(guest.name)
+        self.kernel.say(guest.name, "starts to move from %s to %s (%s)", guest.host, target, outcome)
+        yield copy_ms
+        if guest.moves != move or not guest.moving_to:
+            return False
+        if outcome == "cancelled":
+            self._end_move(guest, arrived=False)
+            return False
+        guest.in_blackout = True
+        self.stands_still(guest, True)
+        yield blackout_ms
+        if guest.moves != move or not guest.moving_to:
+            return False
+        self._end_move(guest, arrived=outcome == "moved")
+        return outcome == "moved"
+
+    def _end_move(self, guest: Guest, *, arrived: bool) -> None:
+        target, blackout = guest.moving_to, guest.in_blackout
+        if not arrived:
+            for name in (guest.host, target):
+                self.hosts[name].stale.discard(guest.name)
+        guest.moving_to, guest.in_blackout = "", False
+        if arrived:
+            guest.host = target
+        self.kernel.say(guest.name, "%s %s", "has arrived on" if arrived else "stays on", guest.host)
+        if blackout:
+            self.stands_still(guest, False)

@@ -1,0 +1,329 @@
+"""What people do in a run: -p, the migration, -u; sometimes two at once; in the end all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from standfast.core import heartbeat
+from standfast.core.record import Phase
+from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
+from standfast.daemon.board import TEST_PERIOD_SECONDS
+from standfast.sim import store
+from standfast.sim.command import Command, Goal
+from standfast.sim.faults import Faults
+from standfast.sim.kernel import Process, Steps
+from standfast.sim.site import Guest
+from standfast.sim.store import Cib
+
+if TYPE_CHECKING:
+    from standfast.sim.node import Node
+    from standfast.sim.world import World
+
+BUDGETS_S = (20, 33, 60, 120, 600)
+LEASES_S = (60, 120, 300, 900)
+TRIES = 8
+NOTICED_LIMIT_S = max(60.0, TEST_PERIOD_SECONDS + 60.0)
+"""One minute is the invariant; today only the tests of the agents look, so it takes their period."""
+
+
+class Story:
+    """One run's people."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.kernel = world.kernel
+        self.faults = Faults(world)
+        self.at_work = 0
+        self.begun = 0
+        self.windows = 0
+        self.over = False
+
+    def steps(self) -> Steps:
+        """All of it."""
+        rng = self.kernel.rng
+        for _ in range(rng.choice((0, 0, 1, 1, 2, 3, 5))):
+            self.kernel.at(self.kernel.between(0, rng.choice((3_000, 20_000, 150_000))), self.faults.one)
+        Process(self.kernel.at, self._lease_watch())
+        yield self.kernel.between(500, 1_500)
+        guest = self.world.guest_of(self._node().name)
+        target = rng.choice([name for name in self.world.site.hosts if name != guest.host])
+        if self.kernel.chance(0.08):
+            yield from self._without_a_word(guest, target)
+        else:
+            yield from self._window(guest, target)
+        yield from self._mended()
+        self.over = True
+
+    def _window(self, guest: Guest, target: str) -> Steps:
+        rng = self.kernel.rng
+        budget, lease = rng.choice(BUDGETS_S), rng.choice(LEASES_S)
+        mover = "" if self.kernel.chance(0.3) else guest.node
+        opening = self._open(mover, budget, lease)
+        if self.kernel.chance(0.2):
+            other = (
+                self._open(mover, rng.choice((budget, 60)), lease)
+                if self.kernel.chance(0.7)
+                else self._close(guest)
+            )
+            self.kernel.at(self.kernel.between(0, 4_000), lambda: self._aside("the other operator", other))
+        outcome = yield from self._command("-p", opening)
+        if not isinstance(outcome, Done) and self.kernel.chance(0.5):
+            yield self.kernel.between(1_000, 20_000)
+            outcome = yield from self._command("-p", opening)
+        if isinstance(outcome, Done) or self.kernel.chance(0.1):
+            how = rng.choice(("moved", "moved", "moved", "cancelled", "failed"))
+            yield self.kernel.between(100, 5_000)
+            yield self.world.move(guest, target, how, announced=isinstance(outcome, Done))
+        if self.kernel.chance(0.12):
+            yield self.kernel.between(1_000, 30_000)
+            self.faults.one()
+            yield lease * 1000 + 100_000
+        yield self.kernel.between(100, 20_000)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            if self.kernel.chance(0.1):
+                self.kernel.at(
+                    self.kernel.between(0, 3_000), lambda: self._aside("the other -u", self._close(guest))
+                )
+            outcome = yield from self._command("-u", self._close(guest))
+            if isinstance(outcome, Done):
+                break
+            yield self.kernel.between(1_000, 30_000)
+
+    def _without_a_word(self, guest: Guest, target: str) -> Steps:
+        quiet = not self.faults.happened
+        moved = yield self.world.move(guest, target, "moved", announced=False)
+        began = self.kernel.now_ms
+        self.world.noticed_at.pop(guest.node, None)
+        if moved and self.kernel.chance(0.3):
+            limit_ms = int(NOTICED_LIMIT_S * 1000) + 5_000
+            while self.kernel.now_ms - began < limit_ms and guest.node not in self.world.noticed_at:
+                yield 5_000
+            if quiet and not self.faults.happened and guest.os_alive:
+                at_ms = self.world.noticed_at.get(guest.node)
+                after = None if at_ms is None else (at_ms - began) / 1000
+                self.world.check.now_ms = self.kernel.now_ms
+                self.world.check.noticed(guest.node, after, NOTICED_LIMIT_S)
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    def _open(self, mover: str, budget: int, lease: int) -> Callable[[Cib], Goal | None]:
+        return lambda cib: OpenGoal(mover, budget, lease, self.kernel.chance(0.1), "", cib.record.epoch)
+
+    def _close(self, guest: Guest, node: str = "") -> Callable[[Cib], Goal | None]:
+        del node
+
+        def goal(cib: Cib) -> Goal:
+            host = guest.moving_to if guest.moving_to and self.kernel.chance(0.5) else guest.host
+            return CloseGoal(guest.node, guest.name, host, since_epoch=cib.record.epoch)
+
+        return goal
+
+    def _node(self) -> Node:
+        return self.world.nodes[self.kernel.rng.choice(list(self.world.nodes))]
+
+    def _start(
+        self,
+        name: str,
+        goal: Callable[[Cib], Goal | None],
+        ended: Callable[[Any], None] = lambda outcome: None,
+        dies: float = 0.12,
+    ) -> Process | None:
+        able = [node for node in self.world.nodes.values() if node.running and node.joined]
+        if not able:
+            return None
+        node = self.kernel.rng.choice(able)
+        if node.commanding is not None and node.commanding.alive:
+            return None
+        command = Command(self.world, node, name, goal)
+        if self.kernel.chance(dies):
+            command.dies_at = self.kernel.rng.randint(1, 12)
+        self.at_work += 1
+        self.begun += 1
+        number = self.begun
+        alone = self.at_work == 1
+
+        def finished(outcome: Any) -> None:
+            self.world.daemon_of(node).poke(30)
+            self._judge(command, outcome, alone and self.begun == number)
+            ended(outcome)
+
+        node.commanding = process = node.spawn(command.run(), finished)
+        self.world.daemon_of(node).poke(30)
+        return process
+
+    def _aside(self, name: str, goal: Callable[[Cib], Goal | None]) -> None:
+        self._start(name, goal)
+
+    def _command(self, name: str, goal: Callable[[Cib], Goal | None], dies: float = 0.12) -> Steps:
+        result: list[Any] = []
+        process = self._start(name, goal, result.append, dies)
+        if process is None:
+            yield 2_000
+            return None
+        began = self.kernel.now_ms
+        while not result and self.kernel.now_ms - began < 400_000:
+            yield 500
+            if not process.alive:
+                break
+        return result[0] if result else None
+
+    def _judge(self, command: Command, outcome: Any, alone: bool) -> None:
+        check = self.world.check
+        self.at_work -= 1
+        check.now_ms = self.kernel.now_ms
+        if isinstance(outcome, Stop):
+            codes = " ".join(message.code for message in outcome.messages)
+            self.kernel.say(command.node.name, "%s refused: %s", command.name, codes)
+            check.refused(
+                command.name,
+                codes,
+                unfinished=outcome.unfinished,
+                next_commands=all(message.next_command for message in outcome.messages)
+                or any(code in codes for code in ("BUSY", "COROSYNC_CONF", "RUNTIME", "CONF_CHANGED")),
+            )
+            if not outcome.unfinished and alone and not set(codes.split()) & {"GUEST_STOPPED", "RECORD"}:
+                self._nothing_left_soon(command.name)
+        elif isinstance(outcome, Done):
+            self.kernel.say(command.node.name, "%s done: %s", command.name, outcome.reason)
+            if isinstance(command.goal, OpenGoal):
+                self._announce(command)
+            elif alone:
+                self._nothing_left_soon(command.name)
+
+    def _nothing_left_soon(self, name: str) -> None:
+        begun = self.begun
+
+        def look() -> None:
+            ring = self.world.main_ring()
+            if self.begun != begun:
+                return
+            if ring is None or ring.stalled:
+                # What was sent lands when the ring turns again.
+                self.kernel.at(1_000, look)
+            else:
+                self.world.check.now_ms = self.kernel.now_ms
+                self.world.check.told_nothing_left(ring.cib.record.phase.value, name)
+
+        self.kernel.at(1_000, look)
+
+    def _announce(self, command: Command) -> None:
+        ring = self.world.main_ring()
+        if ring is None or command.node.name not in ring.members:
+            return
+        self.windows += 1
+        seen, now = command.memory.record, ring.cib.record
+        self.world.check.announced(
+            seen.window if seen is not None else 0,
+            seen.mover if seen is not None else "",
+            now.lease_seconds,
+            now.budget_seconds * 1000,
+            {name: heartbeat.timeout_ms(self.world.nodes[name].runtime) for name in sorted(ring.members)},
+            in_store=now.window if now.open else 0,
+        )
+
+    # -- the lease and the end -----------------------------------------------------------------------------
+
+    def _lease_watch(self) -> Steps:
+        check = self.world.check
+        while not self.over:
+            yield 30_000
+            ring = self.world.main_ring()
+            quiet_s = (self.kernel.now_ms - self.world.clean_since_ms) / 1000
+            if ring is None or not ring.cib.record.open or self.world.clock_stops or quiet_s < 150:
+                continue
+            lives = any(
+                node.running and node.clock() > 200 and self.world.daemons[name].alive
+                for name, node in self.world.nodes.items()
+                if name in ring.members
+            )
+            check.now_ms = self.kernel.now_ms
+            over_s = (self.kernel.now_ms - check.store_since_ms) / 1000 - check.store_lease_s
+            check.past_lease(over_s, somebody_lives=lives and not ring.stalled)
+
+    def _mended(self) -> Steps:
+        world = self.world
+        while any(guest.moving_to for guest in world.site.guests.values()):
+            yield 5_000
+        self.faults.mend()
+        for _ in range(300):
+            yield 5_000
+            ring = world.main_ring()
+            if (
+                ring is not None
+                and len(ring.members) == len(world.nodes)
+                and all(node.joined and not node.still for node in world.nodes.values())
+            ):
+                break
+        self.faults.mend_store()
+        yield 12_000
+        last = "nothing was tried"
+        for number in range(TRIES):
+            guest = self._to_close()
+            if guest is None:
+                break
+            outcome = yield from self._command("-u", self._close(guest), dies=0.0 if number > 2 else 0.1)
+            last = str(outcome)[:300]
+            yield 3_000
+        yield 40_000
+        self._judge_end(last)
+        ring = world.main_ring()
+        well = ring is not None and len(ring.members) == len(world.nodes) and not world.fencer.under_way
+        if world.check.found or not well or self.kernel.chance(0.7):
+            return
+        yield from self._death()
+
+    def _to_close(self) -> Guest | None:
+        """Whom the next -u is for: the window's mover, or one whose devices do not reach it."""
+        world = self.world
+        ring = world.main_ring()
+        if ring is None:
+            return next(iter(world.site.guests.values()))
+        record = ring.cib.record
+        wrong = [
+            guest
+            for guest in world.site.guests.values()
+            if ring.cib.aims[guest.node].host != guest.host
+            or guest.name in world.site.hosts[guest.host].stale
+        ]
+        if wrong:
+            return wrong[0]
+        if record.phase is Phase.IDLE:
+            return None
+        return world.guest_of(record.mover or next(iter(world.nodes)))
+
+    def _judge_end(self, last: str) -> None:
+        world, check = self.world, self.world.check
+        check.now_ms = self.kernel.now_ms
+        ring = world.main_ring()
+        phase = ring.cib.record.phase.value if ring is not None else "nowhere"
+        check.ended(phase, last)
+        if ring is None or phase != "idle":
+            return
+        runs = heartbeat.expected_runtime(world.base, len(world.nodes))
+        for name, node in world.nodes.items():
+            check.as_before(name, keys=node.keys, was=world.base, ran=runs, runs=node.runtime)
+        left = []
+        if ring.cib.maintenance:
+            left.append(f"maintenance-mode is {ring.cib.maintenance}")
+        left += [f"levels of {name}" for name in world.nodes if ring.cib.levels[name] != store.levels(name)]
+        check.leftovers(left)
+
+    def _death(self) -> Steps:
+        """Armed again: a real death is recovered as it would be without us."""
+        world = self.world
+        node = self._node()
+        guest = world.guest_of(node.name)
+        limit_ms = max(heartbeat.timeout_ms(one.runtime) for one in world.nodes.values())
+        began = self.kernel.now_ms
+        self.kernel.say("story", "%s really dies", node.name)
+        if self.kernel.chance(0.5):
+            guest.hung = True
+            node.stand("hang", True)
+        else:
+            world.site.kill(guest, "power off", power=False)
+        yield limit_ms + 40_000
+        world.check.now_ms = self.kernel.now_ms
+        at_ms = world.recovered_at.get(node.name)
+        if at_ms is not None or not guest.os_alive or guest.hung:
+            world.check.recovery(node.name, None if at_ms is None else at_ms - began, limit_ms)

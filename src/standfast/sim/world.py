@@ -1,0 +1,293 @@
+"""One whole run: nodes, hosts, network, store, fencer and checkers, tied together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from standfast.core import heartbeat
+from standfast.core.record import Phase, Record
+from standfast.core.steps import HostEntry
+from standfast.sim import store
+from standfast.sim.checkers import Checkers, Held, Killed
+from standfast.sim.daemon import Daemon
+from standfast.sim.fencer import Fencer
+from standfast.sim.kernel import Effect, Kernel, Process
+from standfast.sim.node import Node
+from standfast.sim.ring import Network, Ring
+from standfast.sim.rules import Rules
+from standfast.sim.site import Guest, Site
+from standfast.sim.store import Cib
+
+BLACKOUTS_MS = ((50, 2_000), (50, 2_000), (3_000, 15_000), (10_000, 60_000), (30_000, 200_000))
+HOSTS = ("ctrl1", "ctrl2", "ctrl3")
+BASES: tuple[dict[str, str], ...] = (
+    {"token": "4545", "consensus": "5455"},
+    {"token": "10000"},
+    {},
+    {"token": "4545", "consensus": "5455", "token_coefficient": "0"},
+    {"token": "20000", "consensus": "24000"},
+)
+
+
+class World:
+    """The state of one run."""
+
+    def __init__(self, seed: int, rules: Rules) -> None:
+        self.kernel = kernel = Kernel(seed)
+        self.rules = rules
+        self.check = Checkers()
+        count = kernel.rng.choice((2, 2, 3, 3, 3, 4))
+        self.base = dict(kernel.rng.choice(BASES))
+        self.clock_stops = kernel.chance(0.5)
+        self.short_ticks = False
+        self.entries = {
+            name: HostEntry(name, n % 2, f"10.0.1.{n}", f"10.0.2.{n}", n) for n, name in enumerate(HOSTS, 1)
+        }
+        self.guests = {f"n{n}": f"g{n}" for n in range(1, count + 1)}
+        places = {f"g{n}": (f"n{n}", HOSTS[(n - 1) % len(HOSTS)]) for n in range(1, count + 1)}
+        self.site = Site(kernel, HOSTS, places)
+        self.cib = Cib(
+            version=1,
+            record=Record.fresh("", 1),
+            aims={
+                n: store.aim(n, g, places[g][1], self.entries[places[g][1]].weight)
+                for n, g in self.guests.items()
+            },
+            levels={node: store.levels(node) for node in self.guests},
+        )
+        self.nodes: dict[str, Node] = {}
+        for name, guest in self.guests.items():
+            self.nodes[name] = Node(self, name, guest, self.cib, self.base)
+        self.network = Network(self, self.cib)
+        self.fencer = Fencer(self)
+        self.daemons = {name: Daemon(self, node) for name, node in self.nodes.items()}
+        self.met_once = set(self.nodes)
+        self.fencing_began: dict[str, int] = {}
+        self.recovered_at: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
+        self.stopped: set[str] = set()
+        self.edited = False
+        self.noticed_at: dict[str, int] = {}
+        self.closing_since_ms = 0
+        self.clean_since_ms = 0
+        """Since when nobody has interfered: no fault, no hand-written change."""
+        self.site.died = self._died
+        self.site.booted = self._booted
+        self.site.stands_still = lambda guest, still: self.nodes[guest.node].stand("blackout", still)
+        self.site.killed = self._killed
+
+    # -- lookups -------------------------------------------------------------------------------------------
+
+    def daemon_of(self, node: Node) -> Daemon:
+        """The node's standfastd."""
+        return self.daemons[node.name]
+
+    def main_ring(self) -> Ring | None:
+        """The membership that is alive and quorate; the larger one where two believe so."""
+        rings = {id(n.ring): n.ring for n in self.nodes.values() if n.running and not n.ring.over}
+        good = [ring for ring in rings.values() if self.fencer.quorate(ring)]
+        return max(good, key=lambda ring: (len(ring.members), ring.cib.version), default=None)
+
+    def met(self, name: str) -> bool:
+        """Two nodes: whether this one has seen the other since it started (wait_for_all)."""
+        return name in self.met_once
+
+    def guest_of(self, node: str) -> Guest:
+        """The guest that is this node."""
+        return self.site.guests[self.guests[node]]
+
+    def incarnation(self, node: str) -> int:
+        """The node's living incarnation; 0: it is dead."""
+        guest = self.guest_of(node)
+        return guest.incarnation if guest.os_alive else 0
+
+    # -- what happens to guests ----------------------------------------------------------------------------
+
+    def _died(self, guest: Guest, why: str) -> None:
+        del why
+        self.met_once.discard(guest.node)
+        self.nodes[guest.node].die()
+
+    def _booted(self, guest: Guest) -> None:
+        self.kernel.at(self.kernel.between(1_000, 5_000), lambda: self._started(guest, guest.incarnation))
+
+    def _started(self, guest: Guest, incarnation: int) -> None:
+        if guest.os_alive and guest.incarnation == incarnation:
+            self.stopped.discard(guest.node)
+            self.nodes[guest.node].start()
+
+    def _killed(self, victim: Guest, wanted: str) -> None:
+        self._now()
+        aimed = self.site.guests[wanted]
+        began = max(self.fencing_began.get(aimed.node, 0), 0)
+        quiet = self.kernel.now_ms - self.site.unquiet_ms > 15_000
+        self.check.killed(
+            Killed(
+                victim.name,
+                wanted,
+                alive=victim.os_alive,
+                hung=victim.hung,
+                loss=self.nodes[victim.node].last_loss,
+                move_began_ms=aimed.move_began_ms,
+                call_began_ms=began,
+                answers_good=quiet,
+                levels_whole=not self.edited,
+            )
+        )
+
+    def move(self, guest: Guest, target: str, outcome: str, *, announced: bool) -> Effect:
+        """Begin a live migration; as an effect it resumes with whether the guest has moved."""
+        copy_ms = self.kernel.between(1_000, 20_000)
+        blackout_ms = self.kernel.between(*self.kernel.rng.choice(BLACKOUTS_MS))
+        steps = self.site.migrate(guest, target, copy_ms, blackout_ms, outcome, announced=announced)
+        waiting: list[Callable[[Any], None]] = []
+        result: list[Any] = []
+
+        def ended(moved: Any) -> None:
+            result.append(moved)
+            for resume in waiting:
+                resume(moved)
+
+        Process(self.kernel.at, steps, ended)
+        return lambda resume: resume(result[0]) if result else waiting.append(resume)
+
+    # -- the fencer's side ---------------------------------------------------------------------------------
+
+    def gate_called(self, executor: str, target: str) -> None:
+        """A gate begins to look."""
+        del executor
+        self.fencing_began[target] = self.kernel.now_ms
+
+    def gate_answered(self, executor: str, target: str, allow: bool, rule: str) -> None:
+        """A gate has answered."""
+        self._now()
+        if allow:
+            return
+        guest, node = self.guest_of(target), self.nodes[executor]
+        dead_ms = self.kernel.now_ms - guest.off_since_ms if not guest.power else -1
+        quiet_ms = self.kernel.now_ms - max(self.site.unquiet_ms, self.clean_since_ms)
+        plain = node.facility == "running" and not node.cib.damage and not self.edited
+        self.check.held(
+            Held(
+                target,
+                executor,
+                dead_for_s=dead_ms / 1000 if guest.off_since_ms >= 0 and not guest.power else -1.0,
+                executor_up_s=node.clock(),
+                quiet_s=quiet_ms / 1000 if plain and node.joined else 0.0,
+                rule=rule,
+            )
+        )
+
+    def fenced(self, target: str, lost: int) -> None:
+        """The fencer believes that the target is down."""
+        self._now()
+        guest = self.guest_of(target)
+        self.kernel.say("fencer", "%s is fenced", target)
+        self.lost[target] = lost
+        self.check.fenced(
+            target,
+            lost_incarnation=lost,
+            incarnation=guest.incarnation,
+            alive=guest.os_alive and lost > 0 and not self._as_without_us(guest),
+        )
+
+    def _as_without_us(self, guest: Guest) -> bool:
+        """Moved without a word, with a host silent or wrong: nobody could know, plain Pacemaker neither."""
+        quiet = self.kernel.now_ms - self.site.unquiet_ms > 15_000
+        return bool(guest.moving_to) and not guest.announced and not quiet
+
+    def recovered(self, ring: Ring, target: str) -> None:
+        """Services of `target` start on another member."""
+        if target not in self.lost or target in self.recovered_at or ring.over:
+            return
+        self._now()
+        guest = self.guest_of(target)
+        self.recovered_at[target] = self.kernel.now_ms
+        self.kernel.say("fencer", "the services of %s start elsewhere", target)
+        self.check.started(
+            target,
+            lost_incarnation=self.lost[target],
+            incarnation=guest.incarnation,
+            alive=guest.os_alive and not self._as_without_us(guest),
+            serves=target not in self.stopped,
+        )
+
+    def stopped_services(self, ring: Ring) -> None:
+        """A membership without quorum stops what it runs."""
+        self.stopped |= ring.members
+
+    # -- the store and the ring ----------------------------------------------------------------------------
+
+    def committed(self, before: Cib, after: Cib, writer: str, what: str) -> None:
+        """A write was carried out."""
+        self._now()
+        if after.record is before.record:
+            return
+        record = after.record
+        if record.phase is Phase.CLOSING and before.record.phase is not Phase.CLOSING:
+            self.closing_since_ms = self.kernel.now_ms
+        self.kernel.say(writer, "epoch %d %s: %s", record.epoch, record.phase.value, what)
+        self.check.written(
+            base=record.epoch - 1,
+            epoch=record.epoch,
+            phase=record.phase.value,
+            number=record.window,
+            lease_s=record.lease_seconds,
+            writer=writer,
+            standing=before.record.epoch,
+        )
+
+    def merged(self, ring: Ring) -> None:
+        """Two memberships have met."""
+        if len(ring.members) == len(self.nodes):
+            self.met_once |= set(self.nodes)
+        if self.fencer.quorate(ring):
+            self.stopped -= ring.members
+        for name in ring.members:
+            self.recovered_at.pop(name, None)
+            self.lost.pop(name, None)
+            self.ran(self.nodes[name])
+
+    def ran(self, node: Node, old_ms: int = 0, new_ms: int = 0) -> None:
+        """A node's corosync runs other values."""
+        self._now()
+        ring = self.main_ring()
+        if ring is None or node.name not in ring.members:
+            return
+        record = ring.cib.record
+        timeout_ms = heartbeat.timeout_ms(node.runtime)
+        self.check.ran(
+            node.name,
+            timeout_ms=timeout_ms,
+            promised_ms=record.budget_seconds * 1000,
+            phase=record.phase.value,
+        )
+        if new_ms < old_ms and record.open and record.mover and not self.check.spoiled:
+            self._lowered(node, ring)
+
+    def _lowered(self, node: Node, ring: Ring) -> None:
+        record = ring.cib.record
+        guest = self.guest_of(record.mover)
+        host = ring.cib.aims[record.mover].host
+        self.check.lowered(
+            node.name,
+            record.mover,
+            reachable=guest.host == host and guest.name not in self.site.hosts[host].stale,
+            moved_again=guest.move_began_ms > self.closing_since_ms,
+            alive=guest.os_alive,
+            aborted=record.abort,
+        )
+
+    def alarmed(self, node: str) -> None:
+        """A node alarms."""
+        del node
+        self._now()
+        self.check.alarm()
+
+    def test_failed(self, node: str) -> None:
+        """An agent of this node does not see its guest: everybody can see that."""
+        self.noticed_at.setdefault(node, self.kernel.now_ms)
+
+    def _now(self) -> None:
+        self.check.now_ms = self.kernel.now_ms

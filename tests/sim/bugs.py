@@ -1,0 +1,216 @@
+"""Deliberate bugs: each breaks one rule of the product, and a checker must see it.
+
+A bug is a patch of a function of the core, or a variant of the simulated executor (`Rules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from standfast.core import closing, evidence, gate, members, opening, window
+from standfast.core.evidence import GuestState
+from standfast.core.record import Phase, Record, Totem
+from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
+from standfast.sim.rules import Rules
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Bug:
+    """One bug: what is broken, how, and which checkers may see it."""
+
+    name: str
+    seen_by: tuple[str, ...]
+    """The checkers of which at least one must fire."""
+    plant: Callable[[Patch], None] = lambda patch: None
+    rules: Rules = field(default_factory=Rules)
+
+
+def _gate_ignores_membership(patch: Patch) -> None:
+    decide = gate.decide
+    patch.setattr(gate, "decide", lambda view: decide(replace(view, membership=frozenset())))
+    patch.setattr(gate, "SETTLE_SECONDS", 0)
+
+
+def _gate_ignores_the_window(patch: Patch) -> None:
+    patch.setattr(gate, "_window", lambda view: None)
+
+
+def _gate_allows_without_record(patch: Patch) -> None:
+    patch.setattr(gate, "_record", lambda view: None)
+
+
+def _gate_accepts_unsafe_levels(patch: Patch) -> None:
+    patch.setattr(gate, "_levels", lambda view: None)
+
+
+def _no_settling(patch: Patch) -> None:
+    patch.setattr(gate, "SETTLE_SECONDS", 0)
+    patch.setattr(closing, "SETTLE_SECONDS", 0)
+    settling = gate._settling
+    patch.setattr(
+        gate, "_settling", lambda view: None if view.record and view.record.open else settling(view)
+    )
+
+
+def _closing_without_proof(patch: Patch) -> None:
+    patch.setattr(closing, "_unproven", lambda snapshot, goal, record: [])
+    aim = closing._aim
+
+    def no_reaim(snapshot: Snapshot, goal: Any, record: Record) -> Any:
+        step = aim(snapshot, goal, record)
+        if type(step).__name__ == "Reaim":
+            return WriteRecord(record.next(aimed=True, totem=Totem.EXPLICIT), "closed without a look")
+        return step
+
+    patch.setattr(closing, "_aim", no_reaim)
+
+
+def _lowering_before_saving(patch: Patch) -> None:
+    def aim(snapshot: Snapshot, goal: Any, record: Record) -> Any:
+        return WriteRecord(record.next(aimed=True, totem=Totem.EXPLICIT), "lower first")
+
+    patch.setattr(closing, "_aim", aim)
+
+
+def _lowering_without_all_members(patch: Patch) -> None:
+    patch.setattr(members, "absent", lambda snapshot, record: [])
+    patch.setattr(closing, "_owed", lambda snapshot, record: {})
+
+
+def _raise_not_read_back(patch: Patch) -> None:
+    runtime = members.runtime
+
+    def once(snapshot: Snapshot, fits: Any, reason: str, *, always_reload: bool = False) -> Any:
+        if snapshot.reloads:
+            return None
+        return runtime(snapshot, fits, reason, always_reload=always_reload)
+
+    patch.setattr(members, "runtime", once)
+
+
+def _old_values_of_a_node_lost(patch: Patch) -> None:
+    note = opening._note_values
+
+    def forgets(snapshot: Snapshot, goal: OpenGoal, record: Record) -> WriteRecord:
+        step = note(snapshot, goal, record)
+        old = dict(step.record.old)
+        if len(old) > 1:
+            some = old[min(old)]
+            old[max(old)] = replace(some, file_keys={**some.file_keys, "token": "7000"})
+        return replace(step, record=replace(step.record, old=old))
+
+    patch.setattr(opening, "_note_values", forgets)
+
+
+def _abort_leaves_files(patch: Patch) -> None:
+    lower = closing._lowering
+
+    def lowering(snapshot: Snapshot, record: Record) -> Any:
+        return None if record.abort else lower(snapshot, record)
+
+    patch.setattr(closing, "_lowering", lowering)
+
+
+def _silence_is_absence(patch: Patch) -> None:
+    def proves(self: GuestState) -> bool:
+        return self in (GuestState.STOPPED, GuestState.ABSENT, GuestState.SILENT)
+
+    patch.setattr(GuestState, "proves_not_here", property(proves))
+
+
+def _one_round_is_gone(patch: Patch) -> None:
+    def gone(hosts: Any, rounds: Any) -> bool:
+        return any(all(answer.state.proves_not_here for answer in answers) for answers in rounds)
+
+    for module in (evidence, gate):
+        patch.setattr(module, "gone_everywhere", gone)
+
+
+def _two_windows(patch: Patch) -> None:
+    decide = opening.decide
+
+    def again(snapshot: Snapshot, goal: OpenGoal) -> Any:
+        record = snapshot.record
+        if record is not None and record.phase is Phase.OPEN and record.owner != snapshot.me:
+            return opening._note_values(snapshot, goal, record)
+        return decide(snapshot, goal)
+
+    patch.setattr(opening, "decide", again)
+
+
+def _aim_before_the_guest_is_found(patch: Patch) -> None:
+    patch.setattr(closing, "_where", lambda snapshot, goal, record: None)
+
+
+def _maintenance_is_left(patch: Patch) -> None:
+    patch.setattr(closing, "_maintenance", lambda record: None)
+
+
+def _closing_never_ends(patch: Patch) -> None:
+    decide = window.decide
+
+    def stays(snapshot: Snapshot, goal: Any) -> Any:
+        step = decide(snapshot, goal)
+        if isinstance(step, WriteRecord) and step.record.aimed and step.record.phase is Phase.CLOSING:
+            return closing._unfinished(
+                closing.Message("NOT_READY", "never", next_command="clovmmigrate -u"), None
+            )
+        return step
+
+    patch.setattr(window, "decide", stays)
+
+
+def _the_hold_never_ends(patch: Patch) -> None:
+    after = gate._after_lease
+
+    def hold(view: gate.GateView) -> gate.Answer:
+        return replace(after(view), allow=False, rule=gate.Rule.FROZEN)
+
+    patch.setattr(gate, "_after_lease", hold)
+
+
+def _not_compared(written: Any, cib: Any, new: Record, changes: Any) -> Any:
+    return written(cib.record.epoch, new, compare=False, **changes)
+
+
+def _older_record_accepted(written: Any, cib: Any, new: Record, changes: Any) -> Any:
+    """Only the phase is compared, as a predicate without the epoch would."""
+    plain = written(cib.record.epoch, new, compare=False, **changes)
+    strict = written(cib.record.epoch, new, **changes)
+    phase = cib.record.phase
+    return lambda now: plain(now) if now.record.phase is phase else strict(now)
+
+
+BUGS = (
+    Bug("the gate ignores the membership", ("S8", "S1", "S2"), _gate_ignores_membership),
+    Bug("the gate ignores the window and its lease", ("S8",), _gate_ignores_the_window),
+    Bug("the gate allows where the record cannot be read", ("S8",), _gate_allows_without_record),
+    Bug("levels without a real device are accepted", ("S2", "S1"), _gate_accepts_unsafe_levels),
+    Bug("no settling after a return", ("S8",), _no_settling),
+    Bug("closing without aim and proof", ("S5",), _closing_without_proof),
+    Bug("the timeout goes down before anything is saved", ("S5",), _lowering_before_saving),
+    Bug("closing does not wait for all members", ("S6",), _lowering_without_all_members),
+    Bug("the raise is not read back", ("S4",), _raise_not_read_back),
+    Bug("old values of one node are lost", ("S6",), _old_values_of_a_node_lost),
+    Bug("writes without compare-and-set", ("S7",), rules=Rules(write=_not_compared)),
+    Bug("an older record is accepted", ("S7",), rules=Rules(write=_older_record_accepted)),
+    Bug("a write that timed out counts as failed", ("L2",), rules=Rules(unknown_is_failed=True)),
+    Bug("silence counts as absence", ("S2", "S1", "S8"), _silence_is_absence),
+    Bug("one round counts as gone", ("S2", "S1", "S8"), _one_round_is_gone),
+    Bug("two windows at once", ("S7",), _two_windows),
+    Bug("an abort leaves the files", ("S6",), _abort_leaves_files),
+    Bug(
+        "the devices are aimed before the guest is found",
+        ("S5", "S2", "S8", "L2"),
+        _aim_before_the_guest_is_found,
+    ),
+    Bug("maintenance-mode is left on", ("S9",), _maintenance_is_left),
+    Bug("closing stops for good at its last steps", ("L2",), _closing_never_ends),
+    Bug("the hold outlives its lease", ("S3",), _the_hold_never_ends),
+)
