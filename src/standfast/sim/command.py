@@ -183,9 +183,9 @@ class Command:
             else:
                 idle = calm and self.kernel.now_ms - node.ring.written_ms > QUIET_MS
         guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
-        where: tuple[HostAnswer, ...] = ()
-        if guest:
-            where = yield from self._ask(guest)
+        places: dict[str, tuple[HostAnswer, ...]] = {}
+        for each in sorted({aim.guest for aim in cib.aims.values()}) if guest else ():
+            places[each] = yield from self._ask(each)
         off = set()
         for name in absent:
             aim = cib.aims.get(name)
@@ -202,7 +202,7 @@ class Command:
             cluster_quiet=calm,
             fencing_pending=tuple(pending),
             unwell=unwell,
-            where=where,
+            places=places,
             proven_off=frozenset(off),
             seconds_since_return=node.sightings.seconds_since_return(back) if back else None,
         )

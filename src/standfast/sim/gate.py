@@ -55,6 +55,7 @@ def view(
         "seconds_since_epoch_seen": seen.epoch_seconds if seen else 0.0,
         "seconds_since_window_seen": seen.window_seconds if seen else 0.0,
         "seconds_since_return": node.sightings.seconds_since_return(target),
+        "seconds_since_held": node.sightings.seconds_since_held(target),
         "facility_stopped": node.facility != "running",
         "aim": aim.host if aim is not None else "",
         "hosts": hosts,
@@ -80,10 +81,12 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
             node.sightings.returned(target)
         was_away = not back
         answer = core_gate.decide(view(world, node, target))
-        if (answer.allow or answer.rule is Rule.UNSAVED) and aim is not None:
+        if (answer.allow or answer.hosts_matter) and aim is not None:
             hosts = yield from ask(world, node, aim.guest)
             answer = core_gate.decide(view(world, node, target, hosts, before))
             before = hosts
+        if answer.rule in (Rule.UNSAVED, Rule.ELSEWHERE):
+            node.sightings.held(target)
         allow = answer.allow and kernel.now_ms - looked <= STALE_MS
         if allow and not waited:
             since = node.sightings.seconds_since_allowed(target, name)
