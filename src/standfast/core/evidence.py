@@ -46,6 +46,10 @@ _PRESENT = frozenset(
 )
 
 
+MOVING = frozenset({GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR})
+"""States of a guest that is between two hosts, or that a migration has left there."""
+
+
 @dataclass(frozen=True)
 class HostAnswer:
     """One host's word on one guest. `detail` is for people: the raw state, or why it is silent."""
@@ -79,3 +83,11 @@ def gone_everywhere(hosts: Iterable[str], rounds: Sequence[Sequence[HostAnswer]]
     complete = all(sorted(answer.host for answer in answers) == wanted for answers in rounds)
     same = all(table == tables[0] for table in tables)
     return complete and same and all(state.proves_not_here for state in tables[0].values())
+
+
+def on_its_way(answers: Iterable[HostAnswer], aim: str) -> HostAnswer | None:
+    """The first answer that shows the guest being moved, or alive elsewhere than on `aim` (empty: any)."""
+    for answer in answers:
+        if answer.state in MOVING or (aim and answer.host != aim and answer.state.is_present):
+            return answer
+    return None

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from standfast.core.evidence import GuestState, HostAnswer, gone_everywhere
+from standfast.core.evidence import MOVING, GuestState, HostAnswer, gone_everywhere, on_its_way
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Phase, Record
 from standfast.core.topology import Level
@@ -39,8 +39,6 @@ JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITIO
 
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
-
-MOVING = frozenset({GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR})
 
 
 class Rule(Enum):
@@ -279,21 +277,18 @@ def _gone(view: GateView) -> bool:
 
 
 def _elsewhere(view: GateView) -> Answer | None:
-    for answer in view.hosts:
-        if answer.state in MOVING:
-            return _hold(
-                Rule.ELSEWHERE,
-                f"{answer.host} shows {answer.guest} {answer.state.value}: it is being moved",
-                hosts_matter=True,
-            )
-        if view.aim and answer.host != view.aim and answer.state.is_present:
-            return _hold(
-                Rule.ELSEWHERE,
-                f"{answer.host} shows {answer.guest} {answer.state.value}, but the devices of {view.target} "
-                f"aim at {view.aim}; repair with: clovmmigrate -u {answer.guest} {answer.host}",
-                hosts_matter=True,
-            )
-    return None
+    found = on_its_way(view.hosts, view.aim)
+    if found is None:
+        return None
+    shows = f"{found.host} shows {found.guest} {found.state.value}"
+    if found.state in MOVING:
+        return _hold(Rule.ELSEWHERE, f"{shows}: it is being moved", hosts_matter=True)
+    return _hold(
+        Rule.ELSEWHERE,
+        f"{shows}, but the devices of {view.target} aim at {view.aim}; "
+        f"repair with: clovmmigrate -u {found.guest} {found.host}",
+        hosts_matter=True,
+    )
 
 
 def _released(view: GateView) -> Answer | None:

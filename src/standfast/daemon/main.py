@@ -16,13 +16,14 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
-from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring
+from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
-from standfast.core import devices, heartbeat, members, names, owed, record
+from standfast.core import aims, devices, heartbeat, members, names, owed, record
 from standfast.core.owed import Debt
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
-from standfast.daemon import heartbeat_duty, owed_duty, probe
+from standfast.core.steps import NodeAim
+from standfast.daemon import away, heartbeat_duty, owed_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.probe import Probed
@@ -100,6 +101,8 @@ class Daemon:
     async def run(self) -> None:
         """Until cancelled."""
         self.reread()
+        loop = asyncio.get_running_loop()
+        ring_watch.start(lambda: _tell(loop, self._ring_moved))
         async with asyncio.TaskGroup() as group:
             for task in (self._follow, self._publish, self._periodic, self._alarms):
                 group.create_task(self._forever(task))
@@ -202,6 +205,10 @@ class Daemon:
         self._test_what_is_due(self.board.follow(tree))
         await self._values()
 
+    def _ring_moved(self) -> None:
+        self._ticked = float("-inf")
+        self._kick.set()
+
     def _tick_due(self) -> bool:
         window = self.known.record is not None and self.known.record.open
         period = TICK_WINDOW_SECONDS if window or not self.known.engine else TICK_IDLE_SECONDS
@@ -220,7 +227,31 @@ class Daemon:
         for node in self.known.members - parts:
             self._note("membership", f"{node} left the membership")
             self._spawn(self._see_kill(node))
+            self._spawn(self._watch_away(node))
         self.known.members = parts
+
+    async def _watch_away(self, node: str) -> None:
+        """While `node` is away: note for the gate of this node whether its guest is on its way."""
+        found = self._aim_of(node)
+        if found is None or node == self.known.node:
+            return
+
+        def aim() -> str:
+            now = self._aim_of(node)
+            return now.host if now is not None else ""
+
+        await away.watch(
+            found.guest,
+            aim,
+            lambda: self.hosts,
+            lambda: self.known.engine and node not in self.known.members,
+            lambda: self.sightings.held(node),
+        )
+
+    def _aim_of(self, node: str) -> NodeAim | None:
+        if self.known.tree is None or self.known.config is None:
+            return None
+        return aims.aims(self.known.tree, self.known.config.config.hosts.hosts).get(node)
 
     def _see_record(self, tree: ET.Element) -> None:
         known = self.known
@@ -453,6 +484,12 @@ class Daemon:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    """Call it in the loop, from another thread; a loop that has ended hears nothing."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(what)
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from standfast.core import heartbeat, members, owed, xscf
+from standfast.core import evidence, heartbeat, members, owed, xscf
 from standfast.core.owed import Debt
 from standfast.core.record import Record
 from standfast.core.report import Report, proof
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TICK_WINDOW_MS = 1_000
 TICK_IDLE_MS = 10_000
+AWAY_MS = 1_000
 ALARM_MS = 60_000
 TEST_PERIOD_MS = 600_000
 
@@ -80,6 +81,7 @@ class Daemon:
                     yield 1_000 if self.world.short_ticks else 5_000
 
         self.node.spawn(forever(ALARM_MS, "alarm"))
+        self.node.spawn(forever(AWAY_MS, "away"))
         self.node.spawn(tests())
         self.node.later(0, self.look)
 
@@ -104,8 +106,19 @@ class Daemon:
             self._looking = True
             self.node.later(delay_ms, self.look)
 
+    def away(self) -> None:
+        """A guest on its way while its node is away is noted for this node's gate (daemon/away.py)."""
+        node = self.node
+        for name, aim in node.cib.aims.items():
+            if self.alive and name != node.name and name not in node.ring.members:
+                site = self.world.site
+                answers = [site.ask(host, aim.guest) for host in site.hosts if not site.silent(host)]
+                if evidence.on_its_way(answers, aim.host) is not None:
+                    node.sightings.held(name)
+
     def tick(self) -> None:
-        """Something that is looked at on each tick only."""
+        """The membership has changed, or something that is looked at on each tick only."""
+        self.node.later(self.kernel.between(150, 500), self.away)
         record = self.node.cib.readable
         period = TICK_WINDOW_MS if record is not None and record.open else TICK_IDLE_MS
         if self.alive:
