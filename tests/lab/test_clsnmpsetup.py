@@ -67,9 +67,10 @@ def wait(condition: Callable[[], bool], limit_seconds: float) -> bool:
     return True
 
 
-@pytest.fixture
-def place(labs: LabMaker) -> Iterator[Place]:
-    lab = labs(fencing="none", hosts=True)
+@pytest.fixture(scope="module")
+def site(module_labs: LabMaker) -> Iterator[Place]:
+    """The place that the tests of this file share, with nothing registered."""
+    lab = module_labs(fencing="none", hosts=True)
     folder = lab.root / "hosts"
     written = worldfile.write(folder, 2, lab=lab.id)
     socket = folder / "control.sock"
@@ -93,6 +94,18 @@ def place(labs: LabMaker) -> Iterator[Place]:
     ).ok
     yield made
     control.close()
+
+
+@pytest.fixture
+def place(site: Place) -> Iterator[Place]:
+    """The shared place; whatever a test registers is taken away after it."""
+    yield site
+    for target in site.lab.nodes:
+        for on in site.lab.nodes:
+            site.setup(on, "-d", target, "--yes")
+    site.control.reset()
+    assert site.lab.exec("cfguest1", ["crm_resource", "--cleanup"]).ok
+    site.lab.wait_settled()
 
 
 @pytest.mark.timeout(240)

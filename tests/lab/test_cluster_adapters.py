@@ -220,11 +220,11 @@ def test_of_two_writers_on_two_nodes_exactly_one_wins_and_the_loser_changes_noth
     pair = lab.nodes[:2]
     first = str(time.monotonic() + 2.0)
     with ThreadPoolExecutor(2) as pool:
-        tried = list(pool.map(lambda node: _python(lab, node, RACE, node, first, "20"), pair))
+        tried = list(pool.map(lambda node: _python(lab, node, RACE, node, first, "12"), pair))
     winners = sorted(epoch for outcomes in tried for epoch, what in outcomes if what == "won")
     assert winners == list(range(len(winners))), "an epoch was won twice, or by nobody"
     raced = {epoch for epoch, _ in tried[0]} & {epoch for epoch, _ in tried[1]}
-    assert len(raced) >= 15, "the writers did not meet often enough for a proof"
+    assert len(raced) >= 9, "the writers did not meet often enough for a proof"
     seen = _everywhere(lab, f"{STEP}\nroot = cib.query()\nprint(json.dumps([epoch(root), traces(root)]))")
     last = pair[0] if [winners[-1], "won"] in tried[0] else pair[1]
     assert seen == {node: [len(winners), [last]] for node in lab.nodes}
@@ -308,7 +308,7 @@ def test_a_corosync_that_hangs_costs_the_limit_and_one_thread(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "keys",
     [
-        {"token": "10000"},
+        pytest.param({"token": "10000"}, marks=pytest.mark.full),
         {"token": "4545", "token_coefficient": "100", "interface.0.knet_pong_count": "1"},
     ],
 )

@@ -1,5 +1,7 @@
 """Who is killed, through what, and who is not: in a window, after it, and when somebody moved the guest."""
 
+import re
+
 import pytest
 from window_kit import (
     BUDGET,
@@ -24,6 +26,8 @@ from standfast.core.record import Phase
 from standfast.lab.scene import Scene
 
 pytestmark = pytest.mark.timeout(300)
+JOIN_ROUND = r"\(S_(PENDING|ELECTION|INTEGRATION|FINALIZE_JOIN)\)$"
+"""How a gate shows that its controller takes part in an election or a join round (Pacemaker's own names)."""
 
 
 def gate_lines(scene: Scene, target: str) -> list[str]:
@@ -36,6 +40,11 @@ def gate_lines(scene: Scene, target: str) -> list[str]:
     return found
 
 
+def rule_of(line: str) -> str:
+    """The rule by which a gate has answered."""
+    return next(word.removeprefix("rule=") for word in line.split() if word.startswith("rule="))
+
+
 def resets(scene: Scene, mark: int) -> set[object]:
     """The hosts whose service processors were told to reset somebody since a mark."""
     return {
@@ -45,20 +54,33 @@ def resets(scene: Scene, mark: int) -> set[object]:
     }
 
 
+def service_runs_elsewhere(scene: Scene) -> bool:
+    """The mover's service runs on a node that is not its own."""
+    seen = scene.lab.status("cfguest1")
+    return seen is not None and any(
+        r.name == f"r-{MOVER}" and r.role == "Started" and r.nodes != (MOVER,) for r in seen.resources
+    )
+
+
 def test_a_node_that_outlasts_the_budget_is_dropped_held_and_taken_back(scene: Scene) -> None:
     before, mark, said = Picture.of(scene), scene.control.mark(), len(gate_lines(scene, MOVER))
     opened(scene, "cfguest1", GUEST, *BUDGET)
-    scene.control.migrate(GUEST, spare(scene), duration_seconds=26.0, blackout_seconds=25.0)
+    # 15 s until it is dropped, and time for an answer of the gate, which takes 5 s, before it is back.
+    scene.control.migrate(GUEST, spare(scene), duration_seconds=31.0, blackout_seconds=30.0)
     assert eventually(lambda: MOVER in unclean(scene, "cfguest1"), 30), "the ring has not dropped it"
     assert scene.control.wait_migration(GUEST, limit_seconds=60.0)["phase"] == "done"
     assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 30)
     closed(scene, "cfguest1", spare(scene))
     answers = gate_lines(scene, MOVER)[said:]
     assert answers
-    # A controller that is busy for a moment after a write counts as not joined; all of these hold.
-    rules = {word for line in answers for word in line.split() if word.startswith("rule=")}
-    assert "rule=frozen" in rules
-    assert rules <= {"rule=frozen", "rule=target-back", "rule=settling", "rule=not-joined"}, answers
+    # First the window holds. The node's return starts an election and a join round, in which no controller
+    # counts as joined for some seconds; from its end on the node is a member, and that alone holds.
+    rules = [rule_of(line) for line in answers]
+    assert rules[0] == "frozen", answers
+    assert rules[-1] == "target-back", answers
+    assert set(rules) <= {"frozen", "not-joined", "target-back"}, answers
+    joining = [line for line, rule in zip(answers, rules, strict=True) if rule == "not-joined"]
+    assert all(re.search(JOIN_ROUND, line) for line in joining), joining
     assert all(" hold " in line for line in answers), answers
     assert kills(scene, mark) == []
     assert resets(scene, mark) == set()
@@ -104,9 +126,13 @@ def test_a_guest_that_somebody_moved_is_not_aimed_at_and_an_operator_has_a_way_o
     # The way out: stop the domain by hand, on the host where it is.
     scene.control.call("stop", host=spare(scene), name=GUEST)
     assert eventually(lambda: unclean(scene, "cfguest1") == set(), 90), gate_lines(scene, MOVER)[-5:]
-    assert {entry["hit"] for entry in kills(scene, mark)} <= {GUEST}
+    # That every control domain shows it stopped is proof enough: nothing is left to kill, and nobody was.
+    assert kills(scene, mark) == []
+    assert resets(scene, mark) == set()
+    assert eventually(lambda: service_runs_elsewhere(scene), 30), starts_and_stops(scene.lab)
 
 
+@pytest.mark.full
 def test_the_facility_of_one_node_can_be_stopped_and_its_gate_then_refuses(scene: Scene) -> None:
     for node in ("cfguest1", "cfguest3"):
         assert scene.run(node, "sdtool", "-e").ok

@@ -14,6 +14,7 @@ def test_without_standfast_a_blackout_of_15_s_kills_a_healthy_node_and_moves_its
     assert "service r-cfguest2 starts on cfguest1" in told
 
 
+@pytest.mark.full
 def test_a_blackout_within_the_heartbeat_timeout_makes_the_demonstration_fail(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
