@@ -11,6 +11,7 @@ from standfast.cluster.run import EngineError
 from standfast.core import names
 from standfast.core.evidence import HostAnswer, silent
 from standfast.core.report import ReportError, decode
+from standfast.daemon.kills import Busy, Kills
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import HOLD, Answer
 from standfast.hosts.base import Host, HostError
@@ -24,6 +25,7 @@ class Door:
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
+        self._kills = Kills(_fence)
         self._table: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             "status": self._status,
             "evidence": self._evidence,
@@ -138,19 +140,39 @@ class Door:
             return _no(f"{node or 'no node'} has no shutdown agents", "clsnmpsetup -l")
         if node == self._daemon.known.node:
             return _no("a node does not kill itself", "sdtool -k on another node")
-        self._daemon.board.shut(node, "Killing")
+        if self._daemon.facility != "running":
+            return _no(f"the shutdown facility is stopped on this node; {node} was not killed", "sdtool -b")
+        board = self._daemon.board
         try:
-            await asyncio.to_thread(fencer.fence, node, KILL_LIMIT_SECONDS)
+            ended = self._kills.begin(node)
+        except Busy as error:
+            return _no(str(error), "sdtool -s")
+        board.shut(node, "Killing")
+        try:
+            await ended
+        except fencer.FencingUnknown as error:
+            board.shut(node, "Unknown")
+            return _no(
+                f"it is not known whether {node} was killed: {error}",
+                f"crm_mon -1, then stonith_admin --history {node} --verbose",
+            )
         except EngineError as error:
-            self._daemon.board.shut(node, "KillFailed")
+            board.shut(node, "KillFailed")
             return _no(f"{node} was not killed: {error}", "sdtool -s")
-        self._daemon.board.shut(node, "KillWorked")
+        except Exception:
+            board.shut(node, "Unknown")
+            raise
+        board.shut(node, "KillWorked")
         return {"ok": True, "node": node}
 
     async def _command(self, _: Answer) -> Answer:
         self._daemon.commanding += 1
         self._daemon.touched()
         return {"ok": True, HOLD: True}
+
+
+def _fence(node: str) -> None:
+    fencer.fence(node, KILL_LIMIT_SECONDS)
 
 
 async def _ask(host: Host, guest: str, limit_seconds: float) -> HostAnswer:
