@@ -107,7 +107,7 @@ class Executor:
             whole = self._whole(snapshot.record)
             decision = decide(snapshot, self.goal)
             if isinstance(decision, Done):
-                return replace(decision, changed=steps > 0)
+                return replace(decision, changed=self._changed(snapshot, steps))
             if isinstance(decision, Stop):
                 return decision
             if isinstance(decision, Wait):
@@ -125,6 +125,12 @@ class Executor:
             (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s and {steps} steps"),),
             unfinished=True,
         )
+
+    def _changed(self, snapshot: Snapshot, steps: int) -> bool:
+        """Whether this command has done it: opening again takes over, asks, and changes no window."""
+        if isinstance(self.goal, OpenGoal) and snapshot.record is not None:
+            return snapshot.record.window > self.goal.since_epoch
+        return steps > 0
 
     async def plan(self) -> tuple[Decision, Snapshot]:
         """The first decision and what it was made from; changes nothing (dry run)."""

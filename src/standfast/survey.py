@@ -38,6 +38,8 @@ class Survey:
     make_hosts: Callable[[Mapping[str, str] | None], Mapping[str, Host]] = lambda account: {}
     """Makes the adapters when the first question to a host comes: opening usually asks none. It is given the
     parameters of a registered device (`hosts.make`)."""
+    config: str = ""
+    """Fingerprint of the clovmmigrate.conf that the command has read; empty: not to be compared."""
     _account: Mapping[str, str] | None = None
     _hosts: Mapping[str, Host] | None = None
     _texts: Mapping[str, str] = field(default_factory=dict)
@@ -87,6 +89,7 @@ class Survey:
             me=self.me,
             record=found,
             record_error=why,
+            config=self.config,
             configured=_nodes(tree),
             members=seen.members,
             reports=_reports(reports),
@@ -227,6 +230,9 @@ def _unsupported(tree: ET.Element, status: membership.ClusterStatus) -> tuple[st
         text = corosync_conf.read_file()
         if len(corosync_conf.links(text)) > 1:
             found.append("more than one knet link")
+        for path, key, value in corosync_conf.settings(text):
+            if (path, key) == (("totem",), "transport") and value != "knet":
+                found.append(f"the transport {value} (only knet)")
         if any(path[:2] == ("quorum", "device") for path, _, _ in corosync_conf.settings(text)):
             found.append("a quorum device")
     except (OSError, corosync_conf.CorosyncConfError) as error:

@@ -70,7 +70,7 @@ class Site:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for happens in threads
             await asyncio.sleep(0.005)
 
 

@@ -10,7 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 from fake_cluster import CLOSE, OPEN, FakeCluster
 
-from standfast.cluster import attrd, cib, ring
+from standfast import survey
+from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.cib import CibError
 from standfast.core import preflight
 from standfast.core.evidence import GuestState
@@ -105,3 +106,25 @@ async def test_fencing_is_off_in_every_word_that_pacemaker_takes_for_it(
 def test_maintenance_is_on_in_every_word_that_pacemaker_takes_for_it(word: str) -> None:
     snapshot = dataclasses.replace(FakeCluster().snapshot("n1"), maintenance_mode=word)
     assert [message.code for message in preflight.errors(snapshot, OPEN)] == ["MAINTENANCE"]
+
+
+@pytest.mark.parametrize(("transport", "refused"), [("knet", False), ("udpu", True), ("udp", True)])
+def test_a_transport_without_the_values_of_a_window_is_not_supported(
+    transport: str, refused: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "corosync.conf"
+    file.write_text(f"totem {{\n  version: 2\n  transport: {transport}\n}}\n")
+    monkeypatch.setattr(corosync_conf, "read_file", lambda: file.read_text())
+    found = survey._unsupported(ET.fromstring(CIB), membership.ClusterStatus((), (), (), "", True))
+    assert found == ((f"the transport {transport} (only knet)",) if refused else ())
+
+
+async def test_opening_again_is_no_change_and_the_first_opening_is_one() -> None:
+    cluster = FakeCluster()
+    cluster.record = dataclasses.replace(cluster.record, owner="n1")
+    command = Executor(cast(Survey, Scripted(cluster)), OPEN)
+    opened = dataclasses.replace(cluster.record, phase=Phase.OPEN, window=7)
+    snapshot = dataclasses.replace(cluster.snapshot("n1"), record=opened)
+    assert command._changed(snapshot, 3)
+    command.goal = dataclasses.replace(OPEN, since_epoch=7)
+    assert not command._changed(snapshot, 3)

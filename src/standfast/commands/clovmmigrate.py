@@ -25,7 +25,7 @@ from standfast.core import names
 from standfast.core.messages import Message, Refused, Severity
 
 if TYPE_CHECKING:
-    from standfast.config import Config
+    from standfast.config import Config, Loaded
     from standfast.core.steps import CloseGoal, OpenGoal, Stop
     from standfast.hosts.base import Host
 
@@ -169,11 +169,14 @@ async def _work(wish: Wish, screen: Screen) -> int:
         raise Refused(Message("NOT_ROOT", "this needs root", next_command="sudo clovmmigrate ..."))
     from standfast.survey import Survey
 
-    config = _config()
+    loaded = _config()
+    config = loaded.config
     with _alone():
         node = await _own_node()
         async with _driving():
-            survey = Survey(node, config.hosts.hosts, lambda account: _hosts(config, account))
+            survey = Survey(
+                node, config.hosts.hosts, lambda account: _hosts(config, account), loaded.fingerprint
+            )
             try:
                 return await _drive(wish, screen, config, survey)
             finally:
@@ -197,12 +200,27 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
         screen.tell(warning)
     text = outcome.reason
     if isinstance(goal, OpenGoal) and not outcome.changed:
-        text += f"\nIt was open already, its lease goes on; {LEASE_NOTE}"
+        text += f"\nIt was open already, {await _lease_left(survey)}; {LEASE_NOTE}"
+        if wish.lease_minutes:
+            text += f"\n--lease {wish.lease_minutes} is not applied: the lease goes on as it began"
     elif isinstance(goal, OpenGoal):
         text += (
             f"\nThe lease ends at {_clock(goal.lease_seconds)} ({goal.lease_seconds // 60} min); {LEASE_NOTE}"
         )
     return screen.end(EXIT_DONE, text)
+
+
+async def _lease_left(survey: Survey) -> str:
+    """When the lease of the window ends that is open, as this node counts it."""
+    from standfast.sightings import Sightings
+
+    snapshot, _ = await _look(survey)
+    record = snapshot.record
+    if record is None or not record.open:
+        return "and is closed by now"
+    seen = await asyncio.to_thread(Sightings().see, record)
+    left = round(record.lease_seconds - seen.window_seconds)
+    return f"its lease ends at about {_clock(left)}" if left > 0 else "its lease is over"
 
 
 def _stopped(outcome: Stop, screen: Screen) -> int:
@@ -285,11 +303,11 @@ async def _plan(executor: Executor, goal: OpenGoal | CloseGoal, screen: Screen) 
     return screen.end(EXIT_DONE, "nothing was changed (dry run)")
 
 
-def _config() -> Config:
+def _config() -> Loaded:
     from standfast import config
 
     try:
-        return config.load().config
+        return config.load()
     except config.ConfigError as error:
         raise Refused(
             *(

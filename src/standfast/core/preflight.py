@@ -21,6 +21,7 @@ def errors(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
     found = [
         *_cluster(snapshot),
         *_members(snapshot),
+        *_loaded(snapshot),
         *_agents(snapshot),
         *_hosts(snapshot),
         *_goal(snapshot, goal),
@@ -105,6 +106,34 @@ def _members(snapshot: Snapshot) -> Iterator[Message]:
     if len(fingerprints) > 1:
         groups = " / ".join(" ".join(nodes) for nodes in fingerprints.values())
         yield Message("CONFIG_DIFFERS", f"clovmmigrate.conf is not the same on all nodes: {groups}")
+    elif snapshot.config and fingerprints and snapshot.config not in fingerprints:
+        behind = ", ".join(sorted(snapshot.members & set(snapshot.reports)))
+        yield Message(
+            "CONFIG_DIFFERS",
+            f"clovmmigrate.conf of this node is not the one that standfastd of {behind} has read",
+            next_command=f"sdtool -r (on {behind})",
+        )
+
+
+def _loaded(snapshot: Snapshot) -> Iterator[Message]:
+    """The reload of a window would make live what somebody has edited and never loaded."""
+    for node in sorted(snapshot.members & set(snapshot.reports)):
+        report = snapshot.reports[node]
+        if not report.file_keys and report.file_error:
+            continue
+        yields = heartbeat.expected_runtime(dict(report.file_keys), len(snapshot.configured))
+        for key, name in heartbeat.RUNTIME_NAMES.items():
+            # Timers that are derived lag behind a reload (knet), or come from a key that is not ours.
+            if key not in (heartbeat.TOKEN, heartbeat.CONSENSUS) and key not in report.file_keys:
+                continue
+            runs = report.runtime.get(name)
+            if runs is not None and runs != yields[name]:
+                yield Message(
+                    "NOT_LOADED",
+                    f"corosync of {node} runs {name} {runs} ms, its corosync.conf says {yields[name]} ms",
+                    node=node,
+                    next_command="put the file back, or corosync-cfgtool -R (every node reads its own file)",
+                )
 
 
 def _agents(snapshot: Snapshot) -> Iterator[Message]:

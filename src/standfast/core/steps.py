@@ -48,6 +48,8 @@ class Snapshot:
     me: str
     record: Record | None
     record_error: str = ""
+    config: str = ""
+    """Fingerprint of the clovmmigrate.conf that this command has read; empty: not to be compared."""
     configured: tuple[str, ...] = ()
     """Every cluster node of the CIB."""
     members: frozenset[str] = frozenset()
