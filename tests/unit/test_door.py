@@ -164,3 +164,15 @@ def test_a_kill_under_way_does_not_hold_up_the_end_of_the_process() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], timeout=20, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+async def test_starting_the_facility_shows_old_kills_no_more(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing() -> None:
+        return
+
+    monkeypatch.setattr(site.daemon, "retest", nothing)
+    site.daemon.board.shut("n2", "KillFailed")
+    assert (await site.door.handle({"op": "facility", "want": "start"}))["ok"] is True
+    assert site.states("n2") == {"Unknown"}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from standfast.core import aims, devices, topology
+from standfast.core import aims, devices, record, topology
 from standfast.core.report import proof
 from standfast.core.topology import Device
 from standfast.processors import agents
@@ -48,6 +48,8 @@ class Board:
         self._changed = changed
         self._slots = asyncio.Semaphore(TESTS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._window: tuple[int, bool] | None = None
+        """Number of the last window that was seen, and whether it was open."""
 
     def follow(self, cib: ET.Element) -> list[str]:
         """Take over the devices of a CIB; the ids of those that are new or have other parameters."""
@@ -68,6 +70,7 @@ class Board:
         if list(fresh) != list(self.rows) or altered:
             self.rows = fresh
             self._changed()
+        self._see_window(cib)
         return altered
 
     def test(self, identifiers: list[str], epoch: int) -> list[asyncio.Task[None]]:
@@ -104,6 +107,23 @@ class Board:
         for identifier in self.of(node):
             if self.rows[identifier].shut_state != state:
                 self._set(identifier, shut_state=state, sa_state="Killing" if state == "Killing" else "Idle")
+
+    def start_anew(self) -> None:
+        """The facility starts (``sdtool -b``, the end of a window): how old kills ended is shown no more."""
+        for identifier, row in self.rows.items():
+            if row.shut_state in ("KillWorked", "KillFailed"):
+                self._set(identifier, shut_state="Unknown")
+
+    def _see_window(self, cib: ET.Element) -> None:
+        found, _ = record.read_or_why(cib)
+        if found is None:
+            return
+        before, self._window = self._window, (found.window, found.open)
+        if before is None or found.open:
+            return
+        # Another number: a whole window went by while this node did not look.
+        if before[1] or before[0] != found.window:
+            self.start_anew()
 
     async def _test(self, identifier: str, epoch: int) -> None:
         async with self._slots:

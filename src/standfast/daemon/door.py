@@ -102,6 +102,7 @@ class Door:
             self._daemon.board.stop()
         elif request.get("want") == "start":
             await asyncio.to_thread(marker.unlink, True)
+            self._daemon.board.start_anew()
             self._daemon.kick()
             await self._daemon.retest()
         else:
