@@ -162,3 +162,14 @@ async def test_a_kill_under_way_is_shown_through_the_end_of_a_window(world: Worl
     world.board.follow(with_record(world, window=4))
     row = world.board.rows[FIRST]
     assert (row.shut_state, row.sa_state) == ("Killing", "Killing")
+
+
+async def test_the_age_of_the_last_test_is_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.board.follow(world.cib)
+    assert world.board.rows[FIRST].tested_seconds_ago is None
+    monkeypatch.setattr("standfast.daemon.board.time.monotonic", lambda: 100.0)
+    await world.test_all(7)
+    monkeypatch.setattr("standfast.daemon.board.time.monotonic", lambda: 142.5)
+    assert world.board.rows[FIRST].tested_seconds_ago == 42
+    world.board.stop()
+    assert world.board.rows[FIRST].tested_seconds_ago is None

@@ -176,3 +176,9 @@ async def test_starting_the_facility_shows_old_kills_no_more(
     site.daemon.board.shut("n2", "KillFailed")
     assert (await site.door.handle({"op": "facility", "want": "start"}))["ok"] is True
     assert site.states("n2") == {"Unknown"}
+
+
+async def test_the_status_has_the_age_of_each_test(site: Site) -> None:
+    rows = (await site.door.handle({"op": "status"}))["agents"]
+    assert isinstance(rows, list)
+    assert {row["tested_seconds_ago"] for row in rows} == {None}

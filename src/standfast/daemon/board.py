@@ -8,6 +8,7 @@ asks for proof, and every 10 minutes (PRIMECLUSTER Cluster Foundation guide, 7.1
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,13 @@ class Row:
     said: str = ""
     """What the agent said when it last failed."""
     proof: str = ""
+    tested: float | None = None
+    """When the last test ended (monotonic); None: none has."""
+
+    @property
+    def tested_seconds_ago(self) -> int | None:
+        """Age of what `test_state` says; None before the first test."""
+        return None if self.tested is None else int(time.monotonic() - self.tested)
 
 
 class Board:
@@ -100,7 +108,14 @@ class Board:
         """``sdtool -e``: no test any more."""
         for identifier in list(self.rows):
             self._cancel(identifier)
-            self._set(identifier, sa_state="Idle", test_state="Unknown", init_state="UnInitWorked", proof="")
+            self._set(
+                identifier,
+                sa_state="Idle",
+                test_state="Unknown",
+                init_state="UnInitWorked",
+                proof="",
+                tested=None,
+            )
 
     def shut(self, node: str, state: str) -> None:
         """Note how a kill of `node` ended, as the fencer's history tells."""
@@ -138,6 +153,7 @@ class Board:
                     test_state="Unknown",
                     said=trouble,
                     proof="",
+                    tested=None,
                 )
                 return
             self._set(identifier, sa_state="Testing", init_state="InitWorked", test_state="Testing")
@@ -147,9 +163,16 @@ class Board:
             said = "" if worked else result.said or f"{device.agent} status: {result.outcome.value}"
             shown = proof(aims.fingerprint(device.parameters), epoch) if worked else ""
             state = "TestWorked" if worked else "TestFailed"
-            self._set(identifier, sa_state="Idle", test_state=state, said=said, proof=shown)
+            self._set(
+                identifier,
+                sa_state="Idle",
+                test_state=state,
+                said=said,
+                proof=shown,
+                tested=time.monotonic(),
+            )
 
-    def _set(self, identifier: str, **changes: str) -> None:
+    def _set(self, identifier: str, **changes: str | float | None) -> None:
         row = self.rows.get(identifier)
         if row is not None:
             self.rows[identifier] = replace(row, **changes)  # type: ignore[arg-type]

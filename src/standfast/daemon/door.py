@@ -74,6 +74,7 @@ class Door:
                     "test_state": row.test_state,
                     "init_state": row.init_state,
                     "said": row.said,
+                    "tested_seconds_ago": row.tested_seconds_ago,
                 }
                 for row in self._daemon.board.rows.values()
             ],
