@@ -7,7 +7,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from standfast.core import aims, devices
+from standfast.core import aims, devices, record
+from standfast.core.record import Phase, Record
 from standfast.core.report import proves
 from standfast.daemon.board import Board
 from standfast.processors import agents
@@ -128,3 +129,47 @@ async def test_devices_that_are_gone_are_shown_no_more(world: World) -> None:
     world.board.follow(world.cib)
     world.board.follow(ET.fromstring(CIB))
     assert world.board.rows == {}
+
+
+def with_record(world: World, **values: object) -> ET.Element:
+    record.write(world.cib, Record(epoch=9, **values))  # type: ignore[arg-type]
+    return world.cib
+
+
+@pytest.mark.parametrize("ended", ["KillWorked", "KillFailed"])
+async def test_the_end_of_a_window_shows_old_kills_no_more(world: World, ended: str) -> None:
+    world.board.follow(with_record(world, window=4, phase=Phase.CLOSING))
+    world.board.shut("n2", ended)
+    world.board.follow(with_record(world, window=4, phase=Phase.CLOSING))
+    assert world.board.rows[FIRST].shut_state == ended
+    world.board.follow(with_record(world, window=4))
+    assert world.board.rows[FIRST].shut_state == "Unknown"
+    world.board.shut("n2", ended)
+    world.board.follow(with_record(world, window=4))
+    assert world.board.rows[FIRST].shut_state == ended
+
+
+async def test_a_window_that_this_node_did_not_see_counts_too(world: World) -> None:
+    world.board.follow(with_record(world, window=4))
+    world.board.shut("n2", "KillWorked")
+    world.board.follow(with_record(world, window=7))
+    assert world.board.rows[FIRST].shut_state == "Unknown"
+
+
+async def test_a_kill_under_way_is_shown_through_the_end_of_a_window(world: World) -> None:
+    world.board.follow(with_record(world, window=4, phase=Phase.OPEN))
+    world.board.shut("n2", "Killing")
+    world.board.follow(with_record(world, window=4))
+    row = world.board.rows[FIRST]
+    assert (row.shut_state, row.sa_state) == ("Killing", "Killing")
+
+
+async def test_the_age_of_the_last_test_is_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.board.follow(world.cib)
+    assert world.board.rows[FIRST].tested_seconds_ago is None
+    monkeypatch.setattr("standfast.daemon.board.time.monotonic", lambda: 100.0)
+    await world.test_all(7)
+    monkeypatch.setattr("standfast.daemon.board.time.monotonic", lambda: 142.5)
+    assert world.board.rows[FIRST].tested_seconds_ago == 42
+    world.board.stop()
+    assert world.board.rows[FIRST].tested_seconds_ago is None

@@ -598,3 +598,17 @@ def test_a_folder_that_cannot_be_written_is_one_clear_message(tmp_path: Path) ->
     (tmp_path / "s").write_text("a file")
     with pytest.raises(Refused, match="the password cannot be stored in"):
         SecretStore(str(tmp_path / "s")).write("n", "x")
+
+
+def test_a_password_that_is_kept_elsewhere_by_a_link_is_changed_there(tmp_path: Path) -> None:
+    store = SecretStore(str(tmp_path / "s"))
+    store.write("n", "old")
+    (tmp_path / "kept").mkdir()
+    kept = store.path("n").rename(tmp_path / "kept" / "n")
+    store.path("n").symlink_to(kept)
+    store.write("n", "new")
+    assert store.path("n").readlink() == kept
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("new\n", 0o600)
+    assert store.remove("n")
+    assert not kept.exists()
+    assert not store.remove("n")

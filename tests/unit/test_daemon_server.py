@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from standfast.daemon import server as server_module
 from standfast.daemon.server import HOLD, Answer, Server
 
 
@@ -20,6 +21,8 @@ class Handler:
     async def handle(self, request: Answer) -> Answer:
         if request.get("op") == "command":
             return {"ok": True, HOLD: True}
+        if request.get("op") == "defect":
+            raise RuntimeError("a defect")
         return {"ok": True, "echo": request}
 
 
@@ -87,3 +90,30 @@ async def test_a_command_that_died_before_its_answer_holds_nothing(served: tuple
     writer.write(b'{"op":"command"}\n')
     writer.transport.abort()
     await asyncio.wait_for(handler.released.wait(), 5)
+
+
+async def test_a_client_that_sends_nothing_is_dropped_and_one_that_holds_is_not(
+    served: tuple[Handler, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "READ_LIMIT_SECONDS", 0.2)
+    handler, path = served
+    holding, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(b'{"op":"command"}\n')
+    assert json.loads(await holding.readline()) == {"ok": True}
+    silent, other = await asyncio.open_unix_connection(str(path))
+    assert await asyncio.wait_for(silent.readline(), 10) == b""
+    assert not handler.released.is_set()
+    writer.write(b'{"op":"a"}\n')
+    assert json.loads(await asyncio.wait_for(holding.readline(), 10))["ok"] is True
+    other.close()
+    writer.close()
+
+
+async def test_a_defect_of_the_daemon_is_a_whole_answer_and_a_line_in_the_log(
+    served: tuple[Handler, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = await ask(served[1], b'{"op":"defect"}', b'{"op":"a"}')
+    assert (bad["ok"], bad["hint"]) == (False, "journalctl -u standfastd")
+    assert "'defect'" in str(bad["error"])
+    assert "the request 'defect' failed" in caplog.text
+    assert good["ok"] is True

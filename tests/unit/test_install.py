@@ -152,3 +152,31 @@ def test_a_gate_that_fencing_still_goes_through_is_not_taken_away(
                 install.refuse_in_use()
         else:
             install.refuse_in_use()
+
+
+def test_a_link_where_a_file_is_wanted_is_named_and_stays(root: Path) -> None:
+    call("install", "--root", str(root))
+    program, kept = root / "usr/sbin/sdtool", root / "opt/sdtool"
+    program.rename(kept)
+    program.symlink_to(kept)
+    before = everything(root)
+    refused = call("install", "--root", str(root))
+    assert (refused.exit_code, "usr/sbin/sdtool" in refused.output) == (1, True)
+    assert everything(root) == before
+    done = call("uninstall", "--root", str(root))
+    assert "left /usr/sbin/sdtool" in done.output
+    assert program.readlink() == kept
+    assert kept.exists()
+
+
+def test_a_manifest_that_is_kept_elsewhere_stays_there(root: Path) -> None:
+    manifest, kept = root / install.MANIFEST.lstrip("/"), root / "opt/manifest"
+    manifest.parent.mkdir(parents=True)
+    manifest.symlink_to(kept)
+    assert call("install", "--root", str(root)).exit_code == 0
+    assert manifest.is_symlink()
+    assert "usr/sbin/sdtool" in kept.read_text()
+    call("uninstall", "--root", str(root))
+    assert manifest.is_symlink()
+    assert not kept.exists()
+    assert not (root / "usr/sbin/sdtool").exists()

@@ -90,13 +90,13 @@ class Tree:
             path = self._at(name)
             if self.made[name] == "folder":
                 continue
-            if self._digest(path) == self.made[name] or (path.is_file() and self.ours(path)):
+            if self._digest(path) == self.made[name] or self._known(path):
                 path.unlink()
                 removed.append(name)
             else:
                 left.append(name)
         # The manifest may be all that keeps its folder: it goes before the folders do.
-        self._at(self.manifest).unlink(missing_ok=True)
+        _target(self._at(self.manifest)).unlink(missing_ok=True)
         for name in (name for name in things if self.made[name] == "folder"):
             try:
                 self._at(name).rmdir()
@@ -115,7 +115,7 @@ class Tree:
         if item.is_folder:
             return not self._lexists(item.path)
         path = self._at(item.path)
-        return not self._is_there(item) or (path.is_file() and self.ours(path))
+        return not self._is_there(item) or self._known(path)
 
     def _is_there(self, item: Item) -> bool:
         path = self._at(item.path)
@@ -134,7 +134,11 @@ class Tree:
         if item.is_folder:
             return not path.is_dir()
         known = self.made.get(item.path)
-        return not (known == self._digest(path) or (path.is_file() and self.ours(path)))
+        return not (known == self._digest(path) or self._known(path))
+
+    def _known(self, path: Path) -> bool:
+        """Whether this is a file of ours by its content. A link is somebody's choice."""
+        return not path.is_symlink() and path.is_file() and self.ours(path)
 
     def _digest(self, path: Path) -> str:
         if path.is_symlink():
@@ -169,11 +173,16 @@ class Tree:
             new.unlink(missing_ok=True)
 
     def _save(self) -> None:
-        path = self._at(self.manifest)
+        path = _target(self._at(self.manifest))
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.{os.getpid()}")
         new.write_text(json.dumps(self.made, indent=1, sort_keys=True) + "\n", "utf-8")
         new.replace(path)
+
+
+def _target(path: Path) -> Path:
+    """Where a link leads: a file that somebody keeps elsewhere is replaced there, and the link stays."""
+    return Path(os.path.realpath(path))
 
 
 def _hash(content: bytes) -> str:

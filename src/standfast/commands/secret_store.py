@@ -49,19 +49,20 @@ class SecretStore:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.chmod(0o700)
-            descriptor, name = tempfile.mkstemp(prefix=".new-", dir=self.folder)
+            target = self._target(node)
+            descriptor, name = tempfile.mkstemp(prefix=".new-", dir=target.parent)
             try:
                 with os.fdopen(descriptor, "w") as file:
                     os.fchmod(file.fileno(), 0o600)
                     file.write(password + "\n")
                     file.flush()
                     os.fsync(file.fileno())
-                Path(name).replace(self.path(node))
+                Path(name).replace(target)
             except BaseException:
                 with contextlib.suppress(OSError):
                     Path(name).unlink()
                 raise
-            self._sync()
+            _sync(target.parent)
         except OSError as error:
             text = f"the password cannot be stored in {self.path(node)}: {error.strerror}"
             raise _refused("setup.secret-unwritable", text) from None
@@ -69,8 +70,9 @@ class SecretStore:
     def remove(self, node: str) -> bool:
         """Delete the password for `node`; False where there was none."""
         try:
-            self.path(node).unlink()
-            self._sync()
+            target = self._target(node)
+            target.unlink()
+            _sync(target.parent)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -78,12 +80,17 @@ class SecretStore:
             raise _refused("setup.secret-unwritable", text) from None
         return True
 
-    def _sync(self) -> None:
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def _target(self, node: str) -> Path:
+        """The file itself: where somebody keeps it elsewhere by a link, it is replaced or deleted there."""
+        return Path(os.path.realpath(self.path(node)))
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def from_file(path: str) -> str:

@@ -8,12 +8,13 @@ asks for proof, and every 10 minutes (PRIMECLUSTER Cluster Foundation guide, 7.1
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from standfast.core import aims, devices, topology
+from standfast.core import aims, devices, record, topology
 from standfast.core.report import proof
 from standfast.core.topology import Device
 from standfast.processors import agents
@@ -38,6 +39,13 @@ class Row:
     said: str = ""
     """What the agent said when it last failed."""
     proof: str = ""
+    tested: float | None = None
+    """When the last test ended (monotonic); None: none has."""
+
+    @property
+    def tested_seconds_ago(self) -> int | None:
+        """Age of what `test_state` says; None before the first test."""
+        return None if self.tested is None else int(time.monotonic() - self.tested)
 
 
 class Board:
@@ -48,6 +56,8 @@ class Board:
         self._changed = changed
         self._slots = asyncio.Semaphore(TESTS_AT_ONCE)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._window: tuple[int, bool] | None = None
+        """Number of the last window that was seen, and whether it was open."""
 
     def follow(self, cib: ET.Element) -> list[str]:
         """Take over the devices of a CIB; the ids of those that are new or have other parameters."""
@@ -68,6 +78,7 @@ class Board:
         if list(fresh) != list(self.rows) or altered:
             self.rows = fresh
             self._changed()
+        self._see_window(cib)
         return altered
 
     def test(self, identifiers: list[str], epoch: int) -> list[asyncio.Task[None]]:
@@ -97,13 +108,37 @@ class Board:
         """``sdtool -e``: no test any more."""
         for identifier in list(self.rows):
             self._cancel(identifier)
-            self._set(identifier, sa_state="Idle", test_state="Unknown", init_state="UnInitWorked", proof="")
+            self._set(
+                identifier,
+                sa_state="Idle",
+                test_state="Unknown",
+                init_state="UnInitWorked",
+                proof="",
+                tested=None,
+            )
 
     def shut(self, node: str, state: str) -> None:
         """Note how a kill of `node` ended, as the fencer's history tells."""
         for identifier in self.of(node):
             if self.rows[identifier].shut_state != state:
                 self._set(identifier, shut_state=state, sa_state="Killing" if state == "Killing" else "Idle")
+
+    def start_anew(self) -> None:
+        """The facility starts (``sdtool -b``, the end of a window): how old kills ended is shown no more."""
+        for identifier, row in self.rows.items():
+            if row.shut_state in ("KillWorked", "KillFailed"):
+                self._set(identifier, shut_state="Unknown")
+
+    def _see_window(self, cib: ET.Element) -> None:
+        found, _ = record.read_or_why(cib)
+        if found is None:
+            return
+        before, self._window = self._window, (found.window, found.open)
+        if before is None or found.open:
+            return
+        # Another number: a whole window went by while this node did not look.
+        if before[1] or before[0] != found.window:
+            self.start_anew()
 
     async def _test(self, identifier: str, epoch: int) -> None:
         async with self._slots:
@@ -118,6 +153,7 @@ class Board:
                     test_state="Unknown",
                     said=trouble,
                     proof="",
+                    tested=None,
                 )
                 return
             self._set(identifier, sa_state="Testing", init_state="InitWorked", test_state="Testing")
@@ -127,9 +163,16 @@ class Board:
             said = "" if worked else result.said or f"{device.agent} status: {result.outcome.value}"
             shown = proof(aims.fingerprint(device.parameters), epoch) if worked else ""
             state = "TestWorked" if worked else "TestFailed"
-            self._set(identifier, sa_state="Idle", test_state=state, said=said, proof=shown)
+            self._set(
+                identifier,
+                sa_state="Idle",
+                test_state=state,
+                said=said,
+                proof=shown,
+                tested=time.monotonic(),
+            )
 
-    def _set(self, identifier: str, **changes: str) -> None:
+    def _set(self, identifier: str, **changes: str | float | None) -> None:
         row = self.rows.get(identifier)
         if row is not None:
             self.rows[identifier] = replace(row, **changes)  # type: ignore[arg-type]

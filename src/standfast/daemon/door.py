@@ -74,6 +74,7 @@ class Door:
                     "test_state": row.test_state,
                     "init_state": row.init_state,
                     "said": row.said,
+                    "tested_seconds_ago": row.tested_seconds_ago,
                 }
                 for row in self._daemon.board.rows.values()
             ],
@@ -102,6 +103,7 @@ class Door:
             self._daemon.board.stop()
         elif request.get("want") == "start":
             await asyncio.to_thread(marker.unlink, True)
+            self._daemon.board.start_anew()
             self._daemon.kick()
             await self._daemon.retest()
         else:

@@ -1,8 +1,7 @@
 """Kills by hand that are under way on this node: each in a thread of its own, one a node, few at once.
 
 A kill takes minutes. The default executor of asyncio is joined when the daemon ends, so a kill in it would
-hold up SIGTERM until its limit; a daemon thread ends with the process. The order itself is with the fencer by
-then.
+hold up SIGTERM until its limit; a daemon thread ends with the process. The fencer has the order by then.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -13,11 +14,15 @@ from standfast.core.names import SOCKET_FILE
 
 MAX_REQUEST_BYTES = 65536
 MAX_CLIENTS = 64
+READ_LIMIT_SECONDS = 30.0
+"""How long a client that holds nothing may take for its next line: else silent ones fill MAX_CLIENTS."""
 
 Answer = dict[str, object]
 Handler = Callable[[Answer], Awaitable[Answer]]
 HOLD = "hold"
 """Key of an answer after which the connection is kept; the handler's `released` is called at its end."""
+
+log = logging.getLogger("standfastd")
 
 
 class Server:
@@ -59,7 +64,7 @@ class Server:
         self._clients.add(task)
         held = False
         try:
-            while line := await reader.readline():
+            while line := await _line(reader, None if held else READ_LIMIT_SECONDS):
                 answer = await self._answer(line)
                 # Before the answer is sent: a client that is gone by now holds too, until we let go.
                 held = bool(answer.pop(HOLD, False)) or held
@@ -81,4 +86,19 @@ class Server:
                 raise ValueError("not an object")
         except ValueError as error:
             return {"ok": False, "error": f"the request cannot be read: {error}", "hint": ""}
-        return await self._handle(request)
+        try:
+            return await self._handle(request)
+        except Exception as error:
+            # A defect of ours: the client gets a whole answer all the same, and the log has the rest.
+            log.exception("the request %r failed", request.get("op"))
+            return {
+                "ok": False,
+                "error": f"standfastd failed at the request {request.get('op')!r}: {error!r}",
+                "hint": "journalctl -u standfastd",
+            }
+
+
+async def _line(reader: asyncio.StreamReader, limit_seconds: float | None) -> bytes:
+    """The next line; empty at the end. Raises TimeoutError (an OSError) at the limit; None: no limit."""
+    async with asyncio.timeout(limit_seconds):
+        return await reader.readline()
