@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from standfast import config
-from standfast.cluster import cmap
+from standfast.cluster import cmap, fencer
 from standfast.core import heartbeat, names
 from standfast.core.record import Phase, Record, Totem
 from standfast.daemon import main
@@ -110,3 +110,20 @@ async def test_a_configuration_that_breaks_takes_no_host_away(monkeypatch: pytes
     daemon.reread()
     assert "line 1: not TOML" in daemon.known.config_error
     assert set(daemon.hosts) == {"ctrl1"}
+
+
+async def test_an_old_kill_is_not_taken_for_a_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = fencer.FencingEvent("n2", "reboot", "success", delegate="n1", completed="monday")
+    new = fencer.FencingEvent("n2", "reboot", "success", delegate="n1", completed="tuesday")
+    remembered = [old]
+    monkeypatch.setattr(fencer, "history", lambda node: tuple(remembered))
+    monkeypatch.setattr(main, "RETRY_SECONDS", 0.001)
+    daemon, shown = Daemon(), []
+    daemon.known.node = "n1"
+    monkeypatch.setattr(daemon.board, "shut", lambda node, state: shown.append((node, state)))
+    await daemon._kills_so_far("n2")
+    await daemon._see_kill("n2")
+    assert shown == [], "it has left in an orderly way"
+    remembered.insert(0, new)
+    await daemon._see_kill("n2")
+    assert shown == [("n2", "KillWorked")]

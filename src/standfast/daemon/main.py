@@ -82,6 +82,7 @@ class Daemon:
         self._backoff = owed_duty.Backoff()
         self._tried = Debt.NONE
         self._disagrees_since: float | None = None
+        self._old_kills: set[fencer.FencingEvent] = set()
         self._expects: object = None
         self._expects_since = 0.0
         self._blind = ""
@@ -220,6 +221,7 @@ class Daemon:
 
     def _see_members(self, parts: frozenset[str]) -> None:
         for node in parts - self.known.members:
+            self._spawn(self._kills_so_far(node))
             # Our own first look is no return of anybody.
             if self.known.members:
                 self.sightings.returned(node)
@@ -417,13 +419,22 @@ class Daemon:
             else:
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def _kills_so_far(self, node: str) -> None:
+        """A node that is a member now was killed before, not this time: the fencer remembers for long."""
+        with contextlib.suppress(EngineError):
+            self._old_kills |= set(await asyncio.to_thread(fencer.history, node))
+
     async def _see_kill(self, node: str) -> None:
         """When this node's fencer has killed `node`, its agents show it."""
         for _ in range(120):
             await asyncio.sleep(RETRY_SECONDS)
             with contextlib.suppress(EngineError):
                 events = await asyncio.to_thread(fencer.history, node)
-                done = [e for e in events if e.status == "success" and e.delegate == self.known.node]
+                done = [
+                    e
+                    for e in events
+                    if e.status == "success" and e.delegate == self.known.node and e not in self._old_kills
+                ]
                 if done:
                     self.board.shut(node, "KillWorked")
                     self._note("fencing", f"{node} was killed by this node ({done[0].action})")
