@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from standfast.cluster import fencer
+from standfast.cluster import attrd, fencer
 from standfast.cluster.run import EngineError
 from standfast.core import devices, names
 from standfast.daemon.door import Door
@@ -182,3 +182,19 @@ async def test_the_status_has_the_age_of_each_test(site: Site) -> None:
     rows = (await site.door.handle({"op": "status"}))["agents"]
     assert isinstance(rows, list)
     assert {row["tested_seconds_ago"] for row in rows} == {None}
+
+
+async def test_an_engine_that_does_not_answer_is_not_called_the_last_node(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent() -> dict[str, str]:
+        raise EngineError("the nodes' reports cannot be read: no answer")
+
+    monkeypatch.setattr(attrd, "reports", silent)
+    answer = await site.door.handle({"op": "facility", "want": "stop"})
+    assert answer == {
+        "ok": False,
+        "error": "the nodes' reports cannot be read: no answer; the shutdown facility was not stopped",
+        "hint": "crm_mon -1",
+    }
+    assert not site.marker.exists()

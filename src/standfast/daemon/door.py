@@ -93,7 +93,10 @@ class Door:
     async def _facility(self, request: Answer) -> Answer:
         marker = Path(names.STOPPED_MARKER_FILE)
         if request.get("want") == "stop":
-            others = await self._others_running()
+            try:
+                others = await self._others_running()
+            except EngineError as error:
+                return _no(f"{error}; the shutdown facility was not stopped", "crm_mon -1")
             if not others:
                 return _no(
                     "this is the last node whose shutdown facility runs: nobody could kill a lost node",
@@ -112,10 +115,7 @@ class Door:
         return {"ok": True, "facility": self._daemon.facility}
 
     async def _others_running(self) -> list[str]:
-        try:
-            texts = await asyncio.to_thread(attrd.reports)
-        except EngineError:
-            return []
+        texts = await asyncio.to_thread(attrd.reports)
         running = []
         for node, text in texts.items():
             try:
