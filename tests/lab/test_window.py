@@ -10,6 +10,7 @@ from window_kit import (
     GUEST,
     MOVER,
     Picture,
+    aim,
     cib,
     closed,
     eventually,
@@ -256,3 +257,17 @@ def test_a_daemon_outlives_the_engine_and_reports_again_by_itself(scene: Scene) 
     assert eventually(lambda: "cfguest3" in reporting(scene), 60)
     restore(scene)
     opened(scene, "cfguest3")
+
+
+@pytest.mark.full
+def test_a_window_that_is_forgotten_is_closed_by_the_nodes_at_the_end_of_its_lease(scene: Scene) -> None:
+    before = Picture.of(scene)
+    opened(scene, "cfguest1", GUEST, "--lease", "1")
+    move(scene, spare(scene))
+    assert eventually(lambda: window(scene, "cfguest3").phase is Phase.IDLE, 150)
+    assert aim(scene) == spare(scene)
+    log = scene.path("cfguest1", "/var/log/standfast/standfastd.log").read_text()
+    assert "80 % of its lease are over" in log
+    assert "closing the window with clovmmigrate -u guest2" in log
+    changed = before.differences(Picture.of(scene))
+    assert [line.split(" was ")[0] for line in changed] == ["configuration"], changed

@@ -104,7 +104,7 @@ async def test_a_configuration_that_breaks_takes_no_host_away(monkeypatch: pytes
     assert set(daemon.hosts) == {"ctrl1"}
 
     def broken() -> None:
-        raise config.ConfigError("clovmmigrate.conf", ["line 1: not TOML"])
+        raise config.ConfigError("clovmmigrate.conf", (config.Problem("file", "", "line 1: not TOML"),))
 
     monkeypatch.setattr(config, "load", broken)
     daemon.reread()

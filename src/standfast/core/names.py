@@ -7,6 +7,8 @@ CONFIG_FILE = "/etc/standfast/clovmmigrate.conf"
 SECRETS_DIR = "/etc/standfast/secrets"
 KNOWN_HOSTS_FILE = "/etc/standfast/known_hosts"
 CONTROL_DOMAIN_KEY_FILE = "/etc/standfast/secrets/control-domain.key"
+LEASE_HOOK = "/etc/standfast/lease-hook"
+"""A program of the site, called with PERCENT SECONDS-LEFT MOVER when a window reminds of its lease."""
 RESCUE_FILE = "/etc/standfast/rescue.xml"
 
 STATE_DIR = "/var/lib/standfast"

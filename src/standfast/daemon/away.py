@@ -40,6 +40,15 @@ async def watch(
         await asyncio.sleep(POLL_SECONDS if quick else SLOW_SECONDS)
 
 
+async def ask_each(host: Host, guests: list[str]) -> tuple[HostAnswer, ...]:
+    """One host's answers about each guest; none where it does not answer in time."""
+    try:
+        async with asyncio.timeout(ASK_LIMIT_SECONDS):
+            return await host.ask_each(guests, ASK_LIMIT_SECONDS)
+    except (TimeoutError, HostError):
+        return ()
+
+
 async def _ask(host: Host, guest: str) -> HostAnswer | None:
     try:
         async with asyncio.timeout(ASK_LIMIT_SECONDS):

@@ -19,6 +19,7 @@ from standfast import config
 from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, heartbeat, members, names, owed, record
+from standfast.core.evidence import HostAnswer
 from standfast.core.owed import Debt
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
@@ -26,6 +27,8 @@ from standfast.core.steps import NodeAim
 from standfast.daemon import away, heartbeat_duty, owed_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.heartbeat_duty import FileState
+from standfast.daemon.lease_duty import LeaseDuty
+from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.probe import Probed
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
@@ -82,6 +85,7 @@ class Daemon:
         self._backoff = owed_duty.Backoff()
         self._tried = Debt.NONE
         self._disagrees_since: float | None = None
+        self.lease = LeaseDuty(self._where_all, lambda text: self._note("lease", text))
         self._old_kills: set[fencer.FencingEvent] = set()
         self._expects: object = None
         self._expects_since = 0.0
@@ -204,6 +208,8 @@ class Daemon:
         if trouble := await asyncio.to_thread(rescue_file.keep, tree):
             log.warning("%s", trouble)
         self._test_what_is_due(self.board.follow(tree))
+        if seen is not None:
+            await self._keep_lease()
         await self._values()
 
     def _ring_moved(self) -> None:
@@ -249,6 +255,23 @@ class Daemon:
             lambda: self.known.engine and node not in self.known.members,
             lambda: self.sightings.held(node),
         )
+
+    async def _keep_lease(self) -> None:
+        known = self.known
+        if known.record is None or not known.record.open or known.tree is None or known.config is None:
+            self.lease.over = None
+            return
+        seconds = self.sightings.see(known.record).window_seconds
+        found = aims.aims(known.tree, known.config.config.hosts.hosts)
+        await self.lease.step(LeaseSeen(known.node, known.members, known.record, seconds, found))
+
+    async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:
+        """Node -> what every host says of its guest; a host that does not answer is not among them."""
+        guests = [aim.guest for aim in asked.values()]
+        told = await asyncio.gather(*(away.ask_each(host, guests) for host in self.hosts.values()))
+        return {
+            node: tuple(answers[number] for answers in told if answers) for number, node in enumerate(asked)
+        }
 
     def _aim_of(self, node: str) -> NodeAim | None:
         if self.known.tree is None or self.known.config is None:
@@ -459,9 +482,12 @@ class Daemon:
             since = self.sightings.see(known.record).window_seconds
             if since > known.record.lease_seconds:
                 over = since - known.record.lease_seconds
+                last = self.lease.over
+                why = f" ({last.why})" if last is not None else ""
+                typed = last.next_command if last is not None else "clovmmigrate -u source-ldom target-host"
                 found.append(
                     f"the window ({known.record.phase.value}) is {over:.0f} s past its lease of "
-                    f"{known.record.lease_seconds} s; close it: clovmmigrate -u source-ldom target-host"
+                    f"{known.record.lease_seconds} s{why}; close it: {typed}"
                 )
         began = self._disagrees_since
         if began is not None and time.monotonic() - began >= DISAGREES_SECONDS:

@@ -1,0 +1,160 @@
+"""What this node does about a window that stays open: reminders, and its close at the end of the lease.
+
+The decision is `core.lease`; here are its hands. Closing is the operator's own command, started as a process:
+it has its lock, its limits and its words, and a daemon that dies takes nothing half-done with it but what the
+next ``clovmmigrate -u`` understands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+
+from standfast.core import lease, names
+from standfast.core.evidence import HostAnswer
+from standfast.core.record import Record
+from standfast.core.steps import CloseGoal, NodeAim
+
+CLOSE_LIMIT_SECONDS = 360.0
+"""More than the command's own limit."""
+HOOK_LIMIT_SECONDS = 30.0
+KILL_LIMIT_SECONDS = 5.0
+REASON = "the lease is over"
+
+Where = Mapping[str, tuple[HostAnswer, ...]]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the daemon knows at this look."""
+
+    me: str
+    members: frozenset[str]
+    record: Record
+    window_seconds: float
+    """Since this node first saw the window."""
+    aims: Mapping[str, NodeAim]
+
+
+class LeaseDuty:
+    """Asked at each look of the daemon; remembers what it has done about the present window."""
+
+    def __init__(
+        self,
+        ask: Callable[[Mapping[str, NodeAim]], Awaitable[Where]],
+        tell: Callable[[str], None],
+        close: Callable[[CloseGoal], Awaitable[str]] | None = None,
+        remind: Callable[[int, float, Record], Awaitable[str]] | None = None,
+    ) -> None:
+        """`ask`: node -> what all hosts say of its guest. `tell`: one line for log and journal."""
+        self.over: lease.Over | None = None
+        """The lease is over and the window stays: for the alarm."""
+        self._ask, self._tell = ask, tell
+        self._close, self._remind = close or run_close, remind or run_hook
+        self._of: object = None
+        self._reminded = 0
+        self._tried_at: float | None = None
+        self._refusal = ""
+        self._closing: asyncio.Task[None] | None = None
+
+    async def step(self, seen: Seen) -> None:
+        """Do what is due now. Never raises for what the world does; long work goes on by itself."""
+        record = seen.record
+        if (record.window, record.lease_seconds) != self._of:
+            self._of = (record.window, record.lease_seconds)
+            self._reminded, self._tried_at, self._refusal = 0, None, ""
+        if self._closing is not None and not self._closing.done():
+            return
+        view = lease.LeaseView(
+            me=seen.me,
+            members=seen.members,
+            record=record,
+            seconds_since_window_seen=seen.window_seconds,
+            reminded_percent=self._reminded,
+            aims=seen.aims,
+            seconds_since_attempt=None if self._tried_at is None else time.monotonic() - self._tried_at,
+            refusal=self._refusal,
+        )
+        action = lease.decide(view)
+        if isinstance(action, lease.AskHosts):
+            action = lease.decide(replace(view, where=await self._ask(seen.aims)))
+        self.over = action if isinstance(action, lease.Over) else None
+        if isinstance(action, lease.Remind):
+            self._reminded = action.percent
+            self._tell(reminder(action, record))
+            if trouble := await self._remind(action.percent, action.seconds_left, record):
+                self._tell(trouble)
+        elif isinstance(action, lease.Close):
+            self._tried_at = time.monotonic()
+            self._closing = asyncio.create_task(self._try(action.goal))
+
+    async def _try(self, goal: CloseGoal) -> None:
+        self._tell(f"the lease is over: closing the window with clovmmigrate -u {goal.guest} {goal.target}")
+        self._refusal = await self._close(goal)
+        self._tried_at = time.monotonic()
+        self._tell(f"not closed: {self._refusal}" if self._refusal else "the window is closed")
+
+
+def reminder(action: lease.Remind, record: Record) -> str:
+    """The line for the log."""
+    who = record.mover or "every node"
+    return (
+        f"the window for {who} is still {record.phase.value}: {action.percent} % of its lease are over, "
+        f"{action.seconds_left / 60:.0f} min are left; close it with clovmmigrate -u source-ldom target-host"
+    )
+
+
+async def run_close(goal: CloseGoal, program: str = "clovmmigrate") -> str:
+    """Close as an operator would. Empty: it is closed; else why not, and what to type."""
+    argv = (program, "-u", goal.guest, goal.target, "--yes", "--json", "--reason", REASON)
+    code, output, errors = await _run(argv, CLOSE_LIMIT_SECONDS)
+    if code == 0:
+        return ""
+    if code is None:
+        return f"{program} -u {goal.guest} {goal.target} did not end within {CLOSE_LIMIT_SECONDS:.0f} s"
+    try:
+        messages = json.loads(output)["messages"]
+        said = "; ".join(
+            message["text"] + (f" (next: {message['next']})" if message["next"] else "")
+            for message in messages
+        )
+    except (ValueError, KeyError, TypeError):
+        said = " ".join((errors or output).split())[-300:]
+    return said or f"{program} ended with exit code {code}"
+
+
+async def run_hook(percent: int, seconds_left: float, record: Record, program: str = names.LEASE_HOOK) -> str:
+    """Call the site's program, if there is one: PERCENT SECONDS-LEFT MOVER. Empty, or what went wrong."""
+    if not os.access(program, os.X_OK):
+        return ""
+    argv = (program, str(percent), str(round(seconds_left)), record.mover)
+    code, _, errors = await _run(argv, HOOK_LIMIT_SECONDS)
+    if code is None:
+        return f"{program} did not end within {HOOK_LIMIT_SECONDS:.0f} s, or could not be started"
+    return f"{program} ended with exit code {code}: {' '.join(errors.split())[-200:]}" if code else ""
+
+
+async def _run(argv: tuple[str, ...], limit_seconds: float) -> tuple[int | None, str, str]:
+    """Exit code (None: not started, or killed at the limit), standard output, standard error."""
+    pipe = asyncio.subprocess.PIPE
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
+        )
+    except OSError:
+        return None, "", ""
+    try:
+        async with asyncio.timeout(limit_seconds):
+            output, errors = await process.communicate()
+    except TimeoutError:
+        return None, "", ""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            async with asyncio.timeout(KILL_LIMIT_SECONDS):
+                await process.wait()
+    return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")
