@@ -1,4 +1,4 @@
-"""The hands of the lease: reminded once, closed by the operator's command, and what is said when it is not."""
+"""The hands of the lease: reminders once, the close by the operator's own command, and what is said else."""
 
 from __future__ import annotations
 
