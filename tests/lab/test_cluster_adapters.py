@@ -242,7 +242,7 @@ def test_in_a_stall_writes_are_unknown_at_their_limit_and_reads_answer(lab: Lab)
     finally:
         lab.thaw(frozen)
     for call, error in (("apply", "CibUnknown"), ("barrier", "CibUnknown"), ("reload", "ReloadUnknown")):
-        assert told[call][0] == error
+        assert told[call][0] == error, told
     assert told["dc_state"][0] is None
     assert all(seconds < 1.6 for _, seconds in told.values())
     assert told["query"][0] == epoch
