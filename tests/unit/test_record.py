@@ -76,7 +76,13 @@ def test_a_record_of_before_there_was_owed_owes_nothing_and_its_next_write_has_t
     assert "standfast-owed" in {p.get("name") for p in cib.iter("nvpair")}
 
 
-@pytest.mark.parametrize("name", sorted(set(rec.to_values(FULL)) - {"standfast-owed"}))
+def test_a_record_of_before_there_were_confirmed_hosts_has_none() -> None:
+    values = rec.to_values(FULL)
+    del values["standfast-confirmed"]
+    assert rec.from_values(values).confirmed == {}
+
+
+@pytest.mark.parametrize("name", sorted(set(rec.to_values(FULL)) - {"standfast-owed", "standfast-confirmed"}))
 def test_a_missing_name_is_damage_and_is_named(name: str) -> None:
     values = rec.to_values(FULL)
     del values[name]

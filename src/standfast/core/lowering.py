@@ -50,6 +50,8 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             if record.mover
             else tuple(sorted(record.old)),
             maintenance="",
+            # What a person swore of a host was true in this window.
+            confirmed={},
             # A later command would take what is left here for its own: it has rolled nothing back.
             abort=False,
             owed=_owed(snapshot, record),

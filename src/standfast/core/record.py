@@ -38,9 +38,11 @@ class Phase(Enum):
 
 
 class Mode(Enum):
-    """Who is held while the window is open. (``guarded`` follows with the killing gate.)"""
+    """Who is held while the window is open. ``guarded``: the ordinary gates hold as in ``frozen`` until
+    their table has rows of its own; only the killing gate (core/killing.py) tells the two apart."""
 
     FROZEN = "frozen"
+    GUARDED = "guarded"
 
 
 class Totem(Enum):
@@ -101,6 +103,8 @@ class Record:
     """Epoch from which a proof of the mover's devices counts; 0: any."""
     abort: bool = False
     """The window never opened: closing only puts the heartbeat back."""
+    confirmed: Mapping[str, str] = field(default_factory=dict)
+    """Control domain -> a person's reason why it is dead; counts in this window, while it is silent."""
     maintenance: str = ""
     """What maintenance-mode was before the window set it; empty: the window did not touch it."""
     old: Mapping[str, OldHeartbeat] = field(default_factory=dict)
@@ -152,6 +156,7 @@ def to_values(record: Record) -> dict[str, str]:
         "aimed": _flag(record.aimed),
         "prove": str(record.prove),
         "abort": _flag(record.abort),
+        "confirmed": _dump(dict(record.confirmed)),
         "maintenance": record.maintenance,
         "old": _dump_beats(record.old),
         "owed": _dump_beats(record.owed),
@@ -194,8 +199,9 @@ def from_values(values: Mapping[str, str]) -> Record:
             abort=get["abort"] == "true",
             maintenance=get["maintenance"],
             old=_beats(get["old"]),
-            # Records that were made before there was this name lack it. Calling that damage would hold all
+            # Records made before there were these names lack them. Calling that damage would hold all
             # fencing from the first program that is updated until the next write; empty is what they knew.
+            confirmed={str(k): str(v) for k, v in json.loads(get.get("confirmed", "{}")).items()},
             owed=_beats(get.get("owed", "{}")),
             why=get["why"],
             stonith_max_attempts=get["old-stonith-max-attempts"],

@@ -1,0 +1,335 @@
+"""The killing gate's decision: the next step toward "gone", asked anew after each observation.
+
+In a guarded window this device stands alone in the mover's one fencing level, so its yes IS the fencing
+success. Rules (docs/design.md, section 5):
+
+* Nothing is believed but what this call has seen; what a former call did or was told counts for nothing.
+* Gone means: source asked first, then target, then every other host, each question begun after the previous
+  answer, then the whole round again with the same result and no migration anywhere, all of it after the last
+  act. A round alone proves nothing: a guest can move from a host not yet asked to one already asked.
+* Before any act every host has been seen since the last act, and the membership is looked at each time.
+* The incoming copy and the target's are killed before the source's: a source killed first leaves the other
+  copy to come alive.
+* A host that is silent is dead only by its own power, or by a person's recorded word. Where one is neither,
+  nothing is killed either: without a proof a kill gains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from standfast.core.evidence import GuestState
+from standfast.core.gate import JOINED_STATES
+from standfast.core.names import SETTLE_SECONDS
+from standfast.core.record import Mode, Record
+
+RUNNING_LIMIT_SECONDS = 30.0
+"""Running, no migration, and out of the membership for so long: it is not coming back by itself."""
+ROUND_PAUSE_SECONDS = 1.0
+"""Between the two rounds, so that a list made a little before the question is not counted twice."""
+GAP_LIMIT_SECONDS = 5.0
+"""From the begin of one question to the end of the next. No whole migration may fit in between."""
+FRESH_SECONDS = 1.0
+"""An answer older than this decides nothing: the round is asked again."""
+CALL_LIMIT_SECONDS = 90.0
+"""One whole call; the device's time-out in the cluster has to exceed it."""
+KILLS_LIMIT = 2
+"""Kills of the copy on one host in one call."""
+
+_MOVING = frozenset({GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR})
+_WAITED_FOR = _MOVING | {GuestState.PAUSED}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A host's answer. Times in seconds of this call. `identity`: UUID of the copy, empty if not told."""
+
+    host: str
+    state: GuestState
+    begun_seconds: float
+    ended_seconds: float
+    identity: str = ""
+    job: bool = False
+    """The host reports a migration of the guest, whatever its state says."""
+    powered_off: bool | None = None
+    """What the host's own power agent said after a silence; None: not asked yet, or no answer."""
+    power_asked: bool = False
+
+
+@dataclass(frozen=True)
+class Acted:
+    """An act that was begun. Whether it worked is not noted: only what hosts show afterwards counts."""
+
+    host: str
+    kill: bool
+    """True: the copy was to be killed; False: its migration was to be cancelled."""
+
+
+Event = Asked | Acted
+
+
+@dataclass(frozen=True)
+class Ask:
+    """Ask this host, not before `not_before_seconds` of this call."""
+
+    host: str
+    not_before_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class AskPower:
+    """Ask the power agent of this silent host; nothing is switched."""
+
+    host: str
+
+
+@dataclass(frozen=True)
+class CancelJob:
+    """Begin to cancel the migration; the end is not waited for (up to 7 minutes)."""
+
+    host: str
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Stop the copy on this host by force."""
+
+    host: str
+
+
+@dataclass(frozen=True)
+class Hold:
+    """No. `final`: waiting longer in this call cannot change it."""
+
+    reason: str
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Proven:
+    """No copy that can run is left anywhere."""
+
+    reason: str
+
+
+Step = Ask | AskPower | CancelJob | Kill | Hold | Proven
+
+
+@dataclass(frozen=True)
+class KillView:
+    """What one call knows. Durations in seconds; None = not known."""
+
+    target: str
+    guest: str
+    executor: str
+    controller_state: str
+    record: Record | None
+    record_error: str
+    membership: frozenset[str] | None
+    hosts: tuple[str, ...]
+    """Every host of the configuration file."""
+    now_seconds: float
+    """Since the begin of this call."""
+    seconds_since_drop: float | None
+    """Since this node first saw the target outside the membership."""
+    seconds_since_return: float | None = None
+    identity: str = ""
+    """The guest's UUID where it is known."""
+    events: tuple[Event, ...] = ()
+    """What this call has seen and done, in order."""
+
+
+def decide(view: KillView) -> Step:
+    """The next step. Total: every view has one."""
+    refused = _refused(view)
+    if refused is not None:
+        return refused
+    order = _order(view)
+    looks = _since_last_act(view)
+    if looks and _needs_power(view, looks[-1]):
+        return AskPower(looks[-1].host)
+    position = len(looks) % len(order)
+    if not looks or position:
+        return Ask(order[position])
+    last = looks[-len(order) :]
+    if all(_gone(view, look) for look in last):
+        return _prove(view, order, looks)
+    if view.now_seconds - last[-1].ended_seconds > FRESH_SECONDS:
+        return Ask(order[0])
+    return _judge(view, last)
+
+
+def _refused(view: KillView) -> Hold | None:
+    """What forbids every act and every yes, whatever hosts say."""
+    record = view.record
+    if view.controller_state not in JOINED_STATES:
+        state = view.controller_state or "no answer"
+        return Hold(f"the controller of {view.executor} has not joined the cluster ({state})")
+    if record is None:
+        return Hold(f"{view.record_error or 'the CIB has no record'}: the window cannot be known")
+    if view.executor == record.mover:
+        return Hold(f"{view.executor} is itself the node that is being moved", final=True)
+    if not record.open or record.mode is not Mode.GUARDED or record.mover != view.target:
+        return Hold(f"there is no guarded window of {view.target}: this device kills only in one")
+    if view.membership is None:
+        return Hold("the membership cannot be read")
+    if view.target in view.membership:
+        return Hold(f"{view.target} is in the membership", final=True)
+    if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
+        return Hold(f"{view.target} came back less than {SETTLE_SECONDS} s ago", final=True)
+    if not view.hosts or not view.guest:
+        return Hold(f"guest and hosts of {view.target} are not known", final=True)
+    unlisted = {record.source, record.target} - {"", *view.hosts}
+    if unlisted or not record.source:
+        lacking = ", ".join(sorted(unlisted)) or "the source"
+        return Hold(f"{lacking} of the window is not among the hosts of clovmmigrate.conf", final=True)
+    if view.now_seconds >= CALL_LIMIT_SECONDS:
+        return Hold(f"{view.guest} was not proven gone within {CALL_LIMIT_SECONDS:g} s", final=True)
+    return None
+
+
+def _order(view: KillView) -> tuple[str, ...]:
+    assert view.record is not None  # _refused has looked
+    first = [name for name in (view.record.source, view.record.target) if name]
+    return tuple(dict.fromkeys([*first, *view.hosts]))
+
+
+def _since_last_act(view: KillView) -> tuple[Asked, ...]:
+    looks: list[Asked] = []
+    for event in view.events:
+        if isinstance(event, Asked):
+            looks.append(event)
+        else:
+            looks.clear()
+    return tuple(looks)
+
+
+def _needs_power(view: KillView, look: Asked) -> bool:
+    return look.state is GuestState.SILENT and not look.power_asked and not _confirmed(view, look.host)
+
+
+def _confirmed(view: KillView, host: str) -> bool:
+    return view.record is not None and host in view.record.confirmed
+
+
+def _gone(view: KillView, look: Asked) -> bool:
+    if look.state is GuestState.SILENT:
+        return look.powered_off is True or _confirmed(view, look.host)
+    # A name with another identity is another guest: it is judged, never counted as absence.
+    return look.state.proves_not_here and not look.job and not _stranger(view, look)
+
+
+def _stranger(view: KillView, look: Asked) -> bool:
+    known = view.identity or next(
+        (
+            event.identity
+            for event in view.events
+            if isinstance(event, Asked) and event.identity and event.state is not GuestState.ABSENT
+        ),
+        "",
+    )
+    return bool(known and look.identity and look.identity != known)
+
+
+def _prove(view: KillView, order: tuple[str, ...], looks: tuple[Asked, ...]) -> Step:
+    """Two rounds in a row, one question after the other, the same answers, none of them old."""
+    size = len(order)
+    again = Ask(order[0], looks[-1].ended_seconds + ROUND_PAUSE_SECONDS)
+    if len(looks) < 2 * size:
+        return again
+    first, second = looks[-2 * size : -size], looks[-size:]
+    both = (*first, *second)
+    one_by_one = all(
+        before.ended_seconds <= after.begun_seconds
+        and after.ended_seconds - before.begun_seconds <= GAP_LIMIT_SECONDS
+        for before, after in pairwise(both)
+    )
+    same = all(
+        (a.host, a.state, a.identity, a.powered_off) == (b.host, b.state, b.identity, b.powered_off)
+        for a, b in zip(first, second, strict=True)
+    )
+    paused = second[0].begun_seconds - first[-1].ended_seconds >= ROUND_PAUSE_SECONDS
+    in_order = tuple(look.host for look in second) == order
+    fresh = view.now_seconds - second[-1].ended_seconds <= FRESH_SECONDS
+    if all((one_by_one, same, paused, in_order, fresh, *(_gone(view, look) for look in both))):
+        shown = ", ".join(_shown(look) for look in second)
+        return Proven(f"{view.guest} is gone: every host said so twice ({shown})")
+    return again
+
+
+def _judge(view: KillView, last: tuple[Asked, ...]) -> Step:
+    """One fresh, whole round in which something is left."""
+    for look in last:
+        if _stranger(view, look):
+            return Hold(
+                f"{look.host} has another guest under the name {view.guest} ({look.identity}): "
+                "nothing is killed by name"
+            )
+        if look.state is GuestState.SILENT and not _gone(view, look):
+            return Hold(
+                f"{look.host} is silent and its power is not proven off; if it is dead, type: "
+                f"standfast window confirm-dead {view.guest} --host {look.host}"
+            )
+        if look.state is GuestState.UNKNOWN:
+            return Hold(f"the answer of {look.host} about {view.guest} could not be placed")
+    left = [look for look in last if not _gone(view, look)]
+    wait = _wait(view, left)
+    if wait is not None:
+        return wait
+    return _next_act(view, left)
+
+
+def _wait(view: KillView, left: list[Asked]) -> Hold | None:
+    """Whether what is left may still come back by itself. Killing once begun in a call goes on."""
+    if any(isinstance(event, Acted) for event in view.events):
+        return None
+    shown = ", ".join(_shown(look) for look in left)
+    dropped = view.seconds_since_drop
+    if dropped is None:
+        return Hold(f"since when {view.target} is out of the membership is not known ({shown})")
+    if any(look.job or look.state in _WAITED_FOR for look in left):
+        limit: float = view.record.hold_limit_seconds if view.record is not None else 0
+    elif any(look.state is GuestState.RUNNING for look in left):
+        limit = RUNNING_LIMIT_SECONDS
+    else:
+        return None  # crashed: it comes back by no waiting
+    if dropped >= limit:
+        return None
+    return Hold(f"{view.guest} may come back ({shown}; {limit - dropped:.0f} s left)")
+
+
+def _next_act(view: KillView, left: list[Asked]) -> Step:
+    """Stop the job first, then the incoming copy, the target's, the others', the source's."""
+    acted = [event for event in view.events if isinstance(event, Acted)]
+    cancelled = {act.host for act in acted if not act.kill}
+    for look in left:
+        sends = look.state in (GuestState.MIGRATING_OUT, GuestState.ERROR)
+        if (sends or (look.job and look.state is not GuestState.INCOMING)) and look.host not in cancelled:
+            return CancelJob(look.host)
+    copies = [look for look in left if not look.state.proves_not_here]
+    if not copies:
+        return Hold(f"a migration of {view.guest} is reported, but no copy of it")
+    record = view.record
+    source = record.source if record is not None else ""
+    target = record.target if record is not None else ""
+    copies.sort(
+        key=lambda look: (
+            look.host == source,
+            look.state is not GuestState.INCOMING,
+            look.host != target,
+        )
+    )
+    # A silent host has no copy here: proven off, or confirmed.
+    chosen = copies[0]
+    if sum(act.kill and act.host == chosen.host for act in acted) >= KILLS_LIMIT:
+        return Hold(
+            f"{chosen.host} still shows {view.guest} {chosen.state.value} after {KILLS_LIMIT} kills",
+            final=True,
+        )
+    return Kill(chosen.host)
+
+
+def _shown(look: Asked) -> str:
+    word = "powered off" if look.powered_off else look.state.value
+    return f"{look.host}: {word}"
