@@ -170,7 +170,7 @@ def test_after_the_lease_a_member_may_be_fenced_once_it_has_settled() -> None:
     """A failed stop asks for the fencing of a member: no rule of the window may refuse it for ever."""
     members = frozenset({"n1", "n2"})
     returning = ask(**OVER, membership=members, seconds_since_return=14.9)
-    assert (returning.allow, returning.rule, returning.final) == (False, Rule.SETTLING, False)
+    assert (returning.allow, returning.rule, returning.final) == (False, Rule.TARGET_BACK, True)
     assert ask(**OVER, membership=members, seconds_since_return=15.0).allow
     assert ask(**OVER, membership=members).allow
     before = ask(record=SAVED, seconds_since_window_seen=99.9, membership=members)

@@ -203,7 +203,13 @@ def _window(view: GateView) -> Answer | None:
     if record is None or record.phase is Phase.IDLE:
         return None
     if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
-        return _hold(Rule.SETTLING, f"{view.target} came back less than {SETTLE_SECONDS} s ago")
+        back = _back(view)
+        # At once: four levels of one request, polled for 5 s each, would outlast the settling.
+        return _hold(
+            Rule.TARGET_BACK if back else Rule.SETTLING,
+            f"{view.target} came back less than {SETTLE_SECONDS} s ago",
+            final=back,
+        )
     left = _lease_left_seconds(record, view)
     if left > 0:
         return _hold(
@@ -305,7 +311,7 @@ def _released(view: GateView) -> Answer | None:
     if since is None or since >= SETTLE_SECONDS:
         return None
     left = f"{SETTLE_SECONDS - since:.0f} s left"
-    if not in_window and _back(view):
+    if _back(view):
         return _hold(
             Rule.TARGET_BACK,
             f"{view.target} was held less than {SETTLE_SECONDS} s ago and is a member again ({left})",

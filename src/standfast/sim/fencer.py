@@ -75,6 +75,9 @@ class Fencer:
             if coordinator is None:
                 yield 1_000
                 continue
+            if coordinator.booted_ms > began_ms:
+                # Who asked has restarted, and knows nothing of it any more.
+                return False
             done = yield from self._levels(ring, target, coordinator)
             if done:
                 self.world.fenced(target, lost)
