@@ -13,7 +13,7 @@ EXECUTOR_MOVING     this node itself is settling: what it believes about others 
 FROZEN              the window holds everybody and its lease has not ended
 UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is gone
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
-SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 15 s ago;
+SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 60 s ago;
                     TARGET_BACK if it is a member again and there is no window
 CLEAR               nothing speaks against it
 ==================  ==========================================================================================
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from standfast.core.evidence import MOVING, GuestState, HostAnswer, gone_everywhere, on_its_way
-from standfast.core.names import SETTLE_SECONDS
+from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
 from standfast.core.record import Phase, Record
 from standfast.core.topology import Level
 
@@ -308,19 +308,19 @@ def _released(view: GateView) -> Answer | None:
     if record is not None and in_window:
         past = -_lease_left_seconds(record, view)
         since = past if since is None else min(since, past)
-    if since is None or since >= SETTLE_SECONDS:
+    if since is None or since >= RELEASE_SECONDS:
         return None
-    left = f"{SETTLE_SECONDS - since:.0f} s left"
+    left = f"{RELEASE_SECONDS - since:.0f} s left"
     if _back(view):
         return _hold(
             Rule.TARGET_BACK,
-            f"{view.target} was held less than {SETTLE_SECONDS} s ago and is a member again ({left})",
+            f"{view.target} was held less than {RELEASE_SECONDS} s ago and is a member again ({left})",
             final=True,
         )
     if _gone(view):
         return None
     return _hold(
         Rule.SETTLING,
-        f"the reason to hold {view.target} ended less than {SETTLE_SECONDS} s ago ({left})",
+        f"the reason to hold {view.target} ended less than {RELEASE_SECONDS} s ago ({left})",
         hosts_matter=True,
     )
