@@ -17,12 +17,13 @@ from xml.etree import ElementTree as ET
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, preflight, record
-from standfast.core.evidence import HostAnswer, gone_everywhere, silent
+from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
 from standfast.core.record import Phase, Record
 from standfast.core.report import Report, ReportError, decode
 from standfast.core.steps import Snapshot
-from standfast.hosts.base import Host, HostError
+from standfast.hosts.asking import ask_everywhere
+from standfast.hosts.base import Host
 from standfast.sightings import Sightings
 
 DC_LIMIT_SECONDS = 2.0
@@ -126,10 +127,7 @@ class Survey:
 
     async def ask(self, guests: Sequence[str]) -> dict[str, tuple[HostAnswer, ...]]:
         """What every host says about each guest. All are asked at once, each for one listing."""
-        if not guests:
-            return {}
-        told = await asyncio.gather(*(_ask(host, guests) for host in self.hosts.values()))
-        return {guest: tuple(answers[number] for answers in told) for number, guest in enumerate(guests)}
+        return await ask_everywhere(self.hosts.values(), guests, ASK_LIMIT_SECONDS) if guests else {}
 
     async def _proven_off(self, snapshot: Snapshot, absent: list[str]) -> frozenset[str]:
         guests = {node: snapshot.aims[node].guest for node in absent if node in snapshot.aims}
@@ -142,14 +140,6 @@ class Survey:
             for node, guest in guests.items()
             if gone_everywhere(self.hosts, [told[guest] for told in rounds])
         )
-
-
-async def _ask(host: Host, guests: Sequence[str]) -> tuple[HostAnswer, ...]:
-    try:
-        return await host.ask_each(guests, ASK_LIMIT_SECONDS)
-    except HostError as error:
-        # A key or known_hosts file that is missing on this node: the host was not asked.
-        return tuple(silent(host.name, guest, error.what) for guest in guests)
 
 
 def _guests(snapshot: Snapshot) -> tuple[str, ...]:

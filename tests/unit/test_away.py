@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import pytest
@@ -17,11 +18,11 @@ class Told:
     def __init__(self, name: str, *states: GuestState | None) -> None:
         self.name, self._states = name, list(states)
 
-    async def ask(self, guest: str, limit_seconds: float) -> HostAnswer:
+    async def ask_each(self, guests: Sequence[str], limit_seconds: float) -> tuple[HostAnswer, ...]:
         state = self._states.pop(0) if len(self._states) > 1 else self._states[0]
         if state is None:
             raise HostError(self.name, "no answer")
-        return HostAnswer(self.name, guest, state)
+        return tuple(HostAnswer(self.name, guest, state) for guest in guests)
 
 
 async def holds(monkeypatch: pytest.MonkeyPatch, looks: int, *hosts: Told) -> int:

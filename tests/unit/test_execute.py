@@ -17,8 +17,8 @@ from standfast.core import preflight
 from standfast.core.evidence import GuestState
 from standfast.core.record import MAX_VALUE_CHARS, Phase
 from standfast.core.steps import CloseGoal, OpenGoal, Snapshot, Stop
-from standfast.daemon import door
 from standfast.execute import Executor
+from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
 from standfast.hosts.ldm import ControlDomainLogin, LdmHost
 from standfast.survey import Survey
@@ -82,7 +82,7 @@ async def test_a_host_that_this_node_has_no_key_for_is_silent_and_says_why(tmp_p
 async def test_the_daemon_too_calls_a_host_that_it_has_no_key_for_silent(tmp_path: Path) -> None:
     key = str(tmp_path / "control-domain.key")
     host = LdmHost(ControlDomainLogin("ctrl1", "127.0.0.1", "standfast", key_file=key))
-    answer = await door._ask(cast(Host, host), "guest1", 5.0)
+    (answer,) = (await ask_everywhere([cast(Host, host)], ["guest1"], 5.0))["guest1"]
     assert answer.state is GuestState.SILENT
     assert "no answer within" not in answer.detail
 

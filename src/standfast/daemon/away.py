@@ -12,8 +12,9 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from standfast.core.evidence import HostAnswer, on_its_way
-from standfast.hosts.base import Host, HostError
+from standfast.core.evidence import on_its_way
+from standfast.hosts.asking import ask_everywhere
+from standfast.hosts.base import Host
 
 POLL_SECONDS = 1.0
 QUICK_SECONDS = 600.0
@@ -32,27 +33,8 @@ async def watch(
     """Until the node is no longer away. `held` is called for each look that shows its guest on its way."""
     began = time.monotonic()
     while away():
-        answers = await asyncio.gather(*(_ask(host, guest) for host in hosts().values()))
-        found = [answer for answer in answers if answer is not None]
-        if away() and on_its_way(found, aim()) is not None:
+        answers = (await ask_everywhere(hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
+        if away() and on_its_way(answers, aim()) is not None:
             await asyncio.to_thread(held)
         quick = time.monotonic() - began < QUICK_SECONDS
         await asyncio.sleep(POLL_SECONDS if quick else SLOW_SECONDS)
-
-
-async def ask_each(host: Host, guests: list[str]) -> tuple[HostAnswer, ...]:
-    """One host's answers about each guest; none where it does not answer in time."""
-    try:
-        async with asyncio.timeout(ASK_LIMIT_SECONDS):
-            return await host.ask_each(guests, ASK_LIMIT_SECONDS)
-    except (TimeoutError, HostError):
-        return ()
-
-
-async def _ask(host: Host, guest: str) -> HostAnswer | None:
-    try:
-        async with asyncio.timeout(ASK_LIMIT_SECONDS):
-            return await host.ask(guest, ASK_LIMIT_SECONDS)
-    except (TimeoutError, HostError):
-        # Silence is no evidence of a move.
-        return None

@@ -9,12 +9,11 @@ from pathlib import Path
 from standfast.cluster import attrd, fencer
 from standfast.cluster.run import EngineError
 from standfast.core import names
-from standfast.core.evidence import HostAnswer, silent
 from standfast.core.report import ReportError, decode
 from standfast.daemon.kills import Busy, Kills
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import HOLD, Answer
-from standfast.hosts.base import Host, HostError
+from standfast.hosts.asking import ask_everywhere
 
 KILL_LIMIT_SECONDS = 300.0
 MAX_EVIDENCE_MS = 10_000
@@ -83,8 +82,7 @@ class Door:
     async def _evidence(self, request: Answer) -> Answer:
         guest = str(request.get("guest", ""))
         limit = min(_number(request.get("limit_ms"), 900), MAX_EVIDENCE_MS) / 1000
-        hosts = list(self._daemon.hosts.values())
-        answers = await asyncio.gather(*(_ask(host, guest, limit) for host in hosts))
+        answers = (await ask_everywhere(self._daemon.hosts.values(), [guest], limit))[guest]
         return {
             "ok": True,
             "answers": [{"host": a.host, "state": a.state.value, "detail": a.detail} for a in answers],
@@ -175,16 +173,6 @@ class Door:
 
 def _fence(node: str) -> None:
     fencer.fence(node, KILL_LIMIT_SECONDS)
-
-
-async def _ask(host: Host, guest: str, limit_seconds: float) -> HostAnswer:
-    try:
-        async with asyncio.timeout(limit_seconds):
-            return await host.ask(guest, limit_seconds)
-    except TimeoutError:
-        return silent(host.name, guest, f"no answer within {limit_seconds:g} s")
-    except HostError as error:
-        return silent(host.name, guest, error.what)
 
 
 def _number(value: object, default: int) -> int:

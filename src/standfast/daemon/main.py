@@ -32,6 +32,7 @@ from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.probe import Probed
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
+from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
 from standfast.journal import Journal
 from standfast.sightings import Sightings
@@ -266,12 +267,10 @@ class Daemon:
         await self.lease.step(LeaseSeen(known.node, known.members, known.record, seconds, found))
 
     async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:
-        """Node -> what every host says of its guest; a host that does not answer is not among them."""
+        """Node -> what every host says of its guest."""
         guests = [aim.guest for aim in asked.values()]
-        told = await asyncio.gather(*(away.ask_each(host, guests) for host in self.hosts.values()))
-        return {
-            node: tuple(answers[number] for answers in told if answers) for number, node in enumerate(asked)
-        }
+        told = await ask_everywhere(self.hosts.values(), guests, away.ASK_LIMIT_SECONDS)
+        return {node: told[aim.guest] for node, aim in asked.items()}
 
     def _aim_of(self, node: str) -> NodeAim | None:
         if self.known.tree is None or self.known.config is None:
