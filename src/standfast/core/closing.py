@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from standfast.core import by_hand, lowering, members, others
-from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.messages import Message
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Phase, Record, Totem
@@ -190,11 +190,7 @@ def _where(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
     answers = {answer.host: answer for answer in snapshot.places.get(goal.guest, ())}
     blind = [host for host in snapshot.hosts if _blind(answers.get(host)) and host not in goal.skip_save]
     running = [host for host, answer in answers.items() if answer.state is GuestState.RUNNING]
-    moving = [
-        host
-        for host, answer in answers.items()
-        if answer.state in (GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR)
-    ]
+    moving = [host for host, answer in answers.items() if answer.state in MOVING]
     if moving:
         text = f"{goal.guest} is still being moved: {', '.join(str(answers[host]) for host in moving)}"
         hint = f"ldm list-domain -o status {goal.guest} (on {moving[0]}); when it has ended, repeat"

@@ -19,6 +19,7 @@ from standfast.core.device_objects import (
     AGENTS,
     ForeignError,
     NotRegisteredError,
+    ban,
     by_id,
     level_of,
     parameters,
@@ -26,6 +27,7 @@ from standfast.core.device_objects import (
     section,
 )
 from standfast.core.device_setup import topology_section
+from standfast.core.devices import same_configuration
 from standfast.core.names import GATE_AGENT
 
 KILL_LIMIT_SECONDS = 120
@@ -74,7 +76,7 @@ def whole(cib: ET.Element, node: str) -> bool:
         wanted = guard(cib, node)
     except (ForeignError, NotRegisteredError):
         return False
-    return _same(cib, wanted)
+    return same_configuration(cib, wanted)
 
 
 def guard(cib: ET.Element, node: str) -> ET.Element:
@@ -148,8 +150,7 @@ def _kill_device(cib: ET.Element, node: str, guest: str) -> None:
         }
         section(cib, "resources").append(primitive(kill_id(node), GATE_AGENT, values))
     if by_id(cib, f"ban-{kill_id(node)}") is None:
-        values = {"id": f"ban-{kill_id(node)}", "rsc": kill_id(node), "node": node, "score": "-INFINITY"}
-        section(cib, "constraints").append(ET.Element("rsc_location", values))
+        section(cib, "constraints").append(ban(node, kill_id(node)))
 
 
 def _park(device: ET.Element | None, identifier: str) -> None:
@@ -187,12 +188,3 @@ def _refuse_taken(cib: ET.Element, node: str) -> None:
         }.get(tag, False)
         if not ours:
             raise ForeignError(f"the id {identifier} belongs to a {there.tag} that Standfast did not make")
-
-
-def _same(one: ET.Element, other: ET.Element) -> bool:
-    texts = []
-    for cib in (one, other):
-        found = cib.find("./configuration")
-        text = "" if found is None else ET.tostring(found, encoding="unicode")
-        texts.append(ET.canonicalize(text, strip_text=True) if text else "")
-    return texts[0] == texts[1]

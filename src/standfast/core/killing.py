@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from standfast.core.evidence import GuestState
+from standfast.core.evidence import MOVING, GuestState
 from standfast.core.gate import JOINED_STATES
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Mode, Record
@@ -37,8 +37,7 @@ CALL_LIMIT_SECONDS = 90.0
 KILLS_LIMIT = 2
 """Kills of the copy on one host in one call."""
 
-_MOVING = frozenset({GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR})
-_WAITED_FOR = _MOVING | {GuestState.PAUSED}
+_WAITED_FOR = MOVING | {GuestState.PAUSED}
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from standfast.core import members
-from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.messages import Message
 from standfast.core.record import Record
 from standfast.core.steps import CloseGoal, NodeAim, Snapshot
 
-ON_ITS_WAY = (GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.ERROR, GuestState.UNKNOWN)
+ON_ITS_WAY = MOVING | {GuestState.UNKNOWN}
 
 
 def moving(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Message | None:
