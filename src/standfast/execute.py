@@ -19,7 +19,6 @@ from standfast.core import devices, record
 from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
-from standfast.core.opening import called
 from standfast.core.record import Phase, Record
 from standfast.core.steps import (
     CloseGoal,
@@ -37,7 +36,7 @@ from standfast.core.steps import (
 )
 from standfast.core.window import MAX_STEPS, decide
 from standfast.hosts.base import SAVED_BY_HAND, Host, HostError, NoRoomToSave, NotSavedYet
-from standfast.survey import Survey, needs_whole
+from standfast.survey import Survey, needs_controller, needs_whole
 
 POLL_SECONDS = 0.02
 SLOW_POLL_SECONDS = 0.25
@@ -152,14 +151,7 @@ class Executor:
         return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
 
     def _asks(self, found: Record | None) -> bool:
-        """Whether the next decision asks if the controller is idle: only before the first change."""
-        phase = found.phase if found is not None else Phase.IDLE
-        if isinstance(self.goal, OpenGoal):
-            return phase is Phase.IDLE and not (
-                found is not None and called(found, self.survey.me, self.goal.since_epoch)
-            )
-        answered = found is not None and found.prove > self.goal.since_epoch
-        return phase is not Phase.CLOSING and not (phase is Phase.IDLE and answered)
+        return needs_controller(found, self.goal, self.survey.me)
 
     async def _wait(self, wait: Wait, memory: _Memory, limits: dict[str, float]) -> None:
         if wait.key not in memory.waits:

@@ -19,9 +19,10 @@ from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, preflight, record
 from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
+from standfast.core.opening import called
 from standfast.core.record import Phase, Record
 from standfast.core.report import Report, ReportError, decode
-from standfast.core.steps import Snapshot
+from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
 from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
 from standfast.sightings import Sightings
@@ -161,6 +162,15 @@ def needs_whole(found: Record | None, *, closing: bool) -> bool:
     if found.phase is Phase.OPENING:
         return closing
     return not (found.phase is Phase.CLOSING and found.aimed)
+
+
+def needs_controller(found: Record | None, goal: OpenGoal | CloseGoal, me: str) -> bool:
+    """Whether the next decision asks if the controller is idle: only before the first change."""
+    phase = found.phase if found is not None else Phase.IDLE
+    if isinstance(goal, OpenGoal):
+        return phase is Phase.IDLE and not (found is not None and called(found, me, goal.since_epoch))
+    answered = found is not None and found.prove > goal.since_epoch
+    return phase is not Phase.CLOSING and not (phase is Phase.IDLE and answered)
 
 
 def _reports(texts: Mapping[str, str]) -> dict[str, Report]:

@@ -99,7 +99,7 @@ def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
         return Wait("calm", CALM_LIMIT_SECONDS, "the cluster to be idle")
     if found:
         return Stop(found, unfinished=False)
-    # An opening that was undone left its mark in the idle record: this one is not undone.
+    # Closing takes the mark of an undone opening away; a record that an older program left idle still has it.
     return WriteRecord(record.next(owner=snapshot.me, abort=False), "call the members")
 
 

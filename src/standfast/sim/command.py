@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from standfast.core import evidence, opening, window
+from standfast.core import evidence, window
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
 from standfast.core.record import Phase, Record
@@ -30,7 +30,7 @@ from standfast.core.steps import (
 from standfast.sim import gate
 from standfast.sim.kernel import Effect, Steps
 from standfast.sim.store import Cib, written
-from standfast.survey import needs_whole
+from standfast.survey import needs_controller, needs_whole
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
@@ -129,13 +129,7 @@ class Command:
         return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
 
     def _asks(self, found: Record | None) -> bool:
-        phase = found.phase if found is not None else Phase.IDLE
-        if isinstance(self.goal, OpenGoal):
-            return phase is Phase.IDLE and not (
-                found is not None and opening.called(found, self.node.name, self.goal.since_epoch)
-            )
-        answered = found is not None and found.prove > self.goal.since_epoch
-        return phase is not Phase.CLOSING and not (phase is Phase.IDLE and answered)
+        return needs_controller(found, self.goal, self.node.name)
 
     def _look(self, whole: bool) -> Look:
         memory = self.memory
