@@ -271,6 +271,16 @@ def test_without_a_daemon_a_guest_that_runs_elsewhere_is_held_and_hosts_are_aske
     assert 3 * 3 <= len(world.calls("ssh")) <= 3 * 6
 
 
+def test_without_a_daemon_one_listing_that_is_used_again_is_no_second_round(world: World) -> None:
+    """In a single round a guest can move from a host not yet asked to one already asked."""
+    _old(world)
+    world.hosts_by_ssh({})
+    called = world.gate()
+    assert (called.code, called.rule) == (0, "clear")
+    assert len(world.calls("ssh")) >= 2 * 3
+    assert called.seconds >= 1.0
+
+
 def test_no_host_is_asked_where_the_window_holds_anyway(world: World) -> None:
     world.cib(WINDOW)
     world.members("cfguest1", "cfguest2")

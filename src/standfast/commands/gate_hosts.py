@@ -36,6 +36,8 @@ class Hosts:
     def __init__(self, root: str = "") -> None:
         """Read the file below `root`. Never raises."""
         self.note = ""
+        self.rounds = 0
+        """How often the hosts were really asked: a listing that is used again is no round of its own."""
         self._socket = root + SOCKET_FILE
         self._listed: dict[str, tuple[ldm.Domain, ...] | str] = {}
         self._listed_at: float | None = None
@@ -61,6 +63,8 @@ class Hosts:
         answers, why = self._by_daemon(wanted)
         if why:
             answers = self._by_ssh(wanted)
+        else:
+            self.rounds += 1
         return {guest: self._complete(guest, answers.get(guest, ())) for guest in wanted}, why
 
     def _complete(self, guest: str, answers: tuple[HostAnswer, ...]) -> tuple[HostAnswer, ...]:
@@ -88,6 +92,7 @@ class Hosts:
     def _by_ssh(self, guests: Sequence[str]) -> Answers:
         now = time.monotonic()
         if self._listed_at is None or now - self._listed_at >= SSH_FRESH_SECONDS:
+            self.rounds += 1
             self._listed = self._listings()
             self._listed_at = time.monotonic()
         found = self._listed.items()

@@ -46,7 +46,9 @@ class Gate:
         self._options = options
         self._tools = tools
         self._hosts = Hosts(options.root)
+        self._evidence: Answers = {}
         self._evidence_before: Answers = {}
+        """The last two rounds of questions."""
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
         self._stopped_marker = options.root + STOPPED_MARKER_FILE
         self._was_away = False
@@ -119,8 +121,11 @@ class Gate:
         asked = [target.guest for target, answer in zip(found, answers, strict=True) if answer.hosts_matter]
         if not asked:
             return tuple(answers), ""
+        rounds = self._hosts.rounds
         evidence, note = self._hosts.ask(asked)
-        before, self._evidence_before = self._evidence_before, evidence
+        if self._hosts.rounds != rounds:
+            self._evidence_before, self._evidence = self._evidence, evidence
+        before = self._evidence_before
         return tuple(decide(self._view(sight, target, evidence, before)) for target in found), note
 
     def _view(self, sight: Sight, target: gate_sight.Target, evidence: Answers, before: Answers) -> GateView:
