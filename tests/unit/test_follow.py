@@ -14,7 +14,7 @@ from standfast import config
 from standfast.cluster import cmap, fencer
 from standfast.core import heartbeat, names
 from standfast.core.record import Phase, Record, Totem
-from standfast.daemon import main
+from standfast.daemon import kill_watch, main
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.main import Daemon
 from standfast.daemon.watch import FolderWatch, WatchError
@@ -117,13 +117,12 @@ async def test_an_old_kill_is_not_taken_for_a_new_one(monkeypatch: pytest.Monkey
     new = fencer.FencingEvent("n2", "reboot", "success", delegate="n1", completed="tuesday")
     remembered = [old]
     monkeypatch.setattr(fencer, "history", lambda node: tuple(remembered))
-    monkeypatch.setattr(main, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(kill_watch, "LOOK_SECONDS", 0.001)
     daemon, shown = Daemon(), []
-    daemon.known.node = "n1"
     monkeypatch.setattr(daemon.board, "shut", lambda node, state: shown.append((node, state)))
-    await daemon._kills_so_far("n2")
-    await daemon._see_kill("n2")
+    await daemon._kills.so_far("n2")
+    await daemon._kills.follow("n2", "n1", lambda: False)
     assert shown == [], "it has left in an orderly way"
     remembered.insert(0, new)
-    await daemon._see_kill("n2")
+    await daemon._kills.follow("n2", "n1", lambda: False)
     assert shown == [("n2", "KillWorked")]

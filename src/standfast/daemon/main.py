@@ -11,24 +11,26 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
-from standfast.cluster import attrd, cib, cmap, fencer, rescue_file, ring, ring_watch
+from standfast.cluster import attrd, cib, cmap, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
-from standfast.core import aims, devices, heartbeat, members, names, owed, record
+from standfast.core import devices, heartbeat, members, names, owed, record
 from standfast.core.evidence import HostAnswer
-from standfast.core.owed import Debt
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
 from standfast.core.steps import NodeAim
-from standfast.daemon import away, heartbeat_duty, owed_duty, probe
+from standfast.daemon import alarms, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
-from standfast.daemon.heartbeat_duty import FileState
+from standfast.daemon.kill_watch import KillWatch
+from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
+from standfast.daemon.owed_duty import TakeBack
 from standfast.daemon.probe import Probed
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
@@ -43,28 +45,9 @@ VALUES_POLL_SECONDS = 0.02
 VALUES_LIMIT_SECONDS = 10.0
 ALARM_PERIOD_SECONDS = 60.0
 RETRY_SECONDS = 1.0
-DISAGREES_SECONDS = 60.0
-"""Corosync and its file may differ for so long, while somebody edits and reloads, before it is an alarm."""
 MAX_SAID_CHARS = 160
 
 log = logging.getLogger("standfastd")
-
-
-@dataclass
-class Known:
-    """What this node knows at this instant; everything in here can be read again."""
-
-    node: str = ""
-    tree: ET.Element | None = None
-    record: Record | None = None
-    record_error: str = ""
-    file: FileState = field(default_factory=lambda: FileState({}, ""))
-    runtime: Mapping[str, int] = field(default_factory=dict)
-    members: frozenset[str] = frozenset()
-    config: config.Loaded | None = None
-    config_error: str = ""
-    probed: Probed = field(default_factory=Probed)
-    engine: bool = False
 
 
 class Daemon:
@@ -83,16 +66,15 @@ class Daemon:
         self._published = ""
         self._proven_since = 0
         self._ticked = 0.0
-        self._backoff = owed_duty.Backoff()
-        self._tried = Debt.NONE
+        self._back = TakeBack(self._note)
         self._disagrees_since: float | None = None
         self.lease = LeaseDuty(self._where_all, lambda text: self._note("lease", text))
-        self._old_kills: set[fencer.FencingEvent] = set()
         self._expects: object = None
         self._expects_since = 0.0
         self._blind = ""
         self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
+        self._kills = KillWatch(self.board, self._note)
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -169,9 +151,7 @@ class Daemon:
         try:
             while not watch.lost:
                 await self._refresh()
-                window = self.known.record is not None and self.known.record.open
-                tick = TICK_WINDOW_SECONDS if window or not self.known.engine else TICK_IDLE_SECONDS
-                await _first(watch.changed, self._kick, limit_seconds=tick)
+                await _first(watch.changed, self._kick, limit_seconds=self._tick_seconds())
         finally:
             watch.close()
 
@@ -217,43 +197,47 @@ class Daemon:
         self._ticked = float("-inf")
         self._kick.set()
 
+    def _tick_seconds(self) -> float:
+        return TICK_WINDOW_SECONDS if self.known.window or not self.known.engine else TICK_IDLE_SECONDS
+
     def _tick_due(self) -> bool:
-        window = self.known.record is not None and self.known.record.open
-        period = TICK_WINDOW_SECONDS if window or not self.known.engine else TICK_IDLE_SECONDS
         now = time.monotonic()
-        if self.known.engine and self.known.node and now - self._ticked < period * 0.9:
+        if self.known.engine and self.known.node and now - self._ticked < self._tick_seconds() * 0.9:
             return False
         self._ticked = now
         return True
 
     def _see_members(self, parts: frozenset[str]) -> None:
         for node in parts - self.known.members:
-            self._spawn(self._kills_so_far(node))
+            self._spawn(self._kills.so_far(node))
             # Our own first look is no return of anybody.
             if self.known.members:
                 self.sightings.returned(node)
                 self._note("membership", f"{node} is in the membership")
         for node in self.known.members - parts:
             self._note("membership", f"{node} left the membership")
-            self._spawn(self._see_kill(node))
+            self._spawn(self._kills.follow(node, self.known.node, partial(self._is_member, node)))
             self._spawn(self._watch_away(node))
         self.known.members = parts
 
+    def _is_member(self, node: str) -> bool:
+        return node in self.known.members
+
     async def _watch_away(self, node: str) -> None:
         """While `node` is away: note for the gate of this node whether its guest is on its way."""
-        found = self._aim_of(node)
+        found = self.known.aims().get(node)
         if found is None or node == self.known.node:
             return
 
         def aim() -> str:
-            now = self._aim_of(node)
+            now = self.known.aims().get(node)
             return now.host if now is not None else ""
 
         await away.watch(
             found.guest,
             aim,
             lambda: self.hosts,
-            lambda: self.known.engine and node not in self.known.members,
+            lambda: self.known.engine and not self._is_member(node),
             lambda: self.sightings.held(node),
         )
 
@@ -263,19 +247,13 @@ class Daemon:
             self.lease.over = None
             return
         seconds = self.sightings.see(known.record).window_seconds
-        found = aims.aims(known.tree, known.config.config.hosts.hosts)
-        await self.lease.step(LeaseSeen(known.node, known.members, known.record, seconds, found))
+        await self.lease.step(LeaseSeen(known.node, known.members, known.record, seconds, known.aims()))
 
     async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:
         """Node -> what every host says of its guest."""
         guests = [aim.guest for aim in asked.values()]
         told = await ask_everywhere(self.hosts.values(), guests, away.ASK_LIMIT_SECONDS)
         return {node: told[aim.guest] for node, aim in asked.items()}
-
-    def _aim_of(self, node: str) -> NodeAim | None:
-        if self.known.tree is None or self.known.config is None:
-            return None
-        return aims.aims(self.known.tree, self.known.config.config.hosts.hosts).get(node)
 
     def _see_record(self, tree: ET.Element) -> None:
         known = self.known
@@ -294,7 +272,10 @@ class Daemon:
         found = self.known.record
         self._compare()
         if found is None or not found.open:
-            await self._take_back()
+            if self.known.tree is not None and await self._back.step(
+                self.known.tree, self.known.node, self.known.file
+            ):
+                self._kick.set()
             return
         wanted = _wanted_runtime(found, self.known.node)
         # Closely only for a while after something has moved: an opening that was left may stay for hours.
@@ -310,29 +291,6 @@ class Daemon:
                 self.known.runtime = await asyncio.to_thread(cmap.runtime)
         self._dirty.set()
 
-    async def _take_back(self) -> None:
-        """This node was away when a window closed: the next step back to its own values."""
-        known, debt = self.known, self.known.file.debt
-        if known.tree is None or debt not in (Debt.RELOAD, Debt.PAID):
-            self._backoff.reset()
-            return
-        afresh = known.file.changed or debt is not self._tried
-        self._tried = debt
-        if not self._backoff.due(time.monotonic(), afresh=afresh):
-            return
-        log.warning("%s; %s", owed.sentence(known.node), debt.value)
-        try:
-            if debt is Debt.RELOAD:
-                await asyncio.to_thread(cmap.reload)
-            else:
-                await asyncio.to_thread(owed_duty.settle, known.tree, known.node)
-                self._note("corosync.conf", "the old values are back, nothing is owed to this node any more")
-        except (EngineError, record.RecordError) as error:
-            log.error("%s: %s; tried again in %.0f s", debt.value, error, self._backoff.wait_seconds)
-            return
-        await asyncio.sleep(VALUES_POLL_SECONDS)
-        self._kick.set()
-
     def _compare(self) -> None:
         """Note since when corosync has not run what its file yields: told only, never mended by us."""
         known = self.known
@@ -341,7 +299,7 @@ class Daemon:
         right = owed.agrees(known.runtime, known.file.fresh) or (
             old is not None and before and members.runs(known.runtime, members.comparable(old.runtime))
         )
-        if right or (known.record is not None and known.record.open):
+        if right or known.window:
             self._disagrees_since = None
         elif self._disagrees_since is None:
             self._disagrees_since = time.monotonic()
@@ -433,36 +391,12 @@ class Daemon:
 
     async def _periodic(self) -> None:
         while True:
-            window = self.known.record is not None and self.known.record.open
-            if self.known.engine and self.known.tree is not None and not window:
+            if self.known.engine and self.known.tree is not None and not self.known.window:
                 # In a window a guest on the move proves nothing about its agents; closing asks for proof.
                 await self.retest()
                 await asyncio.sleep(TEST_PERIOD_SECONDS)
             else:
                 await asyncio.sleep(RETRY_SECONDS)
-
-    async def _kills_so_far(self, node: str) -> None:
-        """A node that is a member now was killed before, not this time: the fencer remembers for long."""
-        with contextlib.suppress(EngineError):
-            self._old_kills |= set(await asyncio.to_thread(fencer.history, node))
-
-    async def _see_kill(self, node: str) -> None:
-        """When this node's fencer has killed `node`, its agents show it."""
-        for _ in range(120):
-            await asyncio.sleep(RETRY_SECONDS)
-            with contextlib.suppress(EngineError):
-                events = await asyncio.to_thread(fencer.history, node)
-                done = [
-                    e
-                    for e in events
-                    if e.status == "success" and e.delegate == self.known.node and e not in self._old_kills
-                ]
-                if done:
-                    self.board.shut(node, "KillWorked")
-                    self._note("fencing", f"{node} was killed by this node ({done[0].action})")
-                    return
-            if node in self.known.members:
-                return
 
     # -- alarms -------------------------------------------------------------------------------------------
 
@@ -474,34 +408,11 @@ class Daemon:
 
     def alarms(self) -> list[str]:
         """What must not stay as it is, one sentence each, with what to type."""
-        known, found = self.known, []
-        if known.record_error:
-            found.append(f"{known.record_error}: fencing is refused until it is mended (docs/runbook.md)")
-        if known.record is not None and known.record.open:
-            since = self.sightings.see(known.record).window_seconds
-            if since > known.record.lease_seconds:
-                over = since - known.record.lease_seconds
-                last = self.lease.over
-                why = f" ({last.why})" if last is not None else ""
-                typed = last.next_command if last is not None else "clovmmigrate -u source-ldom target-host"
-                found.append(
-                    f"the window ({known.record.phase.value}) is {over:.0f} s past its lease of "
-                    f"{known.record.lease_seconds} s{why}; close it: {typed}"
-                )
+        found = self.known.record
+        open_since = self.sightings.see(found).window_seconds if found is not None and found.open else 0.0
         began = self._disagrees_since
-        if began is not None and time.monotonic() - began >= DISAGREES_SECONDS:
-            found.append(
-                "corosync of this node does not run the heartbeat values of its corosync.conf; if "
-                "the file is right: corosync-cfgtool -R"
-            )
-        if known.file.debt is Debt.FOREIGN:
-            found.append(
-                f"{owed.sentence(known.node)}, and corosync.conf was changed by hand since: put its "
-                f"heartbeat keys right and reload, then: clsnmpsetup --forget {known.node} --reason TEXT"
-            )
-        if self.facility != "running":
-            found.append("the shutdown facility of this node is stopped; start it: sdtool -b")
-        return found
+        disagrees = 0.0 if began is None else time.monotonic() - began
+        return list(alarms.found(self.known, open_since, self.lease.over, disagrees, self.facility))
 
     # -- small things -------------------------------------------------------------------------------------
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import logging
+import time
+from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
-from standfast.cluster import cib
+from standfast.cluster import cib, cmap
+from standfast.cluster.run import EngineError
 from standfast.core import owed, record
+from standfast.core.owed import Debt
+from standfast.daemon.heartbeat_duty import FileState
 
 FIRST_WAIT_SECONDS = 2.0
 LONGEST_WAIT_SECONDS = 300.0
 SETTLE_LIMIT_SECONDS = 10.0
+PAUSE_SECONDS = 0.02
+"""After a step, before the next look: the engine takes so long to show it."""
+
+log = logging.getLogger("standfastd")
 
 
 class Backoff:
@@ -45,3 +56,36 @@ def settle(tree: ET.Element, node: str) -> None:
     wanted = copy.deepcopy(tree)
     record.write(wanted, owed.without(found, node, owner=node))
     cib.apply(tree, wanted, SETTLE_LIMIT_SECONDS)
+
+
+class TakeBack:
+    """The way of a node that was away when a window closed, back to its own values, one step a look."""
+
+    def __init__(self, note: Callable[[str, str], None]) -> None:
+        """`note`: kind and text for log and journal."""
+        self._note = note
+        self._backoff = Backoff()
+        self._tried = Debt.NONE
+
+    async def step(self, tree: ET.Element, node: str, file: FileState) -> bool:
+        """The next step, where one is due; whether one was done, so that a new look tells more."""
+        debt = file.debt
+        if debt not in (Debt.RELOAD, Debt.PAID):
+            self._backoff.reset()
+            return False
+        afresh = file.changed or debt is not self._tried
+        self._tried = debt
+        if not self._backoff.due(time.monotonic(), afresh=afresh):
+            return False
+        log.warning("%s; %s", owed.sentence(node), debt.value)
+        try:
+            if debt is Debt.RELOAD:
+                await asyncio.to_thread(cmap.reload)
+            else:
+                await asyncio.to_thread(settle, tree, node)
+                self._note("corosync.conf", "the old values are back, nothing is owed to this node any more")
+        except (EngineError, record.RecordError) as error:
+            log.error("%s: %s; tried again in %.0f s", debt.value, error, self._backoff.wait_seconds)
+            return False
+        await asyncio.sleep(PAUSE_SECONDS)
+        return True

@@ -1,0 +1,42 @@
+"""What one node's daemon knows at this instant; everything in here can be read again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from xml.etree import ElementTree as ET
+
+from standfast import config
+from standfast.core import aims
+from standfast.core.record import Record
+from standfast.core.steps import NodeAim
+from standfast.daemon.heartbeat_duty import FileState
+from standfast.daemon.probe import Probed
+
+
+@dataclass
+class Known:
+    """The last look."""
+
+    node: str = ""
+    tree: ET.Element | None = None
+    record: Record | None = None
+    record_error: str = ""
+    file: FileState = field(default_factory=lambda: FileState({}, ""))
+    runtime: Mapping[str, int] = field(default_factory=dict)
+    members: frozenset[str] = frozenset()
+    config: config.Loaded | None = None
+    config_error: str = ""
+    probed: Probed = field(default_factory=Probed)
+    engine: bool = False
+
+    @property
+    def window(self) -> bool:
+        """Whether a window is open, opening or closing."""
+        return self.record is not None and self.record.open
+
+    def aims(self) -> dict[str, NodeAim]:
+        """Where the devices of every registered node aim; empty while the CIB or the hosts are not known."""
+        if self.tree is None or self.config is None:
+            return {}
+        return aims.aims(self.tree, self.config.config.hosts.hosts)
