@@ -51,6 +51,8 @@ class Site:
         await self.duty.step(Seen(me, frozenset({"n1", "n2"}), record, seconds, AIMS))
         if self.duty._closing is not None:
             await self.duty._closing
+        # What a site's program needs no time for has ended with the next turn of the loop.
+        await asyncio.sleep(0)
 
 
 async def test_each_mark_is_told_once_to_the_log_and_to_the_sites_program() -> None:
@@ -68,6 +70,24 @@ async def test_at_the_end_the_window_is_closed_as_an_operator_would() -> None:
     await site.at(1000)
     assert site.closed == [("guest2", "ctrl2")]
     assert site.told[-1] == "the window is closed"
+
+
+async def test_a_sites_program_that_hangs_does_not_keep_the_daemon_from_looking() -> None:
+    site = Site()
+    hangs = asyncio.Event()
+
+    async def remind(percent: int, left: float, record: Record) -> str:
+        await hangs.wait()
+        return "it ended at its limit"
+
+    site.duty = LeaseDuty(site.ask, site.told.append, site.close, remind)
+    async with asyncio.timeout(5):
+        await site.at(500)
+        await site.at(1000)
+    assert site.closed == [("guest2", "ctrl2")]
+    hangs.set()
+    await site.duty.ended()
+    assert "it ended at its limit" in site.told
 
 
 async def test_what_was_refused_is_told_and_not_tried_again_at_once() -> None:

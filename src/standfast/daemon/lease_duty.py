@@ -60,6 +60,7 @@ class LeaseDuty:
         self._tried_at: float | None = None
         self._refusal = ""
         self._closing: asyncio.Task[None] | None = None
+        self._reminding: set[asyncio.Task[None]] = set()
 
     async def step(self, seen: Seen) -> None:
         """Do what is due now. Never raises for what the world does; long work goes on by itself."""
@@ -86,11 +87,20 @@ class LeaseDuty:
         if isinstance(action, lease.Remind):
             self._reminded = action.percent
             self._tell(reminder(action, record))
-            if trouble := await self._remind(action.percent, action.seconds_left, record):
-                self._tell(trouble)
+            # Not waited for: the daemon has its node to look after, and a site's program may take its time.
+            self._reminding.add(task := asyncio.create_task(self._call_site(action, record)))
+            task.add_done_callback(self._reminding.discard)
         elif isinstance(action, lease.Close):
             self._tried_at = time.monotonic()
             self._closing = asyncio.create_task(self._try(action.goal))
+
+    async def ended(self) -> None:
+        """Wait for what goes on by itself."""
+        await asyncio.gather(*self._reminding, *([self._closing] if self._closing else []))
+
+    async def _call_site(self, action: lease.Remind, record: Record) -> None:
+        if trouble := await self._remind(action.percent, action.seconds_left, record):
+            self._tell(trouble)
 
     async def _try(self, goal: CloseGoal) -> None:
         self._tell(f"the lease is over: closing the window with clovmmigrate -u {goal.guest} {goal.target}")
