@@ -7,6 +7,7 @@ import logging
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -14,7 +15,9 @@ from standfast import config
 from standfast.cluster import cmap, fencer
 from standfast.core import heartbeat, names
 from standfast.core.record import Phase, Record, Totem
-from standfast.daemon import kill_watch, main
+from standfast.core.topology import Device
+from standfast.daemon import kill_watch, main, probe
+from standfast.daemon.board import Row
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.main import Daemon
 from standfast.daemon.watch import FolderWatch, WatchError
@@ -126,3 +129,49 @@ async def test_an_old_kill_is_not_taken_for_a_new_one(monkeypatch: pytest.Monkey
     remembered.insert(0, new)
     await daemon._kills.follow("n2", "n1", lambda: False)
     assert shown == [("n2", "KillWorked")]
+
+
+class Outside:
+    """XSCFs that let in whoever has the password of n2, and what was tried at them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(names, "STOPPED_MARKER_FILE", str(tmp_path / "stopped"))
+        monkeypatch.setattr(probe, "ask_hosts", self.ask_hosts)
+        monkeypatch.setattr(probe, "log_in", self.log_in)
+        self.tried: list[str] = []
+        self.daemon = Daemon()
+        self.daemon.known.config = cast(config.Loaded, SimpleNamespace(config=SimpleNamespace(hosts=("c",))))
+        for node, state in (("n1", "InitFailed"), ("n2", "InitWorked")):
+            device = Device(f"SA-{node}", "fence_xscf", {"password_file": node})
+            self.daemon.board.rows[device.id] = Row(node, "SA", device, init_state=state)
+        monkeypatch.setattr(self.daemon.board, "test", lambda devices, epoch: [])
+
+    async def ask_hosts(self, hosts: object) -> dict[str, str]:
+        return {}
+
+    async def log_in(self, listed: object, parameters: dict[str, str] | None, good: object) -> dict[str, str]:
+        self.tried.append(parameters["password_file"] if parameters else "nothing")
+        return {"10.20.30.71": "" if self.tried[-1] == "n2" else "no password"}
+
+
+async def test_logins_are_tried_with_a_password_that_is_on_this_node(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outside = Outside(monkeypatch, tmp_path)
+    await outside.daemon.retest()
+    assert outside.tried == ["n2"]
+    assert outside.daemon.known.probed.logins == {"10.20.30.71": ""}
+
+
+async def test_logins_are_tried_again_when_a_password_has_come(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outside = Outside(monkeypatch, tmp_path)
+    monkeypatch.setattr(outside.daemon.board, "mended", lambda: ["SA-n1"])
+    outside.daemon._test_what_is_due([])
+    await asyncio.gather(*outside.daemon._tasks)
+    assert outside.tried == ["n2"]
+    monkeypatch.setattr(outside.daemon.board, "mended", list)
+    outside.daemon._test_what_is_due(["SA-n2"])
+    await asyncio.gather(*outside.daemon._tasks)
+    assert outside.tried == ["n2"], "an aim that changes is no reason to log in everywhere"

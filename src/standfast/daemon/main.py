@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
-from standfast.daemon.probe import Probed
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
 from standfast.hosts.asking import ask_everywhere
@@ -75,6 +74,7 @@ class Daemon:
         self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
         self._kills = KillWatch(self.board, self._note)
+        self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -358,36 +358,45 @@ class Daemon:
         found = self.known.record
         if self.facility != "running":
             return
-        due = altered + [identifier for identifier in self.board.mended() if identifier not in altered]
-        if due:
-            # With a device or a secret the way to hosts without login may have come or gone.
-            self._spawn(self._ask_hosts())
+        mended = [identifier for identifier in self.board.mended() if identifier not in altered]
+        due = altered + mended
+        changed = bool(due)
         epoch = found.epoch if found else 0
         if found is not None and found.prove > self._proven_since and found.mover:
             self._proven_since = found.prove
             due += [identifier for identifier in self.board.of(found.mover) if identifier not in due]
-        if due:
-            self.board.test(due, epoch)
+        tests = self.board.test(due, epoch) if due else []
+        if changed:
+            # With a device or a secret the way to hosts without login may have come or gone.
+            self._spawn(self._look_outside(tests, logins=bool(mended)))
 
-    async def _ask_hosts(self) -> None:
-        said = await probe.ask_hosts(self.hosts)
-        self.known.probed = replace(self.known.probed, hosts=said)
+    async def _look_outside(self, tests: Sequence[asyncio.Task[None]], *, logins: bool) -> None:
+        """Ask every host and, where `logins`, log in everywhere, once the tests have told where that works.
+
+        One after the other: what is found with a password that has just come must not be overwritten.
+        """
+        async with self._outside:
+            said = await probe.ask_hosts(self.hosts)
+            self.known.probed = replace(self.known.probed, hosts=said)
+            if logins:
+                await asyncio.gather(*tests, return_exceptions=True)
+                self.known.probed = replace(self.known.probed, logins=await self._log_in())
         self._dirty.set()
+
+    async def _log_in(self) -> dict[str, str]:
+        rows = list(self.board.rows.values())
+        good = [row.device.parameters.get("ip", "") for row in rows if row.proof]
+        # The password of a device that cannot begin may not be on this node yet.
+        able = next((row.device.parameters for row in rows if row.init_state == "InitWorked"), None)
+        listed = self.known.config.config.hosts if self.known.config else None
+        return await probe.log_in(listed, able, good) if listed else {}
 
     async def retest(self) -> None:
         """Test every agent, ask every host, log in everywhere; returns when all is done."""
         if self.facility != "running":
             return
         epoch = self.known.record.epoch if self.known.record else 0
-        listed = self.known.config.config.hosts if self.known.config else None
-        asked = asyncio.create_task(probe.ask_hosts(self.hosts))
-        tests = self.board.test(list(self.board.rows), epoch)
-        await asyncio.gather(*tests, return_exceptions=True)
-        good = [row.device.parameters.get("ip", "") for row in self.board.rows.values() if row.proof]
-        some = next((row.device.parameters for row in self.board.rows.values()), None)
-        logins = await probe.log_in(listed, some, good) if listed else {}
-        self.known.probed = Probed(await asked, logins)
-        self._dirty.set()
+        await self._look_outside(self.board.test(list(self.board.rows), epoch), logins=True)
 
     async def _periodic(self) -> None:
         while True:
