@@ -20,6 +20,7 @@ from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
 from standfast.core.record import Phase, Record
+from standfast.core.report import Report
 from standfast.core.steps import (
     CloseGoal,
     Decision,
@@ -110,16 +111,14 @@ class Executor:
             if isinstance(decision, Stop):
                 return decision
             if isinstance(decision, Wait):
-                await self._wait(decision, memory, limits)
+                await self._wait(decision, snapshot, memory, limits)
                 continue
             steps += 1
-            stop = await self._do(decision, tree, memory)
-            if stop is not None:
-                return stop
-            if isinstance(decision, WriteRecord | Reaim):
-                # Only what is asked next depends on it; what is believed is read again.
-                memory.record = decision.record
-                whole = self._whole(decision.record)
+            outcome = await self._do(decision, tree, memory)
+            if isinstance(outcome, Stop):
+                return outcome
+            if outcome and isinstance(decision, WriteRecord | Reaim | Reload):
+                whole = await self._await_members(decision, snapshot, memory, limits)
         return Stop(
             (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s and {steps} steps"),),
             unfinished=True,
@@ -153,17 +152,43 @@ class Executor:
     def _asks(self, found: Record | None) -> bool:
         return needs_controller(found, self.goal, self.survey.me)
 
-    async def _wait(self, wait: Wait, memory: _Memory, limits: dict[str, float]) -> None:
+    async def _await_members(
+        self,
+        step: WriteRecord | Reaim | Reload,
+        snapshot: Snapshot,
+        memory: _Memory,
+        limits: dict[str, float],
+    ) -> bool:
+        """After a step that the members have to follow: wait for their word before the next look.
+
+        What comes next is foreseen from the step alone, and only a Wait is believed: all else is decided from
+        what is read again. Returns whether that look must be a whole one.
+        """
+        if not isinstance(step, Reload):
+            memory.at(step.record)
+            snapshot = replace(snapshot, record=step.record)
+        foreseen = replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits))
+        if isinstance(wait := decide(foreseen, self.goal), Wait):
+            await self._wait(wait, foreseen, memory, limits)
+        return self._whole(memory.record)
+
+    async def _wait(self, wait: Wait, snapshot: Snapshot, memory: _Memory, limits: dict[str, float]) -> None:
         if wait.key not in memory.waits:
             memory.waits[wait.key] = time.monotonic()
             limits[wait.key] = wait.limit_seconds
             self.say(f"waiting for {wait.reason} (up to {wait.limit_seconds:.0f} s)")
         waited = time.monotonic() - memory.waits[wait.key]
         quick = waited < QUICK_SECONDS
-        await self.survey.changed(LOOK_SECONDS, POLL_SECONDS if quick else SLOW_POLL_SECONDS)
 
-    async def _do(self, step: Step, tree: ET.Element, memory: _Memory) -> Stop | None:
-        """One step. A lost race means: look again. A timed-out one is UNKNOWN: barrier, then look again."""
+        def over(reports: Mapping[str, Report]) -> bool:
+            return decide(replace(snapshot, reports=reports), self.goal) != wait
+
+        await self.survey.reported(over, LOOK_SECONDS, POLL_SECONDS if quick else SLOW_POLL_SECONDS)
+
+    async def _do(self, step: Step, tree: ET.Element, memory: _Memory) -> Stop | bool:
+        """One step; whether it was carried out.
+
+        A lost race means: look again. A timed-out one is UNKNOWN: barrier, then look again."""
         self.say(str(getattr(step, "reason", step)))
         if isinstance(step, WriteRecord) and step.record.abort and isinstance(self.goal, OpenGoal):
             memory.aborted = memory.aborted or step.record.why
@@ -175,9 +200,10 @@ class Executor:
                 return Stop(
                     (Message("CONTENDED", "somebody else keeps changing the record"),), unfinished=True
                 )
+            return False
         except (cib.CibUnknown, cmap.ReloadUnknown) as error:
             memory.unknown += 1
-            return await self._barrier(str(error), memory)
+            return await self._barrier(str(error), memory) or False
         except (cib.CibError, EngineError) as error:
             return Stop((Message("ENGINE", f"{step.reason}: {error}"),), unfinished=memory.open)
         except record.RecordError as error:
@@ -186,7 +212,7 @@ class Executor:
             return Stop((_not_saved(error, self.goal),), unfinished=True)
         except devices.DeviceError as error:
             return Stop((Message("DEVICES", str(error)),), unfinished=True)
-        return None
+        return True
 
     async def _act(self, step: Step, tree: ET.Element, memory: _Memory) -> None:
         match step:

@@ -53,8 +53,10 @@ class Survey:
             self._hosts = self.make_hosts(self._account)
         return self._hosts
 
-    async def changed(self, limit_seconds: float, poll_seconds: float) -> None:
-        """Return when some node reports something new, at the latest after `limit_seconds`.
+    async def reported(
+        self, over: Callable[[Mapping[str, Report]], bool], limit_seconds: float, poll_seconds: float
+    ) -> None:
+        """Return when what the nodes report is what is waited for, at the latest after `limit_seconds`.
 
         One small question instead of a whole snapshot: what is waited for is nearly always a report.
         """
@@ -62,8 +64,11 @@ class Survey:
         while time.monotonic() < deadline:
             await asyncio.sleep(poll_seconds)
             with contextlib.suppress(EngineError):
-                if await asyncio.to_thread(attrd.reports) != self._texts:
-                    return
+                texts = await asyncio.to_thread(attrd.reports)
+                if texts != self._texts:
+                    self._texts = texts
+                    if over(_reports(texts)):
+                        return
 
     async def close(self) -> None:
         """Drop all connections to hosts."""
@@ -107,11 +112,19 @@ class Survey:
 
     async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str, controller: bool) -> Snapshot:
         absent = _absent(snapshot)
-        status, dc_state, places, off = await asyncio.gather(
+        places_and_off = asyncio.gather(
+            self.ask(_guests(snapshot) if guest else ()), self._proven_off(snapshot, absent)
+        )
+        if snapshot.record is not None and snapshot.record.phase is Phase.CLOSING:
+            # Asked for at the beginning: each of our own writes makes the controller busy for a second.
+            places, off = await places_and_off
+            return replace(
+                snapshot, places=places, proven_off=off, seconds_since_return=_since_return(snapshot, guest)
+            )
+        status, dc_state, (places, off) = await asyncio.gather(
             asyncio.to_thread(membership.status),
             asyncio.to_thread(membership.dc_state, DC_LIMIT_SECONDS) if controller else _nothing(),
-            self.ask(_guests(snapshot) if guest else ()),
-            self._proven_off(snapshot, absent),
+            places_and_off,
         )
         return replace(
             snapshot,

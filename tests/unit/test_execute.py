@@ -40,7 +40,7 @@ class Scripted:
             raise CibError("the CIB cannot be read: no connection")
         return self.cluster.snapshot(self.me), ET.fromstring(CIB)
 
-    async def changed(self, *_: float) -> None:
+    async def reported(self, *_: object) -> None:
         return None
 
 
