@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.cluster import cib, cmap
 from standfast.cluster.run import EngineError
-from standfast.core import devices, record
+from standfast.core import devices, guarded, record
 from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
@@ -25,6 +25,7 @@ from standfast.core.steps import (
     CloseGoal,
     Decision,
     Done,
+    Guard,
     OpenGoal,
     Reaim,
     Reload,
@@ -32,6 +33,7 @@ from standfast.core.steps import (
     Snapshot,
     Step,
     Stop,
+    Unguard,
     Wait,
     WriteRecord,
 )
@@ -117,7 +119,7 @@ class Executor:
             outcome = await self._do(decision, tree, memory)
             if isinstance(outcome, Stop):
                 return outcome
-            if outcome and isinstance(decision, WriteRecord | Reaim | Reload):
+            if outcome and isinstance(decision, WriteRecord | Reaim | Guard | Unguard | Reload):
                 whole = await self._await_members(decision, snapshot, memory, limits)
         return Stop(
             (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s and {steps} steps"),),
@@ -154,7 +156,7 @@ class Executor:
 
     async def _await_members(
         self,
-        step: WriteRecord | Reaim | Reload,
+        step: WriteRecord | Reaim | Guard | Unguard | Reload,
         snapshot: Snapshot,
         memory: _Memory,
         limits: dict[str, float],
@@ -221,6 +223,13 @@ class Executor:
             case Reaim(record=new, node=node, host=host):
                 aimed = devices.reaim(tree, node, host.ppar_id, host.lan0, host.lan1, host.weight)
                 await self._write(tree, new, wanted=aimed)
+            case Guard(record=new, node=node):
+                await self._write(tree, new, wanted=guarded.guard(tree, node))
+            case Unguard(record=new, nodes=nodes):
+                opened = tree
+                for node in nodes:
+                    opened = guarded.unguard(opened, node)
+                await self._write(tree, new, wanted=opened)
             case Reload():
                 memory.reloads += 1
                 await asyncio.to_thread(cmap.reload)

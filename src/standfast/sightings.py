@@ -39,6 +39,13 @@ MAX_ENTRIES = 256
 MAX_FILE_BYTES = 65536
 
 _EPOCH, _WINDOW, _RETURNED, _ALLOWED, _HELD = "epoch ", "window ", "returned ", "allowed ", "held "
+BREAK_SECONDS = 10.0
+"""A hold is polled for 5 s and asked for again at once: a longer pause is the end of it."""
+PLAIN_BREAK_SECONDS = 4.0
+"""The hosts are asked every second; some seconds without an answer end what was seen."""
+_MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
+_PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
+_DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
 
@@ -115,6 +122,39 @@ class Sightings:
     def seconds_since_held(self, target: str) -> float | None:
         """Since a gate of this node last held `target` for what the hosts said; None: not in this boot."""
         return self._since(_HELD + target)
+
+    def held_as_mover(self, target: str, host: str) -> float:
+        """Note that this node, running on `host`, holds `target` because it is itself the mover; for how long
+        it has done so without a break, in seconds."""
+        return self._goes_on(_MOVER, f"{host} {target}")
+
+    def plain(self, guest: str, host: str) -> float:
+        """Note that every host was just asked and shows `guest` plainly running on `host`; for how long that
+        has been seen without a break, in seconds."""
+        return self._goes_on(_PLAIN, f"{guest} {host}")
+
+    def seconds_plain(self, guest: str, host: str) -> float | None:
+        """For how long `guest` has now been seen plainly running on `host`; None: it is not, or no more."""
+        now, _, times = self._times()
+        last = times.get(f"{_PLAIN[1]}{guest} {host}")
+        if last is None or now - last > PLAIN_BREAK_SECONDS:
+            return None
+        return now - times.get(f"{_PLAIN[0]}{guest} {host}", now)
+
+    def dropped(self, node: str) -> float:
+        """Note that `node` is not in the membership; for how long that has been seen without a break."""
+        return self._goes_on(_DROPPED, node)
+
+    def _goes_on(self, names: tuple[str, str, float], what: str) -> float:
+        """Note it as seen now. Only what was noted again and again counts: one who did not look may have
+        missed the end of it and its next beginning."""
+        since_name, last_name, break_seconds = names
+        now, _, times = self._times()
+        last = times.get(last_name + what)
+        unbroken = last is not None and now - last <= break_seconds
+        since = times.get(since_name + what, now) if unbroken else now
+        self._note({last_name + what: now, since_name + what: since})
+        return now - since
 
     def _since(self, name: str) -> float | None:
         now, _, times = self._times()

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
-from standfast.core import aims, devices, preflight, record
+from standfast.core import aims, devices, guarded, preflight, record
 from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
 from standfast.core.opening import called
@@ -105,6 +105,8 @@ class Survey:
             maintenance_mode=_option(tree, "maintenance-mode", ""),
             hosts=aims.entries(self.entries),
             aims=aims.aims(tree, self.entries),
+            guarded=(guards := guarded.guarded(tree)),
+            guard_whole=frozenset(node for node in guards if guarded.whole(tree, node)),
         )
         if whole or _absent(snapshot):
             snapshot = await self._whole(snapshot, tree, guest, controller)

@@ -18,6 +18,7 @@ from standfast.core.record import Record
 from standfast.core.report import Report, proof
 from standfast.core.steps import (
     CloseGoal,
+    Guard,
     HostEntry,
     NodeAim,
     OpenGoal,
@@ -25,6 +26,7 @@ from standfast.core.steps import (
     Reload,
     SaveConfiguration,
     Snapshot,
+    Unguard,
     Wait,
     WriteRecord,
 )
@@ -88,6 +90,10 @@ class FakeCluster:
     agent_hangs: set[str] = field(default_factory=set)
     """Their tests do not end: what they proved before stays in the report."""
     agent_states: dict[str, str] = field(default_factory=dict)
+    guarded: set[str] = field(default_factory=set)
+    """Nodes whose fencing is that of a guarded window's mover."""
+    slow_fencers: set[str] = field(default_factory=set)
+    """Nodes whose fencer does not take a change of the topology."""
     saves: list[str] = field(default_factory=list)
     proven_off: frozenset[str] = frozenset()
     gone: set[str] = field(default_factory=set)
@@ -189,6 +195,7 @@ class FakeCluster:
             agents=shown | self.agent_states,
             proofs={device: text for device, text in node.proofs.items() if text},
             facility=node.facility,
+            killing="" if name in self.slow_fencers else next(iter(self.guarded - {name}), ""),
             commanding=node.commanding,
         )
 
@@ -258,6 +265,8 @@ class FakeCluster:
                 for guest, states in self.guests.items()
             },
             proven_off=self.proven_off,
+            guarded=frozenset(self.guarded),
+            guard_whole=frozenset(self.guarded),
             reloads=reloads,
             expired=expired,
         )
@@ -273,6 +282,12 @@ class FakeCluster:
             case Reaim(record=record, node=node, host=host):
                 self._write(record, expect_epoch)
                 self.aims[node], self.weights[node] = host.name, host.weight
+            case Guard(record=record, node=node):
+                self._write(record, expect_epoch)
+                self.guarded.add(node)
+            case Unguard(record=record, nodes=nodes):
+                self._write(record, expect_epoch)
+                self.guarded -= set(nodes)
             case SaveConfiguration(host=host):
                 self.saves.append(host)
                 self._write(self.record.next(saved={**self.record.saved, host: "standfast-a"}), expect_epoch)
@@ -293,6 +308,7 @@ class FakeCluster:
         return (
             {name: (dict(node.keys), dict(node.runtime)) for name, node in self.nodes.items()},
             self.maintenance,
+            set(self.guarded),
         )
 
 

@@ -14,7 +14,15 @@ from pathlib import Path
 import click
 import pytest
 
-from standfast.commands import clovmmigrate, fence_xscf, gate_options, sdtool, setup_options, standfastd
+from standfast.commands import (
+    clovmmigrate,
+    fence_xscf,
+    gate_kill,
+    gate_options,
+    sdtool,
+    setup_options,
+    standfastd,
+)
 from standfast.commands.standfast import SUBCOMMANDS
 from standfast.commands.standfast import main as standfast_group
 from standfast.config import Config, ControlDomain
@@ -65,7 +73,7 @@ def documented_codes() -> set[str]:
     return {
         code
         for part in re.split(r"^## ", text, flags=re.M)
-        if part.startswith(("clovmmigrate", "clsnmpsetup"))
+        if part.startswith(("clovmmigrate", "standfast window", "clsnmpsetup"))
         for code in re.findall(r"^\| `([^`]+)` \|", part, flags=re.M)
     }
 
@@ -84,7 +92,7 @@ def test_the_search_for_codes_finds_those_of_every_part() -> None:
 
 def test_the_gate_s_rules_are_explained() -> None:
     documented = rows((ROOT / "docs" / "messages.md").read_text(), "fence_standfast")
-    assert documented == {rule.value for rule in Rule} | {"stale", "error"}
+    assert documented == {rule.value for rule in Rule} | {"stale", "error", gate_kill.RULE}
 
 
 def test_the_design_names_every_rule_of_the_gate_in_its_order() -> None:

@@ -135,18 +135,15 @@ def test_these_hold_even_with_a_proof_in_hand(changes: dict[str, object], final:
 @pytest.mark.parametrize(
     ("states", "dropped", "expected"),
     [
-        ({"ctrl2": S.RUNNING}, 29.0, Hold),
-        ({"ctrl2": S.RUNNING}, None, Hold),
-        ({"ctrl2": S.RUNNING}, 30.0, Kill("ctrl2")),
-        ({"ctrl1": S.RUNNING}, 30.0, Kill("ctrl1")),
-        ({"ctrl3": S.RUNNING}, 30.0, Kill("ctrl3")),
+        ({"ctrl2": S.CRASHED}, None, Hold),
         ({"ctrl2": S.PAUSED}, 299.0, Hold),
         ({"ctrl2": S.PAUSED}, 300.0, Kill("ctrl2")),
         ({"ctrl2": S.MIGRATING_OUT, "ctrl1": S.INCOMING}, 299.0, Hold),
         ({"ctrl2": S.MIGRATING_OUT, "ctrl1": S.INCOMING}, 300.0, CancelJob("ctrl2")),
         ({"ctrl1": S.INCOMING}, 299.0, Hold),
         ({"ctrl1": S.INCOMING}, 300.0, Kill("ctrl1")),
-        ({"ctrl2": S.RUNNING, "ctrl1": S.RUNNING}, 30.0, Kill("ctrl1")),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.RUNNING}, 299.0, Hold),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.RUNNING}, 300.0, Kill("ctrl1")),
         ({"ctrl2": S.ERROR, "ctrl1": S.RUNNING}, 299.0, Hold),
         ({"ctrl2": S.CRASHED}, 0.0, Kill("ctrl2")),
         ({"ctrl2": S.UNKNOWN}, 900.0, Hold),
@@ -160,13 +157,32 @@ def test_what_is_left_is_waited_for_and_then_killed(
     assert isinstance(step, Hold) if expected is Hold else step == expected
 
 
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize(
+    ("dropped", "plain", "killed"),
+    [
+        (70.0, 60.0, True),
+        (70.0, 59.0, False),
+        (900.0, 1.0, False),  # it has just come out of a very long blackout
+        (900.0, None, False),
+        (None, 60.0, False),
+    ],
+)
+def test_a_guest_that_runs_again_has_a_minute_to_become_a_member(
+    host: str, dropped: float | None, plain: float | None, killed: bool
+) -> None:
+    step = after(a_round(0.0, **{host: S.RUNNING}), seconds_since_drop=dropped, seconds_plain=plain)
+    assert step == Kill(host) if killed else isinstance(step, Hold)
+
+
 def test_after_the_cancel_the_target_copy_dies_before_the_source_copy() -> None:
     events: list[Event] = [*a_round(0.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING), Acted("ctrl2", kill=False)]
-    assert killing.decide(view(events=tuple(events), now_seconds=1.0)) == Ask("ctrl2")
+    late = {"seconds_since_drop": 300.0}
+    assert killing.decide(view(events=tuple(events), now_seconds=1.0, **late)) == Ask("ctrl2")
     events += a_round(1.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)
-    assert after(events) == Kill("ctrl1")
+    assert after(events, **late) == Kill("ctrl1")
     events += [Acted("ctrl1", kill=True), *a_round(2.0, ctrl2=S.RUNNING)]
-    assert after(events) == Kill("ctrl2")
+    assert after(events, **late) == Kill("ctrl2")
     assert after(events, membership=frozenset({"node1", "node2"})) == Hold(
         "node2 is in the membership", final=True
     )
@@ -207,7 +223,7 @@ def test_a_silent_host_is_dead_only_by_its_own_power_or_by_a_persons_word() -> N
 
 def test_a_confirmed_host_that_answers_is_believed_more_than_the_person() -> None:
     told = replace(WINDOW, confirmed={"ctrl1": "burnt"})
-    assert after(a_round(0.0, ctrl1=S.RUNNING), record=told) == Kill("ctrl1")
+    assert after(a_round(0.0, ctrl1=S.RUNNING), record=told, seconds_plain=60.0) == Kill("ctrl1")
 
 
 def test_nothing_is_killed_while_another_host_is_silent_and_unproven() -> None:
@@ -315,6 +331,7 @@ def run_call(world: Tiny) -> bool:
             view(
                 now_seconds=world.now - began,
                 seconds_since_drop=world.now + world.random.choice((0, 400)),
+                seconds_plain=world.random.choice((None, 100.0)),
                 events=tuple(events),
             )
         )
@@ -358,3 +375,33 @@ def test_proven_is_never_said_while_a_copy_that_can_run_exists() -> None:
                 proven += 1
                 break
     assert proven > 300, "a model in which nothing is ever proven shows nothing"
+
+
+def test_a_kill_that_was_due_on_one_host_makes_none_due_on_another() -> None:
+    events: list[Event] = [*a_round(0.0, ctrl2=S.RUNNING), Acted("ctrl2", kill=True)]
+    events += a_round(1.0, ctrl1=S.INCOMING)
+    step = after(events, seconds_since_drop=31.0)
+    assert isinstance(step, Hold)
+    assert "may come back" in step.reason
+    assert after(events, seconds_since_drop=300.0) == Kill("ctrl1")
+
+
+@pytest.mark.parametrize(
+    ("plain", "timeout", "killed"),
+    [(17.0, 10.0, True), (16.9, 10.0, False), (None, 10.0, False), (50.0, 0.0, False)],
+)
+def test_a_guest_that_ran_all_the_time_did_not_stand_still_and_is_dead(
+    plain: float | None, timeout: float, killed: bool
+) -> None:
+    """Dropped 2 s ago, timeout 10 s, margin 5 s: no blackout that began later than 17 s ago drops it."""
+    step = after(
+        a_round(0.0, ctrl2=S.RUNNING), seconds_since_drop=2.0, seconds_plain=plain, timeout_seconds=timeout
+    )
+    assert step == Kill("ctrl2") if killed else isinstance(step, Hold)
+
+
+def test_what_was_seen_running_before_does_not_help_a_guest_that_is_paused_now() -> None:
+    step = after(
+        a_round(0.0, ctrl2=S.PAUSED), seconds_since_drop=2.0, seconds_plain=500.0, timeout_seconds=10.0
+    )
+    assert isinstance(step, Hold)

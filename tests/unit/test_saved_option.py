@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from fake_cluster import CLOSE, HOSTS, FakeCluster
 
 from standfast import config
-from standfast.commands import clovmmigrate, migration_plan
+from standfast.commands import clovmmigrate, migration_plan, window_run
 from standfast.core.messages import Refused
 
 SAMPLE = Path(__file__).parents[2] / "packaging" / "clovmmigrate.conf.sample"
@@ -18,11 +18,11 @@ SAMPLE = Path(__file__).parents[2] / "packaging" / "clovmmigrate.conf.sample"
 
 def test_a_host_with_a_login_is_saved_by_standfast_and_by_no_word(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
-        clovmmigrate._without_login(config.load(str(SAMPLE)).config, "ctrl2")
+        window_run._without_login(config.load(str(SAMPLE)).config, "ctrl2")
     assert [message.code for message in caught.value.messages] == ["HAS_LOGIN"]
     bare = tmp_path / "clovmmigrate.conf"
     bare.write_text(SAMPLE.read_text().replace('\nlogin = "standfast"', ""))
-    assert clovmmigrate._without_login(config.load(str(bare)).config, "ctrl2") == "ctrl2"
+    assert window_run._without_login(config.load(str(bare)).config, "ctrl2") == "ctrl2"
 
 
 @pytest.mark.parametrize("words", [["--saved", "ctrl2"], ["--skip-save", "ctrl2", "--reason", "dead"]])

@@ -122,6 +122,10 @@ def test_json_is_the_daemons_answer(run: Run, capsys: pytest.CaptureFixture[str]
         ({"engine": False}, "Corosync or Pacemaker does not answer on this node"),
         ({"facility": "stopped"}, "The shutdown facility is stopped on cfguest2: no tests, no kills."),
         ({"window": {"phase": "open"}}, "A migration window is open: no node is killed until it is closed."),
+        (
+            {"window": {"phase": "open", "mode": "guarded", "mover": "cfguest2"}},
+            "A migration window is open: cfguest2 is held while hosts show it alive;",
+        ),
         ({"window": {"phase": "closing"}}, "A migration window is closing"),
         ({"agents": []}, "No shutdown agent is registered. Register each node: clsnmpsetup -a"),
     ],

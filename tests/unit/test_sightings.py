@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from standfast.core.record import Phase, Record
-from standfast.sightings import LOCK_LIMIT_SECONDS, MAX_ENTRIES, Sightings, boottime_seconds, read_boot_id
+from standfast.sightings import (
+    BREAK_SECONDS,
+    LOCK_LIMIT_SECONDS,
+    MAX_ENTRIES,
+    PLAIN_BREAK_SECONDS,
+    Sightings,
+    boottime_seconds,
+    read_boot_id,
+)
 
 RECORD = Record(epoch=7, phase=Phase.OPEN, window=6)
 
@@ -236,3 +244,48 @@ def test_the_file_does_not_grow_for_ever_and_keeps_the_record(node: Node) -> Non
 def test_the_real_clock_and_boot_are_read() -> None:
     assert boottime_seconds() > 0
     assert len(read_boot_id()) == 36
+
+
+# -- what counts only while it is seen again and again -------------------------------------------------------
+
+
+def test_running_plainly_counts_while_it_is_noted_and_ends_with_the_first_gap(node: Node) -> None:
+    assert node.process().seconds_plain("guest2", "ctrl2") is None
+    for _ in range(10):
+        node.process().plain("guest2", "ctrl2")
+        node.now += 1
+    assert node.process().seconds_plain("guest2", "ctrl2") == 10.0
+    node.now += PLAIN_BREAK_SECONDS
+    assert node.process().seconds_plain("guest2", "ctrl2") is None
+    assert node.process().plain("guest2", "ctrl2") == 0.0
+
+
+def test_running_plainly_on_another_host_is_another_story(node: Node) -> None:
+    node.process().plain("guest2", "ctrl2")
+    node.now += 2
+    node.process().plain("guest2", "ctrl2")
+    assert node.process().seconds_plain("guest2", "ctrl3") is None
+    assert node.process().plain("guest2", "ctrl3") == 0.0
+
+
+def test_a_drop_counts_from_its_first_sight_and_anew_after_a_time_without_one(node: Node) -> None:
+    assert node.process().dropped("n2") == 0.0
+    node.now += BREAK_SECONDS
+    assert node.process().dropped("n2") == BREAK_SECONDS
+    node.now += BREAK_SECONDS + 1  # nobody looked: it may have been back meanwhile
+    assert node.process().dropped("n2") == 0.0
+
+
+def test_holding_as_the_mover_is_counted_where_it_runs(node: Node) -> None:
+    assert node.process().held_as_mover("n1", "ctrl2") == 0.0
+    node.now += 5
+    assert node.process().held_as_mover("n1", "ctrl2") == 5.0
+    assert node.process().held_as_mover("n1", "ctrl3") == 0.0
+
+
+def test_what_one_process_noted_goes_on_where_the_file_cannot_be_written(tmp_path: Path) -> None:
+    now = [100.0]
+    lone = Sightings("/proc/standfast/sightings.json", lambda: now[0], lambda: "boot-a")
+    lone.dropped("n2")
+    now[0] += 3
+    assert lone.dropped("n2") == 3.0

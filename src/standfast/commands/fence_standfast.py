@@ -30,6 +30,9 @@ LAST_LOOK_SECONDS = 12.0
 """No tool of the engine is waited for beyond this point of a call."""
 HARD_LIMIT_SECONDS = 14.0
 """Below the 15 s that the fencer is told; the rest is for the end of the process."""
+KILL_LAST_LOOK_SECONDS = 100.0
+KILL_HARD_LIMIT_SECONDS = 110.0
+"""Below the 120 s that the fencer is told of the killing gate (`core.guarded.KILL_LIMIT_SECONDS`)."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -59,6 +62,8 @@ def _act(options: Options, began: float) -> int:
         return 0
     from standfast.commands.gate_tools import Tools
 
+    if options.kills and action in ("off", "reboot"):
+        return _kill(options, began)
     tools = Tools(options.root, began + LAST_LOOK_SECONDS)
     # Everything heavy from here on, while the tools run.
     from standfast.commands.gate_run import Gate
@@ -68,6 +73,19 @@ def _act(options: Options, began: float) -> int:
         checked = gate.check()
         return _say(checked.allow, f"monitor: {checked.reason}")
     verdict = gate.answer(began)
+    _log(options, verdict, time.monotonic() - began)
+    return _say(verdict.allow, f"held: {verdict.reason}")
+
+
+def _kill(options: Options, began: float) -> int:
+    """The killing gate asks and stops for longer, and the fencer is told so (`core.guarded`)."""
+    from standfast.commands.gate_tools import Tools
+
+    signal.setitimer(signal.ITIMER_REAL, KILL_HARD_LIMIT_SECONDS)
+    tools = Tools(options.root, began + KILL_LAST_LOOK_SECONDS)
+    from standfast.commands.gate_kill import KillingGate
+
+    verdict = KillingGate(options, tools).answer()
     _log(options, verdict, time.monotonic() - began)
     return _say(verdict.allow, f"held: {verdict.reason}")
 
@@ -93,7 +111,7 @@ def _say(allow: bool, why: str) -> int:
 
 def _too_long(*_: object) -> None:
     """Whatever hangs: say so and go, without cleaning up. Children end with their pipes."""
-    os.write(2, f"fence_standfast: held: no decision within {HARD_LIMIT_SECONDS:g} s\n".encode())
+    os.write(2, b"fence_standfast: held: no decision within the limit of one call\n")
     os._exit(HOLD)
 
 

@@ -24,6 +24,11 @@ DAEMON_LIMIT_MS = 900
 SSH_LIMIT_SECONDS = 1.0
 SSH_FRESH_SECONDS = 1.0
 """Listings this young are used again in a hold's polling: hosts are not asked four times a second by ssh."""
+QUESTION_LIMIT_SECONDS = 3.0
+"""One question of the killing gate to one host."""
+ORDER_LIMIT_SECONDS = 10.0
+"""One order to one host: what it did is seen afterwards, so that a command that hangs is not waited for."""
+LIST = "ldm list-domain -p"
 MAX_ANSWER_BYTES = 1_000_000
 MAX_CONFIG_BYTES = 1_000_000
 
@@ -66,6 +71,32 @@ class Hosts:
         else:
             self.rounds += 1
         return {guest: self._complete(guest, answers.get(guest, ())) for guest in wanted}, why
+
+    def ask_one(self, name: str, guest: str) -> HostAnswer:
+        """Ask this host now, by ssh, with a question of our own: no listing is used again."""
+        host = self._named(name)
+        if host is None or not ldm.is_domain_name(guest):
+            return silent(name, guest, "no login there")
+        child = Child(
+            ssh_argv(host, self._list.identity_file, self._list.known_hosts), QUESTION_LIMIT_SECONDS
+        )
+        collect([child])
+        return _answer(name, guest, _listing(child))
+
+    def order(self, name: str, guest: str, *, kill: bool) -> str:
+        """Stop the guest on this host by force, or cancel its migration; empty, or one phrase of trouble."""
+        host = self._named(name)
+        if host is None or not ldm.is_domain_name(guest):
+            return "no login there"
+        command = f"ldm stop-domain -f {guest}" if kill else f"ldm cancel-operation migration {guest}"
+        argv = ssh_argv(host, self._list.identity_file, self._list.known_hosts, command)
+        child = Child(argv, ORDER_LIMIT_SECONDS)
+        collect([child])
+        return child.error
+
+    def _named(self, name: str) -> ControlDomain | None:
+        fits = [host for host in self.all if host.name == name and host.kind == "ldm" and host.login]
+        return fits[0] if fits else None
 
     def _complete(self, guest: str, answers: tuple[HostAnswer, ...]) -> tuple[HostAnswer, ...]:
         said = {answer.host for answer in answers}
@@ -112,7 +143,7 @@ class Hosts:
         return {name: _listing(child) for name, child in asked.items()}
 
 
-def ssh_argv(host: ControlDomain, identity_file: str, known_hosts: str) -> list[str]:
+def ssh_argv(host: ControlDomain, identity_file: str, known_hosts: str, command: str = LIST) -> list[str]:
     """OpenSSH: nobody's settings but these, no password, no unknown host key, one command."""
     options = (
         "BatchMode=yes",
@@ -128,7 +159,7 @@ def ssh_argv(host: ControlDomain, identity_file: str, known_hosts: str) -> list[
     )
     words = [word for option in options for word in ("-o", option)]
     login = ["-i", identity_file, "-l", host.login]
-    return ["ssh", "-F", "none", "-n", "-T", *words, *login, host.address, "ldm list-domain -p"]
+    return ["ssh", "-F", "none", "-n", "-T", *words, *login, host.address, command]
 
 
 def _listing(child: Child) -> tuple[ldm.Domain, ...] | str:

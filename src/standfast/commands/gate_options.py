@@ -30,6 +30,9 @@ class Options:
         found = [values[key].strip() for key in TARGET_KEYS if values.get(key, "").strip()]
         self.target = found[0] if found else ""
         self.level = values.get("level", "").strip()
+        self.kills = values.get("kill", "").strip() == "1"
+        """Whether this device is the killing gate of a guarded window."""
+        self.guest = values.get("guest", "").strip()
         listed = values.get("pcmk_host_list", "").replace(",", " ").replace(";", " ").split()
         self.targets = tuple(listed) or tuple(found[:1])
         if self.action in ("off", "reboot") and not self.target:
@@ -109,6 +112,8 @@ METADATA = "\n".join(
         _parameter("port", "string", "Node that is to be fenced", ' deprecated="1"'),
         _parameter("nodename", "string", "Node that is to be fenced, as the fencer says it"),
         _parameter("level", "string", "Fencing level in which this gate stands"),
+        _parameter("kill", "integer", "1: the killing gate of a guarded window, alone in its level"),
+        _parameter("guest", "string", "Guest domain of the node, for the killing gate"),
         _parameter("weight", "integer", "Weight of the node, for the record; the gate does not use it"),
         "</parameters>",
         "<actions>",

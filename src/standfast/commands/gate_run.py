@@ -14,8 +14,10 @@ from standfast.commands.gate_hosts import Answers, Hosts
 from standfast.commands.gate_options import Options
 from standfast.commands.gate_sight import Sight
 from standfast.commands.gate_tools import Tools
-from standfast.core.gate import Answer, GateView, Rule, decide
+from standfast.core.evidence import HostAnswer
+from standfast.core.gate import Answer, GateView, Rule, decide, plainly_on
 from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE, STOPPED_MARKER_FILE
+from standfast.core.record import Mode
 from standfast.sightings import Sightings
 
 POLL_INTERVAL_SECONDS = 0.25
@@ -52,6 +54,8 @@ class Gate:
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
         self._stopped_marker = options.root + STOPPED_MARKER_FILE
         self._was_away = False
+        self._dry = False
+        """A monitor notes nothing that would shorten a hold."""
 
     def answer(self, began: float) -> Verdict:
         """For ``off`` and ``reboot``: a hold is polled, an allow so soon after another one waits."""
@@ -74,6 +78,7 @@ class Gate:
 
     def check(self) -> Verdict:
         """For ``monitor``: the whole decision for every target, dry. Allowed = it could be made."""
+        self._dry = True
         try:
             sight = self._sight()
             if sight.cib is None:
@@ -118,17 +123,38 @@ class Gate:
         """Decide by what is here. Hosts are asked only where they can make a difference."""
         found = [gate_sight.target(sight.cib, name, self._hosts.all) for name in targets]
         answers = [decide(self._view(sight, target, {}, {})) for target in found]
-        asked = [target.guest for target, answer in zip(found, answers, strict=True) if answer.hosts_matter]
-        if not asked:
+        own = self._own_guest(sight)
+        asked = [own] if own else []
+        asked += [target.guest for target, answer in zip(found, answers, strict=True) if answer.hosts_matter]
+        if not any(answer.hosts_matter for answer in answers):
             return tuple(answers), ""
         rounds = self._hosts.rounds
         evidence, note = self._hosts.ask(asked)
         if self._hosts.rounds != rounds:
             self._evidence_before, self._evidence = self._evidence, evidence
         before = self._evidence_before
-        return tuple(decide(self._view(sight, target, evidence, before)) for target in found), note
+        answers_of_own = evidence.get(own, ())
+        return tuple(
+            decide(self._view(sight, target, evidence, before, answers_of_own)) for target in found
+        ), note
 
-    def _view(self, sight: Sight, target: gate_sight.Target, evidence: Answers, before: Answers) -> GateView:
+    def _own_guest(self, sight: Sight) -> str:
+        """The guest of this node, where this node is the mover of a guarded window; else empty."""
+        record = sight.record
+        if record is None or not record.open or record.mode is not Mode.GUARDED:
+            return ""
+        if record.mover != sight.executor:
+            return ""
+        return gate_sight.guest_of(sight.cib, sight.executor)
+
+    def _view(
+        self,
+        sight: Sight,
+        target: gate_sight.Target,
+        evidence: Answers,
+        before: Answers,
+        own: tuple[HostAnswer, ...] = (),
+    ) -> GateView:
         seen = self._sightings.see(sight.record) if sight.record is not None else None
         return GateView(
             target=target.node,
@@ -142,11 +168,17 @@ class Gate:
             seconds_since_window_seen=seen.window_seconds if seen else 0.0,
             seconds_since_return=self._sightings.seconds_since_return(target.node),
             seconds_since_held=self._sightings.seconds_since_held(target.node),
+            own_hosts=own,
+            seconds_held_as_mover=self._held_as_mover(target.node, own),
             facility_stopped=os.path.exists(self._stopped_marker),
             aim=target.aim,
             hosts=evidence.get(target.guest, ()),
             hosts_before=before.get(target.guest, ()),
         )
+
+    def _held_as_mover(self, target: str, own: tuple[HostAnswer, ...]) -> float | None:
+        where = plainly_on(own)
+        return self._sightings.held_as_mover(target, where) if where and not self._dry else None
 
     def _allowed_just_now(self) -> bool:
         since = self._sightings.seconds_since_allowed(self._options.target, self._options.level)

@@ -115,6 +115,16 @@ def target(cib: ET.Element | None, name: str, hosts: tuple[ControlDomain, ...]) 
     )
 
 
+def guest_of(cib: ET.Element | None, node: str) -> str:
+    """The guest of `node` as all its real devices name it, whatever its levels; empty: none, several."""
+    found = {
+        device.parameters.get("domain", "")
+        for device in (topology.devices(cib) if cib is not None else {}).values()
+        if device.real and device.parameters.get("pcmk_host_list", "") == node
+    }
+    return found.pop() if len(found) == 1 else ""
+
+
 def targets(cib: ET.Element | None) -> tuple[str, ...]:
     """Every node that is named by a fencing level, in order."""
     levels = () if cib is None else cib.iterfind("./configuration/fencing-topology/fencing-level")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from standfast.core import heartbeat
+from standfast.core.record import Mode
 from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
 
 
@@ -21,13 +22,18 @@ def _opening(goal: OpenGoal, snapshot: Snapshot) -> Iterator[str]:
         phase = snapshot.record.phase.value
         yield f"a window is {phase} already (epoch {snapshot.record.epoch}): go on with it"
         return
-    for node in sorted(snapshot.members):
+    for node in sorted(snapshot.members) if goal.budget_seconds else ():
         report = snapshot.reports.get(node)
         now = "?" if report is None else f"{heartbeat.timeout_ms(report.runtime) / 1000:.0f} s"
         yield f"{node}: heartbeat timeout {now} to {goal.budget_seconds} s (corosync.conf, then one reload)"
     if goal.maintenance:
         yield "maintenance-mode on"
     who = goal.mover or "every node"
+    if goal.mode is Mode.GUARDED:
+        yield f"fencing levels of {who}: its killing gate alone, its own agents stopped"
+        yield "every other node is fenced as always"
+        yield f"open for {goal.lease_seconds // 60} min at most"
+        return
     yield f"fencing held for {who}, for {goal.lease_seconds // 60} min at most"
 
 

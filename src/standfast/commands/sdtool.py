@@ -53,11 +53,17 @@ def remarks(status: Mapping[str, object]) -> Iterator[str]:
     window = status.get("window")
     if isinstance(window, Mapping) and window.get("phase") not in (None, "idle"):
         yield (
-            f"A migration window is {window['phase']}: no node is killed until it is closed. "
+            f"A migration window is {window['phase']}: {_held(window)} "
             "Close it: clovmmigrate -u source-ldom target-host"
         )
     if not status.get("agents"):
         yield "No shutdown agent is registered. Register each node: clsnmpsetup -a"
+
+
+def _held(window: Mapping[str, object]) -> str:
+    if window.get("mode") == "guarded":
+        return f"{window.get('mover')} is held while hosts show it alive; the others are killed as always."
+    return "no node is killed until it is closed."
 
 
 def main(argv: Sequence[str] | None = None, socket_path: str = SOCKET_FILE) -> int:

@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "compat": Subcommand("standfast.commands.install:compat", "The manuals' paths, as links."),
     "install": Subcommand("standfast.commands.install:install", "Put programs, gate and unit on this node."),
     "uninstall": Subcommand("standfast.commands.install:uninstall", "Take them away again."),
+    "window": Subcommand("standfast.commands.window:window", "The window of a guest that is live-migrated."),
     "sim": Subcommand("standfast.commands.sim:sim", "Play the decisions against a simulated cluster."),
     "lab": Subcommand("standfast.commands.lab:lab", "Real clusters on this machine, to try things out."),
 }

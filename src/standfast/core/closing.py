@@ -108,6 +108,8 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
         return Done(proven)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
+    if snapshot.guarded:
+        return lowering.unguard(snapshot, record.next())
     if _needs_aim(snapshot, goal):
         return WriteRecord(_repair(snapshot, goal, record), f"aim the agents of {goal.node} at {goal.target}")
     if record.prove <= goal.since_epoch or record.mover != goal.node:
@@ -268,10 +270,10 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     if (changed := lowering.edited(snapshot, record)) is not None:
         return lowering.unfinished(changed, goal)
     raised = record.totem is not Totem.ORIGINAL
-    return WriteRecord(
-        record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL),
-        f"every agent of {goal.node} has proven itself from every node",
-    )
+    aimed = record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL)
+    if snapshot.guarded:
+        return lowering.unguard(snapshot, aimed)
+    return WriteRecord(aimed, f"every agent of {goal.node} has proven itself from every node")
 
 
 def _not_listed(host: str, goal: CloseGoal) -> Message:

@@ -10,6 +10,9 @@ LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes a
 TARGET_BACK         lease or settling, and the target is a member again: the kill would hit a healthy node
 SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
+EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its own guest is not plainly
+                    running, or it has not held this target for 15 s yet
+GUARDED             a guarded window of the target: only its killing gate may act
 FROZEN              the window holds everybody and its lease has not ended
 UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is gone
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
@@ -25,13 +28,13 @@ the gate is never less available than plain Pacemaker.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
 from standfast.core.evidence import MOVING, GuestState, HostAnswer, gone_everywhere, on_its_way
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
-from standfast.core.record import Phase, Record
+from standfast.core.record import Mode, Phase, Record
 from standfast.core.topology import Level
 
 JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITION_ENGINE"})
@@ -51,6 +54,7 @@ class Rule(Enum):
     TARGET_BACK = "target-back"
     SETTLING = "settling"
     EXECUTOR_MOVING = "executor-moving"
+    GUARDED = "guarded"
     FROZEN = "frozen"
     UNSAVED = "unsaved"
     ELSEWHERE = "elsewhere"
@@ -80,6 +84,10 @@ class GateView:
     aim: str = ""
     """Control domain at which the target's devices aim; empty: not known."""
     hosts: tuple[HostAnswer, ...] = field(default=())
+    own_hosts: tuple[HostAnswer, ...] = field(default=())
+    """What the hosts say about the guest of this node itself; asked only where it is the mover."""
+    seconds_held_as_mover: float | None = None
+    """For how long this node has held this target without a break because it is itself the mover."""
     hosts_before: tuple[HostAnswer, ...] = field(default=())
     """The round of answers before, in this same call: one round alone proves no absence."""
 
@@ -108,7 +116,7 @@ def decide(view: GateView) -> Answer:
 
 
 def _why_clear(view: GateView) -> str:
-    if view.record is None or not view.record.open:
+    if view.record is None or not view.record.open or view.record.mode is Mode.GUARDED:
         return f"nothing speaks against fencing {view.target}"
     where = f"no host runs {view.target}" if _gone(view) else f"every host shows {view.target} on {view.aim}"
     return f"the lease is over and {where}"
@@ -165,6 +173,8 @@ def _settling(view: GateView) -> Answer | None:
     if record is None:
         return None
     back = _back(view)
+    if record.open and record.mode is Mode.GUARDED:
+        return None
     if record.open:
         if back and _lease_left_seconds(record, view) > 0:
             return _hold(
@@ -202,6 +212,8 @@ def _window(view: GateView) -> Answer | None:
     record = view.record
     if record is None or record.phase is Phase.IDLE:
         return None
+    if record.mode is Mode.GUARDED:
+        return _guarded(record, view)
     if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
         back = _back(view)
         # At once: four levels of one request, polled for 5 s each, would outlast the settling.
@@ -217,6 +229,43 @@ def _window(view: GateView) -> Answer | None:
             f"a window is {record.phase.value} (since epoch {record.window}, {left:.0f} s of lease left)",
         )
     return _after_lease(record, view)
+
+
+def _guarded(record: Record, view: GateView) -> Answer | None:
+    """Only the mover is held, and that by its killing gate alone; the others are fenced as always."""
+    if view.target == record.mover:
+        return _hold(
+            Rule.GUARDED,
+            f"a guarded window is {record.phase.value} for {view.target}: only its killing gate may act",
+        )
+    if view.executor != record.mover:
+        return None
+    # What a node believes of others after it has stood still is from before. It is banned from their devices,
+    # except in a cluster of two.
+    if not plainly_on(view.own_hosts):
+        shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.own_hosts)
+        return _hold(
+            Rule.EXECUTOR_MOVING,
+            f"{view.executor} is itself the node that is being moved, and not every host shows it plainly "
+            f"running in one place ({shown or 'no host answered'})",
+            hosts_matter=True,
+        )
+    held = view.seconds_held_as_mover
+    if held is None or held < SETTLE_SECONDS:
+        left = SETTLE_SECONDS - (held or 0.0)
+        return _hold(
+            Rule.EXECUTOR_MOVING,
+            f"{view.executor} is itself the node that is being moved: it holds for {left:.0f} s more",
+            hosts_matter=True,
+        )
+    return None
+
+
+def plainly_on(answers: Sequence[HostAnswer]) -> str:
+    """The one host on which a guest plainly runs, while no other has it; empty: nothing so plain."""
+    running = [answer.host for answer in answers if answer.state is GuestState.RUNNING]
+    others = [answer.state for answer in answers if answer.state is not GuestState.RUNNING]
+    return running[0] if len(running) == 1 and all(map(_not_here, others)) else ""
 
 
 def _after_lease(record: Record, view: GateView) -> Answer | None:
@@ -303,7 +352,7 @@ def _released(view: GateView) -> Answer | None:
     The hosts show it running again some seconds before it is a member.
     """
     record = view.record
-    in_window = record is not None and record.open
+    in_window = record is not None and record.open and record.mode is not Mode.GUARDED
     since = view.seconds_since_held
     if record is not None and in_window:
         past = -_lease_left_seconds(record, view)

@@ -21,11 +21,15 @@ from itertools import pairwise
 
 from standfast.core.evidence import MOVING, GuestState
 from standfast.core.gate import JOINED_STATES
-from standfast.core.names import SETTLE_SECONDS
+from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
 from standfast.core.record import Mode, Record
 
-RUNNING_LIMIT_SECONDS = 30.0
-"""Running, no migration, and out of the membership for so long: it is not coming back by itself."""
+RUNNING_LIMIT_SECONDS = float(RELEASE_SECONDS)
+"""Seen running plainly for so long without a break, and still out of the membership: it is not coming back by
+itself. It counts from when it runs again, not from the drop: after a long blackout a healthy guest runs some
+tenths of a second, or half a minute, before its node is a member."""
+PLAIN_MARGIN_SECONDS = 5.0
+"""How much longer than the heartbeat timeout before its drop a guest must have been seen running."""
 ROUND_PAUSE_SECONDS = 1.0
 """Between the two rounds, so that a list made a little before the question is not counted twice."""
 GAP_LIMIT_SECONDS = 5.0
@@ -135,6 +139,11 @@ class KillView:
     seconds_since_return: float | None = None
     identity: str = ""
     """The guest's UUID where it is known."""
+    seconds_plain: float | None = None
+    """For how long this node has now seen the guest, in every second, running plainly on one and the same
+    host; None: it does not."""
+    timeout_seconds: float = 0.0
+    """The heartbeat timeout in force: the target stood still, or was cut off, for so long before its drop."""
     events: tuple[Event, ...] = ()
     """What this call has seen and done, in order."""
 
@@ -280,22 +289,36 @@ def _judge(view: KillView, last: tuple[Asked, ...]) -> Step:
 
 
 def _wait(view: KillView, left: list[Asked]) -> Hold | None:
-    """Whether what is left may still come back by itself. Killing once begun in a call goes on."""
-    if any(isinstance(event, Acted) for event in view.events):
+    """Whether what is left may still come back by itself. The limits count for each copy that this call has
+    not acted on: a kill that was due on one host makes none due on another."""
+    acted = {event.host for event in view.events if isinstance(event, Acted)}
+    left = [look for look in left if look.host not in acted]
+    if not left:
         return None
     shown = ", ".join(_shown(look) for look in left)
     dropped = view.seconds_since_drop
     if dropped is None:
         return Hold(f"since when {view.target} is out of the membership is not known ({shown})")
-    if any(look.job or look.state in _WAITED_FOR for look in left):
-        limit: float = view.record.hold_limit_seconds if view.record is not None else 0
-    elif any(look.state is GuestState.RUNNING for look in left):
-        limit = RUNNING_LIMIT_SECONDS
+    running = [look for look in left if look.state is GuestState.RUNNING]
+    if len(running) > 1 or any(look.job or look.state in _WAITED_FOR for look in left):
+        left_seconds = (view.record.hold_limit_seconds if view.record is not None else 0) - dropped
+    elif running and not _never_stood_still(view, dropped):
+        left_seconds = RUNNING_LIMIT_SECONDS - (view.seconds_plain or 0.0)
     else:
-        return None  # crashed: it comes back by no waiting
-    if dropped >= limit:
+        return None  # crashed, or it hangs: it comes back by no waiting
+    if left_seconds <= 0:
         return None
-    return Hold(f"{view.guest} may come back ({shown}; {limit - dropped:.0f} s left)")
+    return Hold(f"{view.guest} may come back ({shown}; {left_seconds:.0f} s left)")
+
+
+def _never_stood_still(view: KillView, dropped_seconds: float) -> bool:
+    """Whether no blackout can explain the drop.
+
+    One that drops a node lasts as long as the heartbeat timeout and ends before the drop or after it; a guest
+    that was seen running in every second since before it began has not stood still. It is cut off, or hangs.
+    """
+    needed = dropped_seconds + view.timeout_seconds + PLAIN_MARGIN_SECONDS
+    return view.timeout_seconds > 0 and view.seconds_plain is not None and view.seconds_plain >= needed
 
 
 def _next_act(view: KillView, left: list[Asked]) -> Step:

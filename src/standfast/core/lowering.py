@@ -9,9 +9,9 @@ from dataclasses import replace
 
 from standfast.core import heartbeat, members
 from standfast.core.messages import Message
-from standfast.core.record import OldHeartbeat, Phase, Record, Totem
+from standfast.core.record import Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
-from standfast.core.steps import CloseGoal, Decision, Snapshot, Stop, WriteRecord
+from standfast.core.steps import CloseGoal, Decision, Snapshot, Stop, Unguard, WriteRecord
 
 
 def edited(snapshot: Snapshot, record: Record) -> Message | None:
@@ -36,6 +36,8 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
         return unfinished(Message("MEMBER_MISSING", text, node=gone[0]), None)
     if (changed := edited(snapshot, record)) is not None:
         return unfinished(changed, None)
+    if snapshot.guarded:
+        return unguard(snapshot, record.next())
     if _to_lower(record):
         step = _lowering(snapshot, record)
         if step is not None:
@@ -50,6 +52,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             if record.mover
             else tuple(sorted(record.old)),
             maintenance="",
+            mode=Mode.FROZEN,
             # What a person swore of a host was true in this window.
             confirmed={},
             # A later command would take what is left here for its own: it has rolled nothing back.
@@ -59,6 +62,12 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
         "all as before: the gate is armed",
         maintenance_mode=_maintenance(record),
     )
+
+
+def unguard(snapshot: Snapshot, record: Record) -> Unguard:
+    """The fencing levels as they were before a guarded window, together with `record`."""
+    nodes = tuple(sorted(snapshot.guarded))
+    return Unguard(record, nodes, f"{', '.join(nodes)} is fenced by its own agents again")
 
 
 def _to_lower(record: Record) -> bool:

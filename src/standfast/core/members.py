@@ -56,6 +56,16 @@ def reported(snapshot: Snapshot, record: Record) -> Wait | None:
     return Wait("report", REPORT_LIMIT_SECONDS, f"{', '.join(late)} to see epoch {record.epoch}")
 
 
+def not_killing(snapshot: Snapshot, record: Record) -> list[str]:
+    """Members whose fencer does not yet use the killing gate of a guarded window alone. The mover's own does
+    not count: it may not fence itself."""
+    return [
+        node
+        for node in sorted(snapshot.members - {record.mover})
+        if (report := snapshot.reports.get(node)) is None or report.killing != record.mover
+    ]
+
+
 def under_test(snapshot: Snapshot) -> list[str]:
     """Members that test their agents at this moment: each does, every 10 minutes and after its start."""
     return [

@@ -11,11 +11,13 @@ from dataclasses import replace
 
 from standfast.core import heartbeat, members, preflight
 from standfast.core.messages import Message
-from standfast.core.record import OldHeartbeat, Phase, Record, Totem
+from standfast.core.record import Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
-from standfast.core.steps import Decision, Done, OpenGoal, Snapshot, Stop, Wait, WriteRecord
+from standfast.core.steps import Decision, Done, Guard, OpenGoal, Snapshot, Stop, Wait, WriteRecord
 
 SEEN_LIMIT_SECONDS = 15.0
+FENCER_LIMIT_SECONDS = 10.0
+"""A fencer follows a change of the topology within 0.2 s (measured)."""
 TESTS_LIMIT_SECONDS = 30.0
 CALM_LIMIT_SECONDS = 5.0
 """A cluster that is busy for a moment only (our own set-up, say) is no switchover."""
@@ -65,9 +67,13 @@ def _closing(record: Record) -> Message:
 
 
 def _other_window(record: Record, goal: OpenGoal) -> Message | None:
-    if record.mover == goal.mover and record.budget_seconds == goal.budget_seconds:
+    asked = (goal.mover, goal.budget_seconds, goal.mode)
+    if (record.mover, record.budget_seconds, record.mode) == asked:
         return None
     who = record.mover or "every node"
+    if record.mode is not goal.mode:
+        text = f"a {record.mode.value} window is {record.phase.value} already, for {who}"
+        return Message("WINDOW_OPEN", text, next_command="clovmmigrate -u source-ldom target-host")
     return Message(
         "WINDOW_OPEN",
         f"a window is {record.phase.value} already, for {who} with {record.budget_seconds} s",
@@ -134,6 +140,8 @@ def _note_values(snapshot: Snapshot, goal: OpenGoal, record: Record) -> WriteRec
         owner=snapshot.me,
         mover=goal.mover,
         source=aim.host if aim else "",
+        target=goal.target,
+        mode=goal.mode,
         totem=Totem.ORIGINAL if enough else Totem.RAISED,
         budget_seconds=goal.budget_seconds,
         lease_seconds=goal.lease_seconds,
@@ -173,7 +181,10 @@ def _go_on(snapshot: Snapshot, record: Record) -> Decision:
                 return step
     elif (wait := members.reported(snapshot, record)) is not None:
         return _abort(record, f"no word from {wait.reason}") if wait.key in snapshot.expired else wait
-    return WriteRecord(record.next(phase=Phase.OPEN), "all members run the new values: open")
+    opened = record.next(phase=Phase.OPEN)
+    if record.mode is Mode.GUARDED:
+        return Guard(opened, record.mover, f"{record.mover} is fenced by its killing gate alone: open")
+    return WriteRecord(opened, "all members run the new values: open")
 
 
 def _abort(record: Record, why: str) -> WriteRecord:
@@ -187,6 +198,15 @@ def _confirm(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
         if wait.key in snapshot.expired:
             return _not_confirmed(record, goal, f"no word from {wait.reason}")
         return wait
+    if record.mode is Mode.GUARDED:
+        if record.mover not in snapshot.guard_whole:
+            return Guard(record.next(), record.mover, f"the killing gate of {record.mover}, once more")
+        late = members.not_killing(snapshot, record)
+        if late and "fencers" not in snapshot.expired:
+            return Wait("fencers", FENCER_LIMIT_SECONDS, f"the fencers of {', '.join(late)}")
+        if late:
+            why = f"the fencers of {', '.join(late)} did not take the killing gate of {record.mover}"
+            return _not_confirmed(record, goal, why)
     if snapshot.fencing_pending:
         names = ", ".join(snapshot.fencing_pending)
         return _not_confirmed(record, goal, f"fencing of {names} began meanwhile")
@@ -195,11 +215,17 @@ def _confirm(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
             why = f"the cluster was not quiet within {SEEN_LIMIT_SECONDS:.0f} s"
             return _not_confirmed(record, goal, why)
         return Wait("idle", SEEN_LIMIT_SECONDS, "the cluster to be quiet")
-    return Done(
-        f"the window is open for {record.mover or 'every node'}: heartbeat timeout "
-        f"{record.budget_seconds} s, the gate holds",
-        warnings=preflight.warnings(snapshot, goal),
-    )
+    return Done(_opened(record), warnings=preflight.warnings(snapshot, goal))
+
+
+def _opened(record: Record) -> str:
+    raised = f"heartbeat timeout {record.budget_seconds} s, " if record.budget_seconds else ""
+    if record.mode is Mode.GUARDED:
+        return (
+            f"the window is open for {record.mover}: {raised}it is held while hosts show it alive and killed "
+            "when it is dead; all other nodes are fenced as always"
+        )
+    return f"the window is open for {record.mover or 'every node'}: {raised}the gate holds"
 
 
 def _not_confirmed(record: Record, goal: OpenGoal, why: str) -> WriteRecord | Stop:

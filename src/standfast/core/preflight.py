@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from standfast.core import heartbeat, members, owed
 from standfast.core.messages import Message, Severity
+from standfast.core.record import Mode
 from standfast.core.steps import OpenGoal, Snapshot
 
 MAX_NAMED = 5
@@ -31,7 +32,9 @@ def errors(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
 
 def warnings(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
     """What an operator should know, and what does not stop the opening."""
-    found = []
+    found: list[Message] = []
+    if not goal.budget_seconds:
+        return ()
     token_ms = int(heartbeat.raised(goal.budget_seconds)["token"])
     if token_ms > RED_HAT_TOKEN_LIMIT_MS:
         found.append(
@@ -180,6 +183,8 @@ def _goal(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
     if goal.mover and goal.mover not in snapshot.aims:
         yield Message("UNKNOWN_GUEST", f"no cluster node is registered for {goal.mover}")
         return
+    if goal.mode is Mode.GUARDED:
+        yield from _guarded(snapshot, goal)
     for node, aim in sorted(snapshot.aims.items()):
         if not aim.host:
             yield Message(
@@ -187,6 +192,21 @@ def _goal(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
                 f"the shutdown agents of {node} aim at no control domain of clovmmigrate.conf",
                 node=node,
                 next_command="clsnmpsetup -l",
+            )
+
+
+def _guarded(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
+    """A killing gate has to see the guest, and to be able to stop it, on every host."""
+    if not goal.mover:
+        text = "a guarded window is for one guest: every node cannot move at once"
+        yield Message("NO_MOVER", text, next_command="standfast window open GUEST, or --mode frozen")
+    for name, host in sorted(snapshot.hosts.items()):
+        if not host.login:
+            yield Message(
+                "NEEDS_LOGIN",
+                f"control domain {name} has no login: a guest cannot be stopped there, nor proven stopped",
+                host=name,
+                next_command=f"put a login for {name} into clovmmigrate.conf, or --mode frozen",
             )
 
 

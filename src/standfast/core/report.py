@@ -48,6 +48,8 @@ class Report:
     """Service-processor address -> empty if the registered user can log in from this node, else why not."""
     facility: str = "running"
     """running, or stopped (sdtool -e on this node)."""
+    killing: str = ""
+    """Node that this node's fencer would fence by its killing gate and by nothing else (guarded window)."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
 
@@ -82,6 +84,7 @@ def encode(report: Report) -> str:
         "logins": dict(report.logins),
         "sf": report.facility,
         "cmd": report.commanding,
+        "kill": report.killing,
     }
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
@@ -108,6 +111,8 @@ def decode(text: str) -> Report:
             logins=_texts(body["logins"]),
             facility=str(body["sf"]),
             commanding=bool(body["cmd"]),
+            # Older daemons do not say it: then a guarded window is not confirmed.
+            killing=str(body.get("kill", "")),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
-from standfast.core.record import Record
+from standfast.core.record import Mode, Record
 from standfast.core.report import Report
 
 
@@ -78,6 +78,10 @@ class Snapshot:
     """Nodes outside the membership whose guest every host shows stopped or absent."""
     seconds_since_return: float | None = None
     """Since the guest's node came back into the membership; None: it was not seen to leave."""
+    guarded: frozenset[str] = frozenset()
+    """Nodes of which anything of a guarded window's fencing topology is in the CIB."""
+    guard_whole: frozenset[str] = frozenset()
+    """Those of them whose fencing is exactly that of a guarded window's mover."""
     reloads: int = 0
     """Reloads that this command has issued since the record moved to its epoch."""
     expired: frozenset[str] = frozenset()
@@ -86,7 +90,8 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class OpenGoal:
-    """What ``clovmmigrate -p`` wants. Empty mover: every node counts as moving."""
+    """What ``clovmmigrate -p`` wants. Empty mover: every node counts as moving. A budget of 0 seconds: the
+    heartbeat stays as it is."""
 
     mover: str
     budget_seconds: int
@@ -95,6 +100,9 @@ class OpenGoal:
     why: str = ""
     since_epoch: int = 0
     """Epoch of the record when the command began: a report that is older is no answer to its roll call."""
+    mode: Mode = Mode.FROZEN
+    target: str = ""
+    """Control domain that the mover is to come to, as far as the operator says."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,24 @@ class Reaim:
     record: Record
     node: str
     host: HostEntry
+    reason: str
+
+
+@dataclass(frozen=True)
+class Guard:
+    """One patch: from now on `node` is fenced by its killing gate alone, and the record moves."""
+
+    record: Record
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Unguard:
+    """One patch: the fencing levels of `nodes` as they were, and the record moves."""
+
+    record: Record
+    nodes: tuple[str, ...]
     reason: str
 
 
@@ -178,5 +204,5 @@ class Stop:
     unfinished: bool
 
 
-Step = WriteRecord | Reaim | SaveConfiguration | Reload | Wait
+Step = WriteRecord | Reaim | Guard | Unguard | SaveConfiguration | Reload | Wait
 Decision = Step | Done | Stop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from standfast.core import lease, owed
+from standfast.core import guarded, lease, owed
 from standfast.core.owed import Debt
 from standfast.core.record import Record
 from standfast.daemon.known import Known
@@ -27,6 +27,12 @@ def found(
             "corosync of this node does not run the heartbeat values of its corosync.conf; if "
             "the file is right: corosync-cfgtool -R"
         )
+    if known.record is not None and not known.record.open and known.tree is not None:
+        for node in sorted(guarded.guarded(known.tree)):
+            yield (
+                f"no window is open, but the fencing of {node} is still that of a guarded one: nobody can "
+                f"kill it; repair that with: clovmmigrate -u source-ldom target-host"
+            )
     if known.file.debt is Debt.FOREIGN:
         yield (
             f"{owed.sentence(known.node)}, and corosync.conf was changed by hand since: put its "

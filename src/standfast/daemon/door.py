@@ -60,6 +60,7 @@ class Door:
             else {
                 "phase": record.phase.value,
                 "epoch": record.epoch,
+                "mode": record.mode.value,
                 "mover": record.mover,
                 "why": record.why,
             },

@@ -26,6 +26,7 @@ from standfast.core.report import Report, encode
 from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
+from standfast.daemon.guard_duty import GuardDuty
 from standfast.daemon.kill_watch import KillWatch
 from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
@@ -77,6 +78,7 @@ class Daemon:
         self._blind = ""
         self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
+        self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
         self._kills = KillWatch(self.board, self._note)
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,7 +98,7 @@ class Daemon:
         loop = asyncio.get_running_loop()
         ring_watch.start(lambda: _tell(loop, self._ring_moved))
         async with asyncio.TaskGroup() as group:
-            for task in (self._follow, self._publish, self._periodic, self._alarms):
+            for task in (self._follow, self._publish, self._periodic, self._alarms, self.guard.watch):
                 group.create_task(self._forever(task))
 
     async def _forever(self, task: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -186,6 +188,7 @@ class Daemon:
                 log.info("%s has changed; reading it again", names.CONFIG_FILE)
                 self.reread()
         self._see_record(tree)
+        await self.guard.look()
         known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node, known.runtime)
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
@@ -328,6 +331,7 @@ class Daemon:
             hosts=dict(known.probed.hosts),
             logins=dict(known.probed.logins),
             facility=self.facility,
+            killing=self.guard.killing,
             commanding=self.commanding > 0,
         )
 

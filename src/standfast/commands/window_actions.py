@@ -1,0 +1,158 @@
+"""What ``standfast window`` does beside opening and closing: find the guest, lengthen the lease, repair."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from standfast.commands import window_run
+from standfast.commands.window_run import EXIT_DONE, Screen
+from standfast.core.messages import Message, Refused
+
+if TYPE_CHECKING:
+    from standfast.core.record import Record
+    from standfast.core.steps import Snapshot
+    from standfast.survey import Survey
+
+PROGRAM = "standfast window"
+MAX_CONFLICTS = 20
+
+Change = Callable[["Record", "Snapshot", "Survey"], Awaitable["Record"]]
+
+
+async def place(guest: str, host: str) -> tuple[str, str]:
+    """The guest that a window is to be closed for, and where it is, as far as the operator has not said it.
+
+    Raises Refused.
+    """
+    if guest and host:
+        return guest, host
+    window_run.require_root(PROGRAM)
+    loaded = window_run.load_config()
+    async with window_run.looking(loaded, await window_run.own_node()) as survey:
+        snapshot, _ = await window_run.look(survey)
+        return await _placed(snapshot, survey, guest, host)
+
+
+async def _placed(snapshot: Snapshot, survey: Survey, guest: str, host: str) -> tuple[str, str]:
+    found = snapshot.record
+    if not guest:
+        mover = found.mover if found is not None and found.open else ""
+        if mover not in snapshot.aims:
+            text = "no window is open" if found is None or not found.open else "the window is for every node"
+            raise Refused(Message("NO_GUEST", f"{text}: name the guest", next_command="clsnmpsetup -l"))
+        guest = snapshot.aims[mover].guest
+    if host:
+        return guest, host
+    from standfast.core.gate import plainly_on
+
+    answers = (await survey.ask([guest])).get(guest, ())
+    where = plainly_on(answers)
+    if not where:
+        shown = ", ".join(str(answer) for answer in answers) or "no host answered"
+        text = f"the hosts do not plainly show where {guest} is ({shown})"
+        hint = f"standfast window close {guest} --to HOST"
+        raise Refused(Message("NO_PLACE", text, next_command=hint))
+    return guest, where
+
+
+async def extend(screen: Screen, minutes: int) -> int:
+    """Lengthen the lease."""
+
+    async def longer(found: Record, _: Snapshot, __: Survey) -> Record:
+        return found.next(lease_seconds=found.lease_seconds + 60 * minutes)
+
+    record = await _change(longer)
+    text = f"the lease is {record.lease_seconds // 60} min now, from the beginning of the window"
+    return screen.end(EXIT_DONE, text, lease_seconds=record.lease_seconds)
+
+
+async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> int:
+    """Note a person's word that a silent host is dead."""
+    loaded = window_run.load_config()
+    name = window_run.host_name(loaded.config, host)
+
+    async def dead(found: Record, snapshot: Snapshot, survey: Survey) -> Record:
+        from standfast.core.evidence import GuestState
+        from standfast.core.record import Mode
+
+        nodes = [aim.node for aim in snapshot.aims.values() if aim.guest == guest]
+        if found.mode is not Mode.GUARDED or found.mover not in nodes:
+            text = f"there is no guarded window of {guest}: only there a host's silence holds a kill"
+            raise Refused(Message("NOT_GUARDED", text, next_command="standfast window status"))
+        answers = (await survey.ask([guest])).get(guest, ())
+        said = [answer for answer in answers if answer.host == name]
+        if not said or said[0].state is not GuestState.SILENT:
+            text = f"{name} answers ({', '.join(map(str, said))}): what it says is believed, not what you say"
+            raise Refused(Message("HOST_ANSWERS", text, host=name, next_command="standfast window status"))
+        return found.next(confirmed={**found.confirmed, name: reason})
+
+    record = await _change(dead)
+    return screen.end(EXIT_DONE, f"{name} counts as dead in this window", confirmed=dict(record.confirmed))
+
+
+async def repair(screen: Screen) -> int:
+    """Where no window is open: re-aim and prove every guest that is not plainly where its agents aim."""
+    from standfast.core.gate import plainly_on
+    from standfast.core.steps import CloseGoal, Stop
+    from standfast.execute import Executor
+
+    async with window_run.driving(PROGRAM) as (_, survey):
+        snapshot, _ = await window_run.look(survey)
+        record = snapshot.record
+        if record is not None and record.open:
+            text = f"a window is {record.phase.value}: nothing is repaired beside it"
+            raise Refused(Message("WINDOW_OPEN", text, next_command="standfast window close"))
+        answers = await survey.ask([aim.guest for aim in snapshot.aims.values()])
+        places = {aim.guest: plainly_on(answers.get(aim.guest, ())) for aim in snapshot.aims.values()}
+        repaired = []
+        for aim in snapshot.aims.values():
+            where = places[aim.guest]
+            if not where or (aim.host == where and aim.node not in snapshot.guarded):
+                continue
+            screen.say(f"{aim.guest} is on {where}")
+            seen, _ = await window_run.look(survey)
+            epoch = seen.record.epoch if seen.record is not None else 0
+            goal = CloseGoal(aim.node, aim.guest, where, since_epoch=epoch)
+            outcome = await Executor(survey, goal, screen.say).run()
+            if isinstance(outcome, Stop):
+                return window_run.stopped(outcome, screen)
+            repaired.append(aim.guest)
+    alone = sorted(guest for guest, where in places.items() if not where)
+    text = f"repaired: {', '.join(repaired)}" if repaired else "nothing was to be repaired"
+    if alone:
+        text += f"; not plainly in one place, left alone: {', '.join(alone)}"
+    return screen.end(EXIT_DONE, text, repaired=repaired, left_alone=alone)
+
+
+async def _change(change: Change) -> Record:
+    """Change the record of an open window by compare-and-set. Raises Refused."""
+    from standfast.cluster import cib
+    from standfast.core import record as records
+
+    async with window_run.driving(PROGRAM) as (_, survey):
+        for _ in range(MAX_CONFLICTS):
+            snapshot, tree = await window_run.look(survey)
+            found = snapshot.record
+            if found is None or not found.open:
+                raise Refused(
+                    Message("NO_WINDOW", "no window is open", next_command="standfast window open GUEST")
+                )
+            wanted = await change(found, snapshot, survey)
+            try:
+                changed = copy.deepcopy(tree)
+                records.write(changed, wanted)
+                await asyncio.to_thread(cib.apply, tree, changed)
+            except cib.CibConflict:
+                continue
+            except cib.CibUnknown as error:
+                text = f"it is not known whether this was written: {error}"
+                raise Refused(Message("STALLED", text, next_command="standfast window status")) from None
+            except (cib.CibError, records.RecordError) as error:
+                raise Refused(Message("ENGINE", str(error), next_command="standfast window status")) from None
+            return wanted
+        raise Refused(
+            Message("CONTENDED", "somebody else keeps changing the record", next_command="the same again")
+        )

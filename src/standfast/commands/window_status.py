@@ -1,0 +1,149 @@
+"""``standfast window status``: all that a program or a person needs to know, from one look."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from standfast.commands import window_run
+from standfast.commands.daemon_client import DaemonError, ask
+from standfast.commands.window_run import EXIT_DONE, EXIT_UNFINISHED, Screen
+
+if TYPE_CHECKING:
+    from standfast.core.steps import Snapshot
+    from standfast.survey import Survey
+
+POLL_SECONDS = 1.0
+PROGRAM = "standfast window"
+
+
+async def show(screen: Screen, wait_seconds: int | None) -> int:
+    """Print it; with `wait_seconds`, once the window is closed or the time is over. Raises Refused."""
+    window_run.require_root(PROGRAM)
+    loaded = window_run.load_config()
+    async with window_run.looking(loaded, await window_run.own_node()) as survey:
+        deadline = time.monotonic() + (wait_seconds or 0)
+        shown = ""
+        while True:
+            found = await facts(survey)
+            if wait_seconds is None or not found["open"] or time.monotonic() >= deadline:
+                break
+            line = f"{found['phase']}, lease left {found['lease_left_seconds']} s"
+            if line.partition(",")[0] != shown:
+                screen.say(line)
+                shown = line.partition(",")[0]
+            await asyncio.sleep(POLL_SECONDS)
+    code = EXIT_UNFINISHED if wait_seconds is not None and found["open"] else EXIT_DONE
+    if screen.as_json:
+        return screen.end(code, "", **found)
+    for line in lines(found):
+        click.echo(line)
+    return code
+
+
+async def facts(survey: Survey) -> dict[str, object]:
+    """What is, as plain values."""
+    from standfast.sightings import Sightings
+
+    snapshot, _ = await window_run.look(survey)
+    record = snapshot.record
+    if record is None:
+        return {
+            "open": False,
+            "phase": "none",
+            "text": snapshot.record_error or "no node's service processor is registered",
+            "next_command": "clsnmpsetup -l",
+        }
+    aim = snapshot.aims.get(record.mover)
+    guest = aim.guest if aim is not None else ""
+    seen = await asyncio.to_thread(Sightings().see, record)
+    answers = (await survey.ask([guest])).get(guest, ()) if guest and record.open else ()
+    away = sorted(set(record.old) - snapshot.members) if record.open else []
+    return {
+        "open": record.open,
+        "phase": record.phase.value,
+        "mode": record.mode.value,
+        "epoch": record.epoch,
+        "window": record.window,
+        "mover": record.mover,
+        "guest": guest,
+        "source": record.source,
+        "target": record.target,
+        "reason": record.why,
+        "budget_seconds": record.budget_seconds,
+        "open_for_seconds": round(seen.window_seconds) if record.open else 0,
+        "lease_seconds": record.lease_seconds,
+        "lease_left_seconds": round(record.lease_seconds - seen.window_seconds) if record.open else 0,
+        "owner": record.owner,
+        "command_alive_on": sorted(
+            node for node in snapshot.members if (r := snapshot.reports.get(node)) and r.commanding
+        ),
+        "members": sorted(snapshot.members),
+        "away": away,
+        "places": {answer.host: answer.state.value for answer in answers},
+        "saved": dict(record.saved),
+        "confirmed_dead": dict(record.confirmed),
+        "killing_gate_on": sorted(
+            node for node in snapshot.members if (r := snapshot.reports.get(node)) and r.killing
+        ),
+        "fencing_changed": sorted(snapshot.guarded),
+        "owed": sorted(record.owed),
+        "alarms": await _alarms(),
+        "next_command": _next(snapshot, guest),
+    }
+
+
+async def _alarms() -> list[str]:
+    try:
+        answer = await asyncio.to_thread(ask, {"op": "status"}, 3.0)
+    except DaemonError as error:
+        return [f"standfastd does not answer on this node: {error}"]
+    found = answer.get("alarms", [])
+    return [str(text) for text in found] if isinstance(found, list) else []
+
+
+def _next(snapshot: Snapshot, guest: str) -> str:
+    record = snapshot.record
+    if record is None or not record.open:
+        repair = snapshot.guarded or any(not aim.host for aim in snapshot.aims.values())
+        return "standfast window repair" if repair else ""
+    if record.abort:
+        return "clovmmigrate -p again, or clovmmigrate -u source-ldom target-host"
+    return f"standfast window close{f' {guest}' if guest else ' GUEST'}"
+
+
+def lines(found: dict[str, object]) -> list[str]:
+    """The same for people."""
+    if not found["open"]:
+        shown = [str(found.get("text") or "no window is open")]
+    else:
+        who = found["guest"] or "every node"
+        shown = [
+            f"a {found['mode']} window is {found['phase']} for {who}, for {found['open_for_seconds']} s now; "
+            f"its lease ends in {found['lease_left_seconds']} s",
+            f"reason: {found['reason'] or '-'}",
+            f"source {found['source'] or '-'}, target {found['target'] or '-'}",
+        ]
+        if found["budget_seconds"]:
+            shown.append(f"heartbeat timeout raised to {found['budget_seconds']} s")
+        places = found["places"]
+        if isinstance(places, dict) and places:
+            shown.append(
+                f"{found['guest']}: " + ", ".join(f"{host} {state}" for host, state in places.items())
+            )
+        for key, text in (
+            ("away", "not in the membership: "),
+            ("killing_gate_on", "fenced by its killing gate from: "),
+            ("command_alive_on", "a command works on it on: "),
+        ):
+            values = found[key]
+            if isinstance(values, list) and values:
+                shown.append(text + ", ".join(map(str, values)))
+    alarms = found.get("alarms", [])
+    shown += [f"ALARM: {text}" for text in alarms] if isinstance(alarms, list) else []
+    if found.get("next_command"):
+        shown.append(f"next: {found['next_command']}")
+    return shown

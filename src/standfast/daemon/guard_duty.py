@@ -1,0 +1,79 @@
+"""A node's part in a guarded window: what its fencer would use on the mover, and how its guest is seen.
+
+Two things that the killing gate and the planner need and cannot see by themselves: whether this node's
+fencer has taken the killing gate as the only device of the mover, and since when the mover's guest has been
+seen running plainly, second by second. The second turns a silence into a proof: a guest that ran without a
+pause while its node was lost did not stand still.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from standfast.cluster import fencer
+from standfast.cluster.run import EngineError
+from standfast.core.gate import plainly_on
+from standfast.core.guarded import kill_id
+from standfast.core.record import Mode
+from standfast.hosts.asking import ask_everywhere
+
+if TYPE_CHECKING:
+    from standfast.daemon.known import Known
+    from standfast.hosts.base import Host
+    from standfast.sightings import Sightings
+
+POLL_SECONDS = 1.0
+ASK_LIMIT_SECONDS = 2.0
+FENCER_LIMIT_SECONDS = 3.0
+
+
+class GuardDuty:
+    """One daemon's share of guarded windows."""
+
+    def __init__(self, known: Known, hosts: Callable[[], Mapping[str, Host]], sightings: Sightings) -> None:
+        self._known, self._hosts, self._sightings = known, hosts, sightings
+        self.killing = ""
+        """Node that this node's fencer would fence by its killing gate and by nothing else."""
+        self._began = asyncio.Event()
+
+    @property
+    def mover(self) -> str:
+        """The mover of a guarded window, as a node sees it that is not the mover itself; else empty."""
+        found = self._known.record
+        if found is None or not found.open or found.mode is not Mode.GUARDED:
+            return ""
+        return found.mover if found.mover != self._known.node else ""
+
+    async def look(self) -> None:
+        """After each look at the CIB: ask the fencer, note a mover that is away."""
+        mover = self.mover
+        if not mover:
+            self.killing = ""
+            return
+        self._began.set()
+        if mover not in self._known.members:
+            await asyncio.to_thread(self._sightings.dropped, mover)
+        try:
+            used = await asyncio.to_thread(fencer.devices_for, mover, FENCER_LIMIT_SECONDS)
+        except EngineError:
+            used = ()
+        self.killing = mover if used == (kill_id(mover),) else ""
+
+    async def watch(self) -> None:
+        """For ever: in a guarded window, ask the hosts every second where the mover's guest runs."""
+        while True:
+            mover = self.mover
+            if not mover:
+                self._began.clear()
+                await self._began.wait()
+                continue
+            aim = self._known.aims().get(mover)
+            if aim is not None:
+                guest = aim.guest
+                answers = (await ask_everywhere(self._hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
+                where = plainly_on(answers)
+                if where and len(answers) == len(self._hosts()):
+                    await asyncio.to_thread(self._sightings.plain, guest, where)
+            await asyncio.sleep(POLL_SECONDS)

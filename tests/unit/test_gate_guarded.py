@@ -1,0 +1,87 @@
+"""The ordinary gates in a guarded window: the mover is not theirs, and the mover itself believes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from test_gate import CLEAR, GOOD, HOME, hosts
+
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.gate import Answer, GateView, Rule, decide, plainly_on
+from standfast.core.names import SETTLE_SECONDS
+from standfast.core.record import Mode, Phase, Record
+
+WINDOW = Record(epoch=5, phase=Phase.OPEN, window=4, lease_seconds=100, mode=Mode.GUARDED, mover="n2")
+OWN = hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.ABSENT)
+OTHER = dataclasses.replace(
+    CLEAR,
+    target="n3",
+    executor="n1",
+    record=WINDOW,
+    seconds_since_window_seen=10.0,
+    aim="ctrl1",
+    hosts=(HostAnswer("ctrl1", "g3", GuestState.RUNNING), HostAnswer("ctrl2", "g3", GuestState.ABSENT)),
+)
+MOVER_ASKS = dataclasses.replace(OTHER, executor="n2", own_hosts=OWN, seconds_held_as_mover=SETTLE_SECONDS)
+
+
+def ask(view: GateView, **changes: object) -> Answer:
+    return decide(dataclasses.replace(view, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("phase", [Phase.OPENING, Phase.OPEN, Phase.CLOSING])
+@pytest.mark.parametrize("seconds", [10.0, 1000.0])
+def test_the_mover_is_never_let_through_by_an_ordinary_gate(phase: Phase, seconds: float) -> None:
+    """Not after the lease either: its levels are the killing gate alone, and whoever asks here is wrong."""
+    record = dataclasses.replace(WINDOW, phase=phase)
+    answer = ask(CLEAR, record=record, seconds_since_window_seen=seconds, hosts=HOME)
+    assert (answer.allow, answer.rule) == (False, Rule.GUARDED)
+
+
+def test_another_node_is_fenced_as_always() -> None:
+    assert ask(OTHER).allow
+    assert ask(OTHER, membership=frozenset({"n1", "n3"})).allow  # on-fail=fence of a member
+
+
+def test_another_node_that_runs_elsewhere_is_held_as_always() -> None:
+    moved = (HostAnswer("ctrl1", "g3", GuestState.ABSENT), HostAnswer("ctrl2", "g3", GuestState.RUNNING))
+    assert ask(OTHER, hosts=moved).rule is Rule.ELSEWHERE
+
+
+def test_levels_and_controller_are_looked_at_first_as_always() -> None:
+    assert ask(OTHER, levels=()).rule is Rule.LEVELS_UNSAFE
+    assert ask(OTHER, controller_state="S_PENDING").rule is Rule.NOT_JOINED
+    assert GOOD.guarded
+
+
+def test_the_mover_fences_only_after_it_has_held_and_is_seen_running() -> None:
+    assert ask(MOVER_ASKS).allow
+
+
+@pytest.mark.parametrize("held", [None, 0.0, SETTLE_SECONDS - 0.1])
+def test_the_mover_holds_first(held: float | None) -> None:
+    answer = ask(MOVER_ASKS, seconds_held_as_mover=held)
+    assert (answer.allow, answer.rule) == (False, Rule.EXECUTOR_MOVING)
+    assert answer.hosts_matter
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        (),
+        hosts(ctrl2=GuestState.PAUSED, ctrl3=GuestState.ABSENT),
+        hosts(ctrl2=GuestState.MIGRATING_OUT, ctrl3=GuestState.INCOMING),
+        hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.SILENT),
+        hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.RUNNING),
+        hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.UNKNOWN),
+    ],
+)
+def test_a_mover_that_is_not_plainly_running_holds_for_ever(own: tuple[HostAnswer, ...]) -> None:
+    answer = ask(MOVER_ASKS, own_hosts=own, seconds_held_as_mover=1000.0)
+    assert (answer.allow, answer.rule) == (False, Rule.EXECUTOR_MOVING)
+    assert plainly_on(own) == ""
+
+
+def test_plainly_on_names_the_one_host() -> None:
+    assert plainly_on(OWN) == "ctrl2"
