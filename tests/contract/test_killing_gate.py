@@ -197,6 +197,19 @@ def test_a_silent_host_proves_nothing_and_nothing_is_killed(site: Site) -> None:
     assert site.orders == []
 
 
+@pytest.mark.parametrize(("off", "code"), [(b"true", 0), (b"false", 1), (b"null", 1)])
+def test_a_silent_host_is_dead_when_its_service_processor_says_that_its_machine_is_off(
+    site: Site, off: bytes, code: int
+) -> None:
+    (site.folder / "silent" / ADDRESSES["ctrl2"]).touch()
+    with site.world.daemon(raw=b'{"ok": true, "off": ' + off + b', "said": "Powered Off"}\n') as requests:
+        called = site.call()
+    assert called.code == code, called.said
+    assert {request["op"] for request in requests} == {"power"}
+    assert {request["host"] for request in requests} == {"ctrl2"}
+    assert "power of ctrl2: Powered Off" in called.log
+
+
 def test_a_person_s_word_counts_while_that_host_is_silent(site: Site) -> None:
     (site.folder / "silent" / ADDRESSES["ctrl1"]).touch()
     site.record(replace(WINDOW, confirmed={"ctrl1": "burnt"}))

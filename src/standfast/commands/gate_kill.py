@@ -71,7 +71,8 @@ class KillingGate:
                 return self._verdict(sight, True, step.reason)
             if isinstance(step, Hold):
                 polled = time.monotonic() - self._began >= HOLD_POLL_SECONDS
-                if step.final or (polled and not self._done):
+                acted = any(isinstance(event, Acted) for event in self._events)
+                if step.final or (polled and not acted):
                     return self._verdict(sight, False, step.reason)
                 time.sleep(POLL_INTERVAL_SECONDS)
             else:
@@ -140,11 +141,18 @@ class KillingGate:
                 ended = time.monotonic() - self._began
                 self._events.append(Asked(host, said.state, begun, ended))
                 self._note_plain()
-            case AskPower():
+            case AskPower(host):
                 last = self._events[-1]
                 assert isinstance(last, Asked)
-                # Times stay those of the question: the power was asked after it.
-                self._events[-1] = replace(last, power_asked=True)
+                begun = time.monotonic() - self._began
+                off, words = self._hosts.power(host)
+                self._done.append(f"power of {host}: {words}")
+                answer = replace(last, power_asked=True, powered_off=off)
+                if off:
+                    # What is known of this host is known from now, not from the question that nobody heard.
+                    ended = time.monotonic() - self._began
+                    answer = replace(answer, begun_seconds=begun, ended_seconds=ended)
+                self._events[-1] = answer
             case CancelJob(host):
                 self._order(host, kill=False)
             case Kill(host):
@@ -158,7 +166,8 @@ class KillingGate:
         self._done.append(f"{what} {self._options.guest} on {host}" + (f" ({trouble})" if trouble else ""))
 
     def _verdict(self, sight: Sight, allow: bool, reason: str) -> Verdict:
-        return Verdict(allow, RULE, reason, True, sight.executor, (*sight.notes, *self._done))
+        told = dict.fromkeys((*sight.notes, *self._done))
+        return Verdict(allow, RULE, reason, True, sight.executor, tuple(told))
 
 
 def _timeout_seconds(sight: Sight) -> float:

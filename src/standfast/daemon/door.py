@@ -8,15 +8,17 @@ from pathlib import Path
 
 from standfast.cluster import attrd, fencer
 from standfast.cluster.run import EngineError
-from standfast.core import names
+from standfast.core import devices, names
 from standfast.core.report import ReportError, decode
 from standfast.daemon.kills import Busy, Kills
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import HOLD, Answer
+from standfast.hosts import make, power
 from standfast.hosts.asking import ask_everywhere
 
 KILL_LIMIT_SECONDS = 300.0
 MAX_EVIDENCE_MS = 10_000
+MAX_POWER_MS = 10_000
 
 
 class Door:
@@ -28,6 +30,7 @@ class Door:
         self._table: dict[str, Callable[[Answer], Awaitable[Answer]]] = {
             "status": self._status,
             "evidence": self._evidence,
+            "power": self._power,
             "facility": self._facility,
             "retest": self._retest,
             "reopen-logs": self._reopen_logs,
@@ -88,6 +91,18 @@ class Door:
             "ok": True,
             "answers": [{"host": a.host, "state": a.state.value, "detail": a.detail} for a in answers],
         }
+
+    async def _power(self, request: Answer) -> Answer:
+        """Is the whole machine of this control domain off? Asked of its service processor alone."""
+        name, known = str(request.get("host", "")), self._daemon.known
+        listed = known.config.config.hosts if known.config is not None else None
+        entry = next((host for host in listed.hosts if host.name == name), None) if listed else None
+        if listed is None or entry is None or known.tree is None:
+            return _no(f"there is no control domain {name}", "see clovmmigrate.conf")
+        access = make.access_of(entry, listed, devices.account(known.tree))
+        limit = min(_number(request.get("limit_ms"), 3000), MAX_POWER_MS) / 1000
+        off, said = await power.powered_off(access, limit)
+        return {"ok": True, "off": off, "said": said}
 
     async def _facility(self, request: Answer) -> Answer:
         marker = Path(names.STOPPED_MARKER_FILE)

@@ -31,11 +31,16 @@ def _adapter(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | N
             known_hosts_file=listed.known_hosts,
         )
         return LdmHost(login)
+    return XscfHost(access_of(entry, listed, xscf))
+
+
+def access_of(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | None) -> XscfAccess:
+    """The ways to the XSCF of a control domain, with the registered user."""
     found = xscf or {}
     why_not = NOT_REGISTERED if xscf is None else ""
     if (connection := found.get("connection", "ssh")) != "ssh":
         why_not = f"no login there, and its XSCF cannot be asked by {connection} yet"
-    access = XscfAccess(
+    return XscfAccess(
         name=entry.name,
         ppar_id=entry.ppar_id,
         lan0=entry.xscf_lan0,
@@ -46,4 +51,3 @@ def _adapter(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | N
         legacy_algorithms=tuple(found.get("legacy_algorithms", "").replace(",", " ").split()),
         why_not=why_not,
     )
-    return XscfHost(access)

@@ -274,7 +274,7 @@ class XscfHost:
         login = XscfLogin(
             address=address,
             user=access.user,
-            password=await asyncio.to_thread(_password, access.password_file),
+            password=await asyncio.to_thread(read_password, access.password_file),
             known_hosts_file=access.known_hosts_file,
             login_limit_seconds=LOGIN_LIMIT_SECONDS,
             shell_limit_seconds=SHELL_LIMIT_SECONDS,
@@ -332,7 +332,7 @@ def _kind(error: BaseException | None) -> type[HostError]:
     return next((kind for found, kind in kinds.items() if isinstance(error, found)), AnswerNotUnderstood)
 
 
-def _password(file: str) -> str:
+def read_password(file: str) -> str:
     """First line of the file that set-up keeps for the shutdown agents. Raises XscfSetting."""
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()

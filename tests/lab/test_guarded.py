@@ -1,0 +1,150 @@
+"""The guarded window on the real engine: held while alive, killed when dead, and everybody else as always."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from test_fencing_window import gate_lines, rule_of, service_runs_elsewhere
+from window_kit import (
+    COMMAND_LIMIT_SECONDS,
+    GUEST,
+    MOVER,
+    Picture,
+    eventually,
+    home,
+    kills,
+    members,
+    move,
+    restart_daemons,
+    spare,
+    starts_and_stops,
+    unclean,
+    window,
+)
+
+from standfast.cluster.run import Result
+from standfast.core.record import Mode, Phase
+from standfast.lab.scene import Scene
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def standfast(scene: Scene, node: str, *argv: str) -> Result:
+    """``standfast window`` on a node, which has to work."""
+    done = scene.run(node, "standfast", "window", *argv, limit_seconds=COMMAND_LIMIT_SECONDS)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == 0, f"{argv} on {node}: {done.stderr}{done.stdout}"
+    return done
+
+
+def guard(scene: Scene, node: str = "cfguest1") -> None:
+    """Open a guarded window for the mover."""
+    standfast(scene, node, "open", GUEST, "--to", spare(scene))
+    found = window(scene, node)
+    assert (found.phase, found.mode, found.mover) == (Phase.OPEN, Mode.GUARDED, MOVER)
+
+
+def status(scene: Scene, node: str) -> dict[str, object]:
+    """What ``standfast window status --json`` says."""
+    found = json.loads(standfast(scene, node, "status", "--json").stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def seen_running(scene: Scene, seconds: float) -> None:
+    """Wait until the window has been open for so long: the nodes have seen the guest run as long."""
+    until = time.monotonic() + seconds
+    assert eventually(lambda: time.monotonic() > until, seconds + 5)
+
+
+def recovered(scene: Scene, known: int, limit_seconds: float) -> float:
+    """Seconds until the mover's service has started on another node."""
+    began = time.monotonic()
+    assert eventually(
+        lambda: any(f"r-{MOVER} start on" in line for line in starts_and_stops(scene.lab)[known:]),
+        limit_seconds,
+    ), gate_lines(scene, MOVER)[-5:]
+    return time.monotonic() - began
+
+
+def test_a_blackout_beyond_the_timeout_is_held_and_all_is_as_before(scene: Scene) -> None:
+    before, mark, said = Picture.of(scene), scene.control.mark(), len(gate_lines(scene, MOVER))
+    guard(scene)
+    assert scene.heartbeat("cfguest1") == before.nodes["cfguest1"].totem  # nothing is raised
+    scene.control.migrate(GUEST, spare(scene), duration_seconds=31.0, blackout_seconds=30.0)
+    assert eventually(lambda: MOVER in unclean(scene, "cfguest1"), 30), "the ring has not dropped it"
+    assert status(scene, "cfguest3")["away"] == [MOVER]
+    assert scene.control.wait_migration(GUEST, limit_seconds=60.0)["phase"] == "done"
+    assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
+    standfast(scene, "cfguest3", "close")
+    answers = gate_lines(scene, MOVER)[said:]
+    assert {rule_of(line) for line in answers} >= {"kill"}, answers
+    assert all(" hold " in line for line in answers), answers
+    assert kills(scene, mark) == []
+    later = Picture.of(scene)
+    assert later.events == before.events, starts_and_stops(scene.lab)[before.events :]
+    assert {n: (one.conf, one.totem) for n, one in later.nodes.items()} == {
+        n: (one.conf, one.totem) for n, one in before.nodes.items()
+    }
+    assert status(scene, "cfguest1")["open"] is False
+
+
+def test_a_guest_that_hangs_in_the_window_is_killed_and_its_service_goes_on(scene: Scene) -> None:
+    guard(scene)
+    seen_running(scene, 12.0)
+    said = len(gate_lines(scene, MOVER))
+    mark, known = scene.control.mark(), len(starts_and_stops(scene.lab))
+    scene.control.call("hang", name=GUEST)
+    took = recovered(scene, known, 60)
+    assert [(entry["action"], entry["host"]) for entry in kills(scene, mark)] == [("stop", home(scene))]
+    assert service_runs_elsewhere(scene)
+    allowed = [line for line in gate_lines(scene, MOVER)[said:] if " allow rule=kill " in line]
+    assert allowed
+    assert f"stop {GUEST} on {home(scene)}" in allowed[-1]
+    print(f"recovered {took:.1f} s after the hang")
+
+
+def test_another_node_that_dies_in_the_window_is_fenced_as_always(scene: Scene) -> None:
+    guard(scene)
+    mark, said = scene.control.mark(), len(gate_lines(scene, MOVER))
+    scene.control.call("hang", name="guest3")
+    assert eventually(lambda: any(e["hit"] == "guest3" for e in kills(scene, mark)), 60), gate_lines(
+        scene, "cfguest3"
+    )
+    assert {entry["action"] for entry in kills(scene, mark)} <= {"panic", "sir"}
+    assert window(scene, "cfguest1").phase is Phase.OPEN
+    assert gate_lines(scene, MOVER)[said:] == []
+
+
+def test_a_guest_that_dies_after_its_blackout_is_killed_where_it_is_now(scene: Scene) -> None:
+    """Not the copy that it left: the source shows none."""
+    guard(scene)
+    move(scene, spare(scene), blackout_seconds=3.0, duration_seconds=4.0)
+    seen_running(scene, 20.0)
+    mark, known = scene.control.mark(), len(starts_and_stops(scene.lab))
+    scene.control.call("hang", name=GUEST)
+    recovered(scene, known, 60)
+    assert [(entry["action"], entry["host"]) for entry in kills(scene, mark)] == [("stop", spare(scene))]
+
+
+def test_a_stopped_guest_is_proven_gone_without_a_kill(scene: Scene) -> None:
+    guard(scene)
+    mark, known = scene.control.mark(), len(starts_and_stops(scene.lab))
+    scene.control.call("stop", host=home(scene), name=GUEST)
+    recovered(scene, known, 60)
+    assert [entry["action"] for entry in kills(scene, mark)] in ([], ["stop"])  # the one of this test
+
+
+@pytest.mark.full
+def test_the_window_outlives_its_daemons(scene: Scene) -> None:
+    before, mark = Picture.of(scene), scene.control.mark()
+    guard(scene)
+    restart_daemons(scene, *scene.lab.nodes)
+    scene.control.migrate(GUEST, spare(scene), duration_seconds=21.0, blackout_seconds=20.0)
+    assert scene.control.wait_migration(GUEST, limit_seconds=60.0)["phase"] == "done"
+    assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
+    standfast(scene, "cfguest1", "close")
+    assert kills(scene, mark) == []
+    assert Picture.of(scene).events == before.events

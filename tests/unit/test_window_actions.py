@@ -1,0 +1,276 @@
+"""``standfast window`` beside opening and closing: what it finds, what it refuses, what it writes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import AsyncIterator, Sequence
+from xml.etree import ElementTree as ET
+
+import pytest
+from click.testing import CliRunner
+from driver import drive, opened
+from fake_cluster import OPEN, FakeCluster
+from test_window_guarded import GUARDED
+
+from standfast.cluster import cib
+from standfast.commands import window_actions, window_run, window_status
+from standfast.commands.daemon_client import DaemonError
+from standfast.commands.standfast import main
+from standfast.commands.window_run import Screen
+from standfast.core import record as records
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.messages import Refused
+from standfast.core.record import Record
+from standfast.core.steps import Done, Snapshot
+from standfast.sightings import Seen
+
+HOSTS = ("ctrl1", "ctrl2", "ctrl3")
+
+
+class Eyes:
+    """A survey that shows a FakeCluster."""
+
+    me = "n1"
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self.cluster = cluster
+
+    async def take(self, guest: str = "", **_: bool) -> tuple[Snapshot, ET.Element]:
+        tree = ET.fromstring("<cib><configuration><crm_config/></configuration></cib>")
+        records.write(tree, self.cluster.record)
+        return self.cluster.snapshot(self.me), tree
+
+    async def ask(self, guests: Sequence[str]) -> dict[str, tuple[HostAnswer, ...]]:
+        return {
+            guest: tuple(
+                HostAnswer(host, guest, self.cluster.guests[guest].get(host, GuestState.ABSENT))
+                for host in HOSTS
+            )
+            for guest in guests
+        }
+
+    async def reported(self, *_: object) -> None:
+        return None
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> FakeCluster:
+    """A cluster of three in which a guarded window of n2 is open, and the commands see it."""
+    made = opened(3, GUARDED)
+    see(made, monkeypatch)
+    return made
+
+
+def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    eyes = Eyes(cluster)
+
+    @contextlib.asynccontextmanager
+    async def driving(_: str) -> AsyncIterator[tuple[object, Eyes]]:
+        yield None, eyes
+
+    @contextlib.asynccontextmanager
+    async def looking(*_: object) -> AsyncIterator[Eyes]:
+        yield eyes
+
+    async def own() -> str:
+        return "n1"
+
+    def apply(original: ET.Element, wanted: ET.Element) -> None:
+        before, after = records.read(original), records.read(wanted)
+        assert before is not None
+        assert after is not None
+        if before.epoch != cluster.record.epoch:
+            raise cib.CibConflict("somebody else wrote first")
+        assert after.epoch == before.epoch + 1
+        cluster.record = after
+
+    def alarms(*_: object) -> dict[str, object]:
+        raise DaemonError("not running")
+
+    monkeypatch.setattr(window_run, "driving", driving)
+    monkeypatch.setattr(window_run, "looking", looking)
+    monkeypatch.setattr(window_run, "own_node", own)
+    monkeypatch.setattr(window_run, "load_config", lambda: type("Loaded", (), {"config": None}))
+    monkeypatch.setattr(window_run, "host_name", lambda _, name: name)
+    monkeypatch.setattr(window_run, "require_root", lambda _: None)
+    monkeypatch.setattr(cib, "apply", apply)
+    monkeypatch.setattr(window_status, "ask", alarms)
+    monkeypatch.setattr("standfast.sightings.Sightings.see", lambda *_: Seen(5.0, 60.0))
+
+
+def refused(error: pytest.ExceptionInfo[Refused]) -> list[str]:
+    return [message.code for message in error.value.messages]
+
+
+# -- where ------------------------------------------------------------------------------------------------
+
+
+async def test_close_finds_the_guest_of_the_window_and_where_it_is(cluster: FakeCluster) -> None:
+    cluster.guest_on = {"ctrl3": GuestState.RUNNING}
+    assert await window_actions.place("", "") == ("g2", "ctrl3")
+    assert await window_actions.place("g1", "") == ("g1", "ctrl1")
+    assert await window_actions.place("g1", "ctrl9") == ("g1", "ctrl9")
+
+
+async def test_close_refuses_what_it_cannot_find_out(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.guest_on = {"ctrl2": GuestState.MIGRATING_OUT, "ctrl3": GuestState.INCOMING}
+    with pytest.raises(Refused) as nowhere:
+        await window_actions.place("", "")
+    assert refused(nowhere) == ["NO_PLACE"]
+    see(FakeCluster(2), monkeypatch)
+    with pytest.raises(Refused) as nobody:
+        await window_actions.place("", "")
+    assert refused(nobody) == ["NO_GUEST"]
+
+
+# -- changing the record ----------------------------------------------------------------------------------
+
+
+async def test_extend_lengthens_the_lease_and_changes_nothing_else(cluster: FakeCluster) -> None:
+    before = cluster.record
+    assert await window_actions.extend(Screen(True), 30) == 0
+    assert cluster.record == before.next(lease_seconds=before.lease_seconds + 1800)
+
+
+async def test_extend_without_a_window_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = FakeCluster(2)
+    see(idle, monkeypatch)
+    with pytest.raises(Refused) as error:
+        await window_actions.extend(Screen(True), 30)
+    assert refused(error) == ["NO_WINDOW"]
+    assert idle.record == Record.fresh()
+
+
+async def test_a_lost_race_is_tried_again_on_what_is_there_now(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, lease = Eyes.take, cluster.record.lease_seconds
+    looks = 0
+
+    async def take(self: Eyes, guest: str = "", **more: bool) -> tuple[Snapshot, ET.Element]:
+        nonlocal looks
+        looks += 1
+        found = await taken(self, guest, **more)
+        if looks == 1:
+            cluster.record = cluster.record.next(lease_seconds=lease + 60)
+        return found
+
+    monkeypatch.setattr(Eyes, "take", take)
+    assert await window_actions.extend(Screen(True), 10) == 0
+    assert cluster.record.lease_seconds == lease + 660
+
+
+async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(cluster: FakeCluster) -> None:
+    with pytest.raises(Refused) as answers:
+        await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
+    assert refused(answers) == ["HOST_ANSWERS"]
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
+    assert cluster.record.confirmed == {"ctrl1": "burnt"}
+
+
+async def test_only_a_guarded_window_of_this_guest_takes_a_person_s_word(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.guests["g1"] = {"ctrl3": GuestState.SILENT}
+    with pytest.raises(Refused) as other:
+        await window_actions.confirm_dead(Screen(True), "g1", "ctrl3", "burnt")
+    assert refused(other) == ["NOT_GUARDED"]
+    frozen = opened(2, dataclasses.replace(OPEN, mover="n2"))
+    frozen.guest_on = {"ctrl3": GuestState.SILENT}
+    see(frozen, monkeypatch)
+    with pytest.raises(Refused) as mode:
+        await window_actions.confirm_dead(Screen(True), "g2", "ctrl3", "burnt")
+    assert refused(mode) == ["NOT_GUARDED"]
+
+
+@pytest.mark.parametrize("words", [["--reason", ""], ["--reason", "a\nb"], ["--reason", "x" * 201], []])
+def test_a_person_s_word_needs_a_reason_that_can_be_recorded(words: list[str]) -> None:
+    argv = ["window", "confirm-dead", "g2", "--host", "ctrl1", "--yes", *words]
+    assert CliRunner().invoke(main, argv).exit_code == 2
+
+
+def test_without_a_terminal_a_person_s_word_needs_yes() -> None:
+    done = CliRunner().invoke(main, ["window", "confirm-dead", "g2", "--host", "ctrl1", "--reason", "burnt"])
+    assert done.exit_code == 2
+    assert "--yes" in done.output
+
+
+# -- status -----------------------------------------------------------------------------------------------
+
+
+async def test_status_tells_a_program_all_of_it(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await window_status.show(Screen(True), None) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["open"] is True
+    assert (told["mode"], told["guest"], told["mover"], told["source"], told["target"]) == (
+        "guarded",
+        "g2",
+        "n2",
+        "ctrl2",
+        "ctrl3",
+    )
+    assert told["lease_left_seconds"] == cluster.record.lease_seconds - 60
+    assert told["killing_gate_on"] == ["n1", "n3"]
+    assert told["places"] == {"ctrl1": "absent", "ctrl2": "running", "ctrl3": "absent"}
+    assert told["next_command"] == "standfast window close g2"
+    assert told["alarms"] == ["standfastd does not answer on this node: not running"]
+
+
+async def test_status_names_who_is_away(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster.gone = {"n2"}
+    cluster.sync()
+    assert await window_status.show(Screen(False), None) == 0
+    said = capsys.readouterr().out
+    assert "not in the membership: n2" in said
+    assert "a guarded window is open for g2" in said
+
+
+async def test_waiting_ends_with_the_window_or_with_exit_3(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(window_status, "POLL_SECONDS", 0.01)
+    assert await window_status.show(Screen(True), 1) == 3
+    idle = FakeCluster(2)
+    see(idle, monkeypatch)
+    assert await window_status.show(Screen(False), 60) == 0
+    assert "no window is open" in capsys.readouterr().out
+
+
+# -- repair -----------------------------------------------------------------------------------------------
+
+
+async def test_repair_aims_what_was_moved_and_leaves_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = FakeCluster(3)
+    made.guest_on = {"ctrl3": GuestState.RUNNING}
+    made.guests["g3"] = {"ctrl1": GuestState.PAUSED}
+    see(made, monkeypatch)
+    goals = []
+
+    class Played:
+        def __init__(self, survey: Eyes, goal: object, say: object) -> None:
+            goals.append(goal)
+
+        async def run(self) -> object:
+            return drive(made, goals[-1])
+
+    monkeypatch.setattr("standfast.execute.Executor", Played)
+    assert await window_actions.repair(Screen(True)) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["repaired"], told["left_alone"]) == (["g2"], ["g3"])
+    assert made.aims["n2"] == "ctrl3"
+    assert isinstance(drive(made, goals[0]), Done)
+
+
+async def test_repair_beside_a_window_is_refused(cluster: FakeCluster) -> None:
+    with pytest.raises(Refused) as error:
+        await window_actions.repair(Screen(True))
+    assert refused(error) == ["WINDOW_OPEN"]
