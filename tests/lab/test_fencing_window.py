@@ -62,6 +62,7 @@ def service_runs_elsewhere(scene: Scene) -> bool:
     )
 
 
+@pytest.mark.full
 def test_a_node_that_outlasts_the_budget_is_dropped_held_and_taken_back(scene: Scene) -> None:
     before, mark, said = Picture.of(scene), scene.control.mark(), len(gate_lines(scene, MOVER))
     opened(scene, "cfguest1", GUEST, *BUDGET)

@@ -106,6 +106,7 @@ def test_a_guest_that_hangs_in_the_window_is_killed_and_its_service_goes_on(scen
     print(f"recovered {took:.1f} s after the hang")
 
 
+@pytest.mark.full
 def test_another_node_that_dies_in_the_window_is_fenced_as_always(scene: Scene) -> None:
     guard(scene)
     mark, said = scene.control.mark(), len(gate_lines(scene, MOVER))
@@ -118,6 +119,7 @@ def test_another_node_that_dies_in_the_window_is_fenced_as_always(scene: Scene) 
     assert gate_lines(scene, MOVER)[said:] == []
 
 
+@pytest.mark.full
 def test_a_guest_that_dies_after_its_blackout_is_killed_where_it_is_now(scene: Scene) -> None:
     """Not the copy that it left: the source shows none."""
     guard(scene)
@@ -129,6 +131,7 @@ def test_a_guest_that_dies_after_its_blackout_is_killed_where_it_is_now(scene: S
     assert [(entry["action"], entry["host"]) for entry in kills(scene, mark)] == [("stop", spare(scene))]
 
 
+@pytest.mark.full
 def test_a_stopped_guest_is_proven_gone_without_a_kill(scene: Scene) -> None:
     guard(scene)
     mark, known = scene.control.mark(), len(starts_and_stops(scene.lab))
@@ -144,6 +147,53 @@ def test_the_window_outlives_its_daemons(scene: Scene) -> None:
     restart_daemons(scene, *scene.lab.nodes)
     scene.control.migrate(GUEST, spare(scene), duration_seconds=21.0, blackout_seconds=20.0)
     assert scene.control.wait_migration(GUEST, limit_seconds=60.0)["phase"] == "done"
+    assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
+    standfast(scene, "cfguest1", "close")
+    assert kills(scene, mark) == []
+    assert Picture.of(scene).events == before.events
+
+
+@pytest.mark.full
+def test_a_host_that_loses_power_is_proven_off_by_its_service_processor(scene: Scene) -> None:
+    """Its control domain is silent; nobody has to say that it is dead."""
+    guard(scene)
+    mark, known, said = scene.control.mark(), len(starts_and_stops(scene.lab)), len(gate_lines(scene, MOVER))
+    scene.control.call("power_off", host=home(scene))
+    recovered(scene, known, 90)
+    assert kills(scene, mark) == []
+    allowed = [line for line in gate_lines(scene, MOVER)[said:] if " allow rule=kill " in line]
+    assert allowed, gate_lines(scene, MOVER)[said:]
+    assert f"power of {home(scene)}: Powered Off" in allowed[-1]
+    scene.control.call("power_on", host=home(scene))
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("nodes", [2, 5])
+def test_with_two_and_five_nodes_several_blackouts_in_one_window(nodes: int) -> None:
+    scene = Scene.up(nodes)
+    try:
+        scene.wait(scene.settled, 60.0, "the cluster to settle")
+        before, mark = Picture.of(scene), scene.control.mark()
+        guard(scene)
+        there, back = spare(scene), home(scene)
+        for target in (there, back, there):
+            move(scene, target, blackout_seconds=20.0, duration_seconds=21.0)
+            assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
+        standfast(scene, "cfguest1", "close")
+        assert kills(scene, mark) == []
+        later = Picture.of(scene)
+        assert later.events == before.events, starts_and_stops(scene.lab)[before.events :]
+    finally:
+        scene.down()
+
+
+@pytest.mark.full
+@pytest.mark.timeout(600)
+def test_a_blackout_of_two_minutes_is_held_to_its_end(scene: Scene) -> None:
+    before, mark = Picture.of(scene), scene.control.mark()
+    guard(scene)
+    move(scene, spare(scene), blackout_seconds=120.0, duration_seconds=121.0)
     assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
     standfast(scene, "cfguest1", "close")
     assert kills(scene, mark) == []
