@@ -2,7 +2,8 @@
 
 from xml.etree import ElementTree as ET
 
-from standfast.core import rescue
+from standfast.core import guarded, rescue
+from standfast.core.device_objects import AGENTS, XscfNode, device, gate, level_of
 
 CIB = """<cib><configuration><resources>
 <primitive id="g1" class="stonith" type="fence_standfast"/>
@@ -34,3 +35,33 @@ def test_the_file_says_how_it_is_used() -> None:
 
 def test_without_gates_there_is_nothing_to_rescue_from() -> None:
     assert rescue.document(ET.fromstring(CIB.replace("fence_standfast", "fence_xscf"))) == ""
+
+
+def registered(node: str) -> ET.Element:
+    """A CIB in which this node has its agents and gates."""
+    root = ET.fromstring(
+        "<cib><configuration><nodes/><resources/><constraints/><fencing-topology/></configuration></cib>"
+    )
+    resources, topology = root.find(".//resources"), root.find(".//fencing-topology")
+    assert resources is not None
+    assert topology is not None
+    for agent in AGENTS:
+        entry = XscfNode(node, "guest2", 0, "10.20.30.72", "10.20.40.72", "xuser", "ssh")
+        resources.extend([gate(entry, agent), device(entry, agent)])
+        topology.append(level_of(node, agent))
+    return root
+
+
+def test_in_a_guarded_window_the_mover_has_its_own_levels_in_it_and_a_line_starts_its_agents() -> None:
+    before = registered("n2")
+    text = rescue.document(guarded.guard(before, "n2"))
+    assert rescue.UNPARK in text
+    assert "n2 is in a guarded window" in text
+    plain = rescue.document(before)
+    assert rescue.UNPARK not in plain
+
+    def levels(document: str) -> list[tuple[str, str]]:
+        return sorted((one.get("index", ""), one.get("devices", "")) for one in ET.fromstring(document))
+
+    assert levels(text) == levels(plain)
+    assert len(levels(text)) == len(AGENTS)
