@@ -43,9 +43,7 @@ def world(tmp_path: Path, program: Path) -> World:
 
 
 def _facility(world: World) -> None:
-    marker = Path(f"{world.root}{names.STOPPED_MARKER_FILE}")
-    marker.parent.mkdir(parents=True, exist_ok=True)
-    marker.touch()
+    world.cib(replace(IDLE, stopped=("cfguest1", "cfguest3")))
 
 
 def _old(world: World, found: object = WINDOW) -> None:
@@ -209,6 +207,14 @@ def test_a_hold_is_answered_at_once_when_the_target_comes_back(world: World) -> 
     assert time.monotonic() - back < 3.0  # without it, 3.5 s of polling are left
     assert "cfguest2 is in the membership" in said
     assert "returned cfguest2" in (world.root / "run/standfast/sightings.json").read_text()
+
+
+def test_the_facility_that_is_stopped_on_another_node_is_not_this_ones(world: World) -> None:
+    marker = Path(f"{world.root}{names.STOPPED_MARKER_FILE}")
+    marker.touch()
+    world.cib(replace(IDLE, stopped=("cfguest3",)))
+    with world.daemon(HOME):
+        assert world.gate().rule == "clear"
 
 
 def test_a_hold_becomes_a_yes_when_its_reason_ends(world: World) -> None:

@@ -1,6 +1,7 @@
 """Who is killed, through what, and who is not: in a window, after it, and when somebody moved the guest."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from window_kit import (
@@ -151,6 +152,23 @@ def test_the_facility_of_one_node_can_be_stopped_and_its_gate_then_refuses(scene
     assert not any("node=cfguest1" in line and "rule=clear" in line for line in answers), answers
     assert scene.run("cfguest1", "sdtool", "-b").ok
     assert eventually(lambda: unclean(scene, "cfguest1") == set(), 60)
+
+
+def test_of_all_nodes_that_stop_their_facility_at_once_one_is_refused(scene: Scene) -> None:
+    nodes = scene.lab.nodes
+    try:
+        with ThreadPoolExecutor(len(nodes)) as pool:
+            done = dict(
+                zip(nodes, pool.map(lambda node: scene.run(node, "sdtool", "-e"), nodes), strict=True)
+            )
+        refused = [node for node, result in done.items() if not result.ok]
+        assert len(refused) == 1, {node: result.stderr for node, result in done.items()}
+        assert "last node whose shutdown facility runs" in done[refused[0]].stderr
+        assert set(window(scene, refused[0]).stopped) == set(nodes) - set(refused)
+    finally:
+        for node in nodes:
+            assert scene.run(node, "sdtool", "-b").ok
+    assert window(scene, "cfguest1").stopped == ()
 
 
 def test_sdtool_kills_a_node_through_its_service_processor_and_shows_it(scene: Scene) -> None:

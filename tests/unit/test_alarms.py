@@ -22,10 +22,6 @@ class Clock:
         return self.now
 
 
-def stop_facility() -> None:
-    Path(names.STOPPED_MARKER_FILE).touch()
-
-
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -70,7 +66,7 @@ async def test_without_a_window_there_is_no_alarm(daemon: Daemon, clock: Clock) 
 
 async def test_a_damaged_record_and_a_stopped_facility_alarm(daemon: Daemon) -> None:
     daemon.known.record_error = "record format '2' is not known"
-    stop_facility()
+    daemon.switch.stopped = True
     first, second = daemon.alarms()
     assert "format '2'" in first
     assert "fencing is refused" in first

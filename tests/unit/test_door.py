@@ -10,10 +10,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from cib_store import Store
 
-from standfast.cluster import attrd, fencer
+from standfast.cluster import fencer
 from standfast.cluster.run import EngineError
 from standfast.core import devices, names
+from standfast.core.record import Record
 from standfast.daemon.door import Door
 from standfast.daemon.kills import KILLS_AT_ONCE
 from standfast.daemon.main import Daemon
@@ -43,6 +45,7 @@ class Site:
             entry = devices.XscfNode(node, f"g{node}", 0, f"10.1.0.{number}", f"10.2.0.{number}", "u", "ssh")
             tree = devices.with_node(tree, entry)
         self.daemon.board.follow(tree)
+        self.store = Store(monkeypatch, NODES, Record(epoch=1))
         self.door = Door(self.daemon)
         self.go = {node: threading.Event() for node in NODES}
         self.outcome: dict[str, Exception] = {}
@@ -144,7 +147,7 @@ async def test_a_node_counts_as_being_killed_also_when_nobody_waits(site: Site) 
 
 
 async def test_a_stopped_facility_kills_nobody(site: Site) -> None:
-    site.marker.touch()
+    site.daemon.switch.stopped = True
     answer = await site.kill("n2")
     assert answer == {
         "ok": False,
@@ -184,17 +187,15 @@ async def test_the_status_has_the_age_of_each_test(site: Site) -> None:
     assert {row["tested_seconds_ago"] for row in rows} == {None}
 
 
-async def test_an_engine_that_does_not_answer_is_not_called_the_last_node(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def silent() -> dict[str, str]:
-        raise EngineError("the nodes' reports cannot be read: no answer")
+async def test_an_engine_that_does_not_answer_is_not_called_the_last_node(site: Site) -> None:
+    def silent() -> None:
+        raise EngineError("the CIB cannot be read: no answer")
 
-    monkeypatch.setattr(attrd, "reports", silent)
+    site.store.after_query = silent
     answer = await site.door.handle({"op": "facility", "want": "stop"})
     assert answer == {
         "ok": False,
-        "error": "the nodes' reports cannot be read: no answer; the shutdown facility was not stopped",
+        "error": "the CIB cannot be read: no answer; the shutdown facility was not stopped",
         "hint": "crm_mon -1",
     }
     assert not site.marker.exists()

@@ -28,6 +28,7 @@ FULL = Record(
         "n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12"),
         "n2": OldHeartbeat({}, {}),
     },
+    stopped=("n2", "n4"),
     owed={"n3": OldHeartbeat({"token": "1000"}, {"token": 1000}, "cd34")},
     why='<move> & "test"',
     stonith_max_attempts="10",
@@ -76,13 +77,28 @@ def test_a_record_of_before_there_was_owed_owes_nothing_and_its_next_write_has_t
     assert "standfast-owed" in {p.get("name") for p in cib.iter("nvpair")}
 
 
+def test_a_record_of_before_there_was_a_list_of_stopped_facilities_has_none_stopped() -> None:
+    values = rec.to_values(FULL)
+    assert values.pop("standfast-stopped") == "n2,n4"
+    assert rec.from_values(values).stopped == ()
+
+
+def test_a_record_after_a_window_keeps_what_outlives_it() -> None:
+    after = FULL.after()
+    assert (after.epoch, after.phase, after.old, after.saved) == (8, Phase.IDLE, {}, {})
+    assert (after.owed, after.stopped, after.stonith_max_attempts) == (FULL.owed, FULL.stopped, "10")
+
+
 def test_a_record_of_before_there_were_confirmed_hosts_has_none() -> None:
     values = rec.to_values(FULL)
     del values["standfast-confirmed"]
     assert rec.from_values(values).confirmed == {}
 
 
-@pytest.mark.parametrize("name", sorted(set(rec.to_values(FULL)) - {"standfast-owed", "standfast-confirmed"}))
+MAY_BE_MISSING = {"standfast-owed", "standfast-confirmed", "standfast-stopped"}
+
+
+@pytest.mark.parametrize("name", sorted(set(rec.to_values(FULL)) - MAY_BE_MISSING))
 def test_a_missing_name_is_damage_and_is_named(name: str) -> None:
     values = rec.to_values(FULL)
     del values[name]

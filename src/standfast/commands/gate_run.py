@@ -1,11 +1,7 @@
 """One call of the gate: look, decide, look again while it holds."""
 
-# pathlib costs 4 ms of each call.
-# ruff: noqa: PTH110
-
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 
@@ -16,7 +12,7 @@ from standfast.commands.gate_sight import Sight
 from standfast.commands.gate_tools import Tools
 from standfast.core.evidence import HostAnswer
 from standfast.core.gate import Answer, GateView, Rule, decide, plainly_on
-from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE, STOPPED_MARKER_FILE
+from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
 from standfast.core.record import Mode
 from standfast.sightings import Sightings
 
@@ -52,7 +48,6 @@ class Gate:
         self._evidence_before: Answers = {}
         """The last two rounds of questions."""
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
-        self._stopped_marker = options.root + STOPPED_MARKER_FILE
         self._was_away = False
         self._dry = False
         """A monitor notes nothing that would shorten a hold."""
@@ -170,7 +165,7 @@ class Gate:
             seconds_since_held=self._sightings.seconds_since_held(target.node),
             own_hosts=own,
             seconds_held_as_mover=self._held_as_mover(target.node, own),
-            facility_stopped=os.path.exists(self._stopped_marker),
+            facility_stopped=sight.record is not None and sight.executor in sight.record.stopped,
             aim=target.aim,
             hosts=evidence.get(target.guest, ()),
             hosts_before=before.get(target.guest, ()),

@@ -124,9 +124,8 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
 
 
 def _repair(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
-    fresh = Record(epoch=record.epoch + 1, owed=record.owed, stonith_max_attempts=record.stonith_max_attempts)
     return replace(
-        fresh,
+        record.after(),
         phase=Phase.CLOSING,
         owner=snapshot.me,
         mover=goal.node,

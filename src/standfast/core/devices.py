@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from xml.etree import ElementTree as ET
 
-from standfast.core import record
+from standfast.core import facility, record
 from standfast.core.device_checks import refuse_foreign, refuse_references, refuse_unknown, refuse_window
 from standfast.core.device_objects import (
     AGENTS,
@@ -144,7 +144,7 @@ def without_node(cib: ET.Element, node: str) -> ET.Element:
                 parent.remove(child)
     left = wanted.iterfind("./configuration/resources//primitive")
     if any(primitive.get("type") == GATE_AGENT for primitive in left):
-        _move_epoch(wanted)
+        _move_epoch(wanted, gone=node)
     else:
         tear_down(wanted)
     return wanted
@@ -227,10 +227,13 @@ def _put(section: ET.Element, made: ET.Element) -> None:
         there.attrib.update(made.attrib)
 
 
-def _move_epoch(cib: ET.Element) -> None:
+def _move_epoch(cib: ET.Element, gone: str = "") -> None:
+    """`gone`: a node that is not registered any more; with nodes that the cluster does not know any more it
+    leaves the list of stopped facilities."""
     current = record.read(cib)
     if current is not None:
-        record.write(cib, current.next())
+        known = facility.configured(cib)
+        record.write(cib, current.next(stopped=facility.without(current, gone, known)))
 
 
 __all__ = [

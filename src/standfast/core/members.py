@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from standfast.core import heartbeat
+from standfast.core import facility, heartbeat
 from standfast.core.messages import Message
 from standfast.core.record import OldHeartbeat, Record, Totem
 from standfast.core.report import Report, proves
@@ -72,9 +72,17 @@ def under_test(snapshot: Snapshot) -> list[str]:
         node
         for node in sorted(snapshot.members)
         if (report := snapshot.reports.get(node)) is not None
-        and report.facility == "running"
+        and facility_runs(snapshot, node)
         and "Testing" in report.agents.values()
     ]
+
+
+def facility_runs(snapshot: Snapshot, node: str) -> bool:
+    """Whether the node's shutdown facility runs. The record knows first; a daemon that has not read it yet
+    still tests nothing."""
+    report = snapshot.reports.get(node)
+    reported = report is None or report.facility == "running"
+    return reported and not facility.is_stopped(snapshot.record, node)
 
 
 def has_seen(snapshot: Snapshot, node: str, epoch: int) -> bool:
@@ -181,7 +189,7 @@ def unproven(snapshot: Snapshot, node: str, since_epoch: int) -> list[str]:
     for member in sorted(snapshot.members):
         report = snapshot.reports.get(member)
         for device, wanted in snapshot.aims[node].proofs.items():
-            if report is not None and report.facility != "running":
+            if report is not None and not facility_runs(snapshot, member):
                 continue
             if report is None or not proves(report.proofs.get(device, ""), wanted, since_epoch):
                 late.append(f"{device} from {member}")

@@ -14,7 +14,7 @@ RESCUE_FILE = "/etc/standfast/rescue.xml"
 STATE_DIR = "/var/lib/standfast"
 JOURNAL_FILE = "/var/lib/standfast/journal.db"
 STOPPED_MARKER_FILE = "/run/standfast/facility-stopped"
-"""Made by ``sdtool -e``. In /run: a reboot arms this node again."""
+"""Made by ``sdtool -e``. In /run: so a reboot, which starts the facility, is told from a new daemon."""
 LOG_DIR = "/var/log/standfast"
 
 RUN_DIR = "/run/standfast"

@@ -135,7 +135,7 @@ def _note_values(snapshot: Snapshot, goal: OpenGoal, record: Record) -> WriteRec
     )
     aim = snapshot.aims.get(goal.mover)
     opening = replace(
-        Record(epoch=record.epoch + 1, owed=record.owed, stonith_max_attempts=record.stonith_max_attempts),
+        record.after(),
         phase=Phase.OPENING,
         owner=snapshot.me,
         mover=goal.mover,

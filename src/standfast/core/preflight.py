@@ -99,7 +99,7 @@ def _members(snapshot: Snapshot) -> Iterator[Message]:
             fingerprints.setdefault(report.config, []).append(node)
         if report.file_error:
             yield Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
-        if report.facility != "running":
+        if not members.facility_runs(snapshot, node):
             yield Message(
                 "FACILITY_STOPPED",
                 f"the shutdown facility of {node} is stopped",
@@ -149,7 +149,7 @@ def _agents(snapshot: Snapshot) -> Iterator[Message]:
             next_command=f"clsnmpsetup -a {node} ...",
         )
     for node, report in sorted(snapshot.reports.items()):
-        if node not in snapshot.members or report.facility != "running":
+        if node not in snapshot.members or not members.facility_runs(snapshot, node):
             continue
         for aim in snapshot.aims.values():
             for device in aim.proofs:

@@ -4,7 +4,7 @@ Rules of this file:
 
 * The set exists from set-up on with every name present, so that a change is always a modification
   (the controller ignores options that come with a newly created set) and a missing name is damage; only
-  ``owed`` may be missing, since older versions did not write it.
+  ``owed``, ``confirmed`` and ``stopped`` may be missing, since older versions did not write them.
 * Every name has the prefix ``standfast-``: names in ``crm_config`` are global to the cluster.
 * The id of the phase's nvpair carries the epoch. A patch that moves it names the old id, so it is refused
   whole when somebody else has moved on, and it cannot apply twice.
@@ -111,6 +111,8 @@ class Record:
     owed: Mapping[str, OldHeartbeat] = field(default_factory=dict)
     """Nodes that were away when a window closed, and the values that each must take back (core/owed.py).
     Not of this window: every later record carries them until they are taken back or forgotten."""
+    stopped: tuple[str, ...] = ()
+    """Nodes whose shutdown facility is stopped (core/facility.py). Not of this window either."""
     why: str = ""
     stonith_max_attempts: str = ""
     """The user's stonith-max-attempts before set-up; empty: absent."""
@@ -123,6 +125,15 @@ class Record:
     def next(self, **changes: object) -> Record:
         """This record with `changes`, one epoch later."""
         return replace(self, epoch=self.epoch + 1, **changes)  # type: ignore[arg-type]
+
+    def after(self) -> Record:
+        """A record one epoch later that knows no window, with all that outlives one."""
+        return Record(
+            epoch=self.epoch + 1,
+            owed=self.owed,
+            stopped=self.stopped,
+            stonith_max_attempts=self.stonith_max_attempts,
+        )
 
     @classmethod
     def fresh(cls, stonith_max_attempts: str = "", epoch: int = 1) -> Record:
@@ -160,6 +171,7 @@ def to_values(record: Record) -> dict[str, str]:
         "maintenance": record.maintenance,
         "old": _dump_beats(record.old),
         "owed": _dump_beats(record.owed),
+        "stopped": ",".join(record.stopped),
         "why": record.why,
         "old-stonith-max-attempts": record.stonith_max_attempts,
     }
@@ -203,6 +215,7 @@ def from_values(values: Mapping[str, str]) -> Record:
             # fencing from the first program that is updated until the next write; empty is what they knew.
             confirmed={str(k): str(v) for k, v in json.loads(get.get("confirmed", "{}")).items()},
             owed=_beats(get.get("owed", "{}")),
+            stopped=tuple(name for name in get.get("stopped", "").split(",") if name),
             why=get["why"],
             stonith_max_attempts=get["old-stonith-max-attempts"],
         )

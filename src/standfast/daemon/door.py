@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
-from standfast.cluster import attrd, fencer
+from standfast.cluster import fencer
+from standfast.cluster.cib import CibUnknown
 from standfast.cluster.run import EngineError
-from standfast.core import devices, names
-from standfast.core.report import ReportError, decode
+from standfast.core import devices
+from standfast.core.facility import LastNodeError
+from standfast.core.record import RecordError
+from standfast.daemon.facility_switch import NoRecordError
 from standfast.daemon.kills import Busy, Kills
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import HOLD, Answer
@@ -105,40 +106,49 @@ class Door:
         return {"ok": True, "off": off, "said": said}
 
     async def _facility(self, request: Answer) -> Answer:
-        marker = Path(names.STOPPED_MARKER_FILE)
+        if not self._daemon.known.node:
+            return _no("standfastd has not seen the cluster yet; nothing was changed", "crm_mon -1")
         if request.get("want") == "stop":
-            try:
-                others = await self._others_running()
-            except EngineError as error:
-                return _no(f"{error}; the shutdown facility was not stopped", "crm_mon -1")
-            if not others:
-                return _no(
-                    "this is the last node whose shutdown facility runs: nobody could kill a lost node",
-                    "sdtool -b on another node first",
-                )
-            await asyncio.to_thread(marker.touch, 0o600)
-            self._daemon.board.stop()
+            trouble = await self._stop_facility()
         elif request.get("want") == "start":
-            await asyncio.to_thread(marker.unlink, True)
-            self._daemon.board.start_anew()
-            self._daemon.kick()
-            await self._daemon.retest()
+            trouble = await self._start_facility()
         else:
             return _no("want must be start or stop", "")
         self._daemon.touched()
-        return {"ok": True, "facility": self._daemon.facility}
+        return trouble or {"ok": True, "facility": self._daemon.facility}
 
-    async def _others_running(self) -> list[str]:
-        texts = await asyncio.to_thread(attrd.reports)
-        running = []
-        for node, text in texts.items():
-            try:
-                report = decode(text)
-            except ReportError:
-                continue
-            if node != self._daemon.known.node and report.facility == "running":
-                running.append(node)
-        return running
+    async def _stop_facility(self) -> Answer | None:
+        not_stopped = "the shutdown facility was not stopped"
+        try:
+            if await self._daemon.switch.stop(self._daemon.known.node):
+                self._daemon.facility_moved()
+        except LastNodeError:
+            return _no(
+                "this is the last node whose shutdown facility runs: nobody could kill a lost node",
+                "sdtool -b on another node first",
+            )
+        except NoRecordError as error:
+            return _no(f"{error}; {not_stopped}", "clsnmpsetup -a")
+        except CibUnknown as error:
+            return _no(f"{error}; whether the shutdown facility is stopped is not known yet", "sdtool -s")
+        except RecordError as error:
+            return _no(f"{error}; {not_stopped}", "cibadmin -Q -o crm_config")
+        except EngineError as error:
+            return _no(f"{error}; {not_stopped}", "crm_mon -1")
+        return None
+
+    async def _start_facility(self) -> Answer | None:
+        later = "the shutdown facility starts as soon as the record can be written"
+        try:
+            await self._daemon.switch.start(self._daemon.known.node)
+        except RecordError as error:
+            return _no(f"{error}; {later}", "cibadmin -Q -o crm_config")
+        except EngineError as error:
+            return _no(f"{error}; {later}", "sdtool -s")
+        self._daemon.facility_moved()
+        self._daemon.kick()
+        await self._daemon.retest()
+        return None
 
     async def _retest(self, _: Answer) -> Answer:
         self._daemon.reread()

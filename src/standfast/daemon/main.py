@@ -26,6 +26,7 @@ from standfast.core.report import Report, encode
 from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
+from standfast.daemon.facility_switch import Switch
 from standfast.daemon.guard_duty import GuardDuty
 from standfast.daemon.kill_watch import KillWatch
 from standfast.daemon.known import Known
@@ -80,13 +81,29 @@ class Daemon:
         self.board = Board(self._dirty.set)
         self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
         self._kills = KillWatch(self.board, self._note)
+        self.switch = Switch(Path(names.STOPPED_MARKER_FILE))
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def facility(self) -> str:
         """running, or stopped by ``sdtool -e``."""
-        return "stopped" if Path(names.STOPPED_MARKER_FILE).exists() else "running"
+        return "stopped" if self.switch.stopped else "running"
+
+    def facility_moved(self) -> None:
+        """The facility of this node was stopped or started."""
+        self._note("facility", self.facility)
+        if self.switch.stopped:
+            self.board.stop()
+        else:
+            self.board.start_anew()
+        self._dirty.set()
+
+    async def _settle_facility(self) -> None:
+        # Not waited for: the write takes as long as the ring, and the daemon has its node to look after.
+        if done := await self.switch.settle(self.known.record, self.known.node):
+            self._note("facility", done)
+            self._kick.set()
 
     def touched(self) -> None:
         """Something changed that a report tells."""
@@ -189,6 +206,7 @@ class Daemon:
                 self.reread()
         self._see_record(tree)
         await self.guard.look()
+        self._spawn(self._settle_facility())
         known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node, known.runtime)
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
@@ -273,6 +291,10 @@ class Daemon:
                 self._note(
                     "record", f"{found.phase.value}, totem {found.totem.value}, owner {found.owner or '-'}"
                 )
+        if self.switch.see(known.record, known.record_error, known.node):
+            self.facility_moved()
+            if not self.switch.stopped:
+                self._spawn(self.retest())
 
     async def _values(self) -> None:
         """Watch the running values closely while a reload is expected: the planner waits for our word."""
