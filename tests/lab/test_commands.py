@@ -220,6 +220,20 @@ def test_no_window_opens_where_one_file_cannot_be_written_though_it_could_a_mome
         assert before.differences(Picture.of(scene)) == []
 
 
+def test_no_window_opens_with_a_corosync_conf_that_was_edited_and_not_loaded(scene: Scene) -> None:
+    """The window's own reload would make the edit live. Put back (or loaded), a window opens."""
+    before, file = Picture.of(scene), scene.path(LAST, names.COROSYNC_CONF)
+    good = file.read_text()
+    file.write_text(good.replace("    nodeid: 2\n", "    nodeid: 2\n    quorum_votes: 1\n"))
+    done = migrate_command(scene, "cfguest1", "-p")
+    file.write_text(good)
+    assert done.returncode == 1
+    assert f"corosync of {LAST} has not loaded its corosync.conf" in done.stderr
+    assert "nodelist.node.1.quorum_votes [CONF_NOT_LOADED]" in done.stderr
+    assert before.differences(Picture.of(scene)) == []
+    opened(scene, "cfguest1")
+
+
 def test_a_command_needs_its_own_daemon(scene: Scene) -> None:
     scene.run(LAST, "/bin/sh", "-c", "kill $(cat /run/standfast/standfastd.lock)")
     assert eventually(lambda: scene.run(LAST, "sdtool", "-s").returncode == 1, 10)

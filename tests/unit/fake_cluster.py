@@ -53,6 +53,8 @@ class Node:
     keys: dict[str, str]
     runtime: dict[str, int]
     structure: str = "s"
+    unloaded: tuple[str, ...] = ()
+    """What its corosync has not loaded of its file."""
     unwritable: str = ""
     """Seen only when the daemon writes (a full disk, say)."""
     read_only: str = ""
@@ -190,6 +192,7 @@ class FakeCluster:
             file_keys=dict(node.keys),
             file_error=node.file_error,
             structure=node.structure,
+            unloaded=node.unloaded,
             runtime=dict(node.runtime),
             config=node.config,
             agents=shown | self.agent_states,

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 
 import pytest
+from driver import codes, drive
 from fake_cluster import OPEN, FakeCluster
 
 from standfast.core import preflight
 from standfast.core.messages import Message
-from standfast.core.steps import Snapshot
+from standfast.core.record import Phase
+from standfast.core.steps import Done, Snapshot
 
 
 def told(snapshot: Snapshot) -> list[Message]:
@@ -40,6 +42,19 @@ def test_a_value_that_runs_otherwise_than_the_file_says_is_named_with_both(name:
     assert "corosync-cfgtool -R" in message.next_command
 
 
+def test_what_was_edited_beside_the_heartbeat_and_not_loaded_is_named_with_node_and_keys() -> None:
+    keys = tuple(f"nodelist.node.{number}.name" for number in range(7))
+    (message,) = told(with_report("n2", unloaded=keys))
+    assert (message.code, message.node) == ("CONF_NOT_LOADED", "n2")
+    assert message.text.startswith("corosync of n2 has not loaded its corosync.conf as it is now")
+    assert message.text.endswith(
+        "they differ in nodelist.node.0.name, nodelist.node.1.name, nodelist.node.2.name, "
+        "nodelist.node.3.name, nodelist.node.4.name and 2 more"
+    )
+    assert "corosync-cfgtool -R" in message.next_command
+    assert "start corosync of n2 again" in message.next_command
+
+
 def test_a_timer_that_the_file_does_not_set_may_lag_behind() -> None:
     assert told(with_report("n2", runtime=values(knet_ping_timeout=136_363, token_retransmit=7))) == []
 
@@ -56,3 +71,20 @@ def test_daemons_that_have_read_another_file_than_the_command_are_named() -> Non
     (message,) = told(dataclasses.replace(snapshot, config="newer"))
     assert message.code == "CONFIG_DIFFERS"
     assert message.next_command == "sdtool -r (on n1, n2)"
+
+
+def test_a_file_that_was_loaded_since_the_last_report_is_looked_at_again_before_it_is_refused() -> None:
+    """An idle daemon looks every ten seconds; the roll call makes it look now."""
+    cluster = FakeCluster(3)
+    cluster.nodes["n2"].unloaded = ("quorum.two_node",)
+    cluster.sync()
+    cluster.nodes["n2"].unloaded = ()
+    assert isinstance(drive(cluster, OPEN), Done)
+
+
+def test_a_file_that_is_not_loaded_opens_no_window_and_changes_nothing() -> None:
+    cluster = FakeCluster(3)
+    before = cluster.facts()
+    cluster.nodes["n2"].unloaded = ("quorum.two_node",)
+    assert codes(drive(cluster, OPEN)) == ["CONF_NOT_LOADED"]
+    assert (cluster.facts(), cluster.record.phase) == (before, Phase.IDLE)

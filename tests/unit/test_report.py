@@ -12,6 +12,7 @@ FULL = Report(
     file_keys={"token": "4545"},
     file_error='cannot write "/etc"',
     structure="ab12",
+    unloaded=("nodelist.node.2.name", "quorum.two_node"),
     runtime={"token": 4545},
     members=("n1", "n2"),
     config="cafe",
@@ -27,6 +28,12 @@ FULL = Report(
 def test_a_report_comes_back_as_it_was_sent() -> None:
     assert decode(encode(FULL)) == FULL
     assert decode(encode(Report("n1"))) == Report("n1")
+
+
+def test_a_report_of_before_files_were_compared_names_no_difference() -> None:
+    body = json.loads(encode(FULL))
+    del body["unl"]
+    assert decode(json.dumps(body)).unloaded == ()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"v":1}', '{"v":1,"node":3}'])

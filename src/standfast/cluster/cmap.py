@@ -10,11 +10,16 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from standfast.cluster.run import EngineError, run
 
 _LIBRARY = "libcmap.so.4"
+_Found = TypeVar("_Found")
 _CS_OK = 1
+_CS_ERR_NO_SECTION = 27
 _PREFIX = "runtime.config.totem."
 _KEYS = {
     "token": "token",
@@ -24,6 +29,25 @@ _KEYS = {
     "knet_ping_interval": "interface.0.knet_ping_interval",
     "knet_ping_timeout": "interface.0.knet_ping_timeout",
 }
+_NUMBERS: dict[int, type[Any]] = dict(
+    enumerate(
+        (
+            ctypes.c_int8,
+            ctypes.c_uint8,
+            ctypes.c_int16,
+            ctypes.c_uint16,
+            ctypes.c_int32,
+            ctypes.c_uint32,
+            ctypes.c_int64,
+            ctypes.c_uint64,
+        ),
+        start=1,
+    )
+)
+_STRING = 11
+"""cmap_value_types_t of cmap.h: the integers are 1 to 8."""
+_MAX_KEY_BYTES = 255
+_MAX_KEYS = 10_000
 _TIMED = ("token", "token_retransmit", "hold", "consensus")
 
 
@@ -44,14 +68,27 @@ def runtime(limit_seconds: float = 3.0) -> dict[str, int]:
 
     knet values are there only where the transport is knet. Raises CmapError.
     """
+    return _within(limit_seconds, _read)
+
+
+def configuration(prefixes: Sequence[str], limit_seconds: float = 3.0) -> dict[str, int | str]:
+    """All keys that begin so, with their values: numbers as int, text as str; others are left out.
+
+    What corosync has read from its file stands there by section and key (cmap_keys(7)). Raises CmapError.
+    """
+    return _within(limit_seconds, lambda: _read_all(prefixes))
+
+
+def _within(limit_seconds: float, work: Callable[[], _Found]) -> _Found:
+    """The result of `work`, in a thread that is given up at the limit. Raises CmapError."""
     deadline = time.monotonic() + limit_seconds
     if not _free.acquire(timeout=limit_seconds):
         raise CmapError("corosync does not answer: an earlier reading of its values still waits")
-    outcome: list[dict[str, int] | CmapError] = []
+    outcome: list[_Found | CmapError] = []
 
     def read() -> None:
         try:
-            outcome.append(_read())
+            outcome.append(work())
         except CmapError as error:
             outcome.append(error)
         finally:
@@ -62,9 +99,10 @@ def runtime(limit_seconds: float = 3.0) -> dict[str, int]:
     thread.join(max(0.0, deadline - time.monotonic()))
     if not outcome:
         raise CmapError(f"corosync did not answer within {limit_seconds:g} s")
-    if isinstance(outcome[0], CmapError):
-        raise outcome[0]
-    return outcome[0]
+    found = outcome[0]
+    if isinstance(found, CmapError):
+        raise found
+    return found
 
 
 def reload(limit_seconds: float = 10.0) -> None:
@@ -93,25 +131,82 @@ def _library() -> ctypes.CDLL:
         library.cmap_initialize.argtypes = [ctypes.POINTER(ctypes.c_uint64)]
         library.cmap_get_uint32.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint32)]
         library.cmap_finalize.argtypes = [ctypes.c_uint64]
+        size, kind = ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_int)
+        library.cmap_iter_init.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint64)]
+        library.cmap_iter_next.argtypes = [ctypes.c_uint64, ctypes.c_uint64, ctypes.c_char_p, size, kind]
+        library.cmap_iter_finalize.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
+        library.cmap_get.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.c_void_p, size, kind]
         _loaded.append(library)
     return _loaded[0]
 
 
-def _read() -> dict[str, int]:
+@contextmanager
+def _connection() -> Iterator[tuple[ctypes.CDLL, ctypes.c_uint64]]:
     library = _library()
     handle = ctypes.c_uint64()
     code = library.cmap_initialize(ctypes.byref(handle))
     if code != _CS_OK:
         raise CmapError(f"corosync is not running on this node, or does not answer (cmap error {code})")
     try:
-        values: dict[str, int] = {}
+        yield library, handle
+    finally:
+        library.cmap_finalize(handle)
+
+
+def _read() -> dict[str, int]:
+    values: dict[str, int] = {}
+    with _connection() as (library, handle):
         for name, key in _KEYS.items():
             value = ctypes.c_uint32()
             if library.cmap_get_uint32(handle, (_PREFIX + key).encode(), ctypes.byref(value)) == _CS_OK:
                 values[name] = value.value
-    finally:
-        library.cmap_finalize(handle)
     missing = [name for name in _TIMED if name not in values]
     if missing:
         raise CmapError(f"corosync does not show its value of {', '.join(missing)}")
     return values
+
+
+def _read_all(prefixes: Sequence[str]) -> dict[str, int | str]:
+    values: dict[str, int | str] = {}
+    with _connection() as (library, handle):
+        for prefix in prefixes:
+            for key, size, kind in _keys(library, handle, prefix):
+                value = _value(library, handle, key, size, kind)
+                if value is not None:
+                    values[key.decode(errors="replace")] = value
+    return values
+
+
+def _keys(library: ctypes.CDLL, handle: ctypes.c_uint64, prefix: str) -> Iterator[tuple[bytes, int, int]]:
+    """Key, size and type of each value."""
+    walk = ctypes.c_uint64()
+    if library.cmap_iter_init(handle, prefix.encode(), ctypes.byref(walk)) != _CS_OK:
+        raise CmapError(f"corosync does not list its keys {prefix}...")
+    try:
+        for _ in range(_MAX_KEYS):
+            name = ctypes.create_string_buffer(_MAX_KEY_BYTES + 1)
+            size, kind = ctypes.c_size_t(), ctypes.c_int()
+            code = library.cmap_iter_next(handle, walk, name, ctypes.byref(size), ctypes.byref(kind))
+            if code == _CS_ERR_NO_SECTION:
+                return
+            if code != _CS_OK:
+                raise CmapError(f"corosync does not list its keys {prefix}... (cmap error {code})")
+            yield name.value, size.value, kind.value
+        raise CmapError(f"corosync lists more than {_MAX_KEYS} keys {prefix}...")
+    finally:
+        library.cmap_iter_finalize(handle, walk)
+
+
+def _value(
+    library: ctypes.CDLL, handle: ctypes.c_uint64, key: bytes, size: int, kind: int
+) -> int | str | None:
+    """None: it has gone meanwhile, or is neither a number nor text."""
+    number = _NUMBERS.get(kind)
+    if number is None and kind != _STRING:
+        return None
+    room = number() if number is not None else ctypes.create_string_buffer(size + 1)
+    length = ctypes.c_size_t(ctypes.sizeof(room))
+    code = library.cmap_get(handle, key, ctypes.byref(room), ctypes.byref(length), None)
+    if code != _CS_OK:
+        return None
+    return int(room.value) if number is not None else bytes(room.value).decode("utf-8", "surrogateescape")

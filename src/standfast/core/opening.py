@@ -19,6 +19,7 @@ SEEN_LIMIT_SECONDS = 15.0
 FENCER_LIMIT_SECONDS = 10.0
 """A fencer follows a change of the topology within 0.2 s (measured)."""
 TESTS_LIMIT_SECONDS = 30.0
+OF_THE_FILE = frozenset({"COROSYNC_CONF", "CONF_NOT_LOADED"})
 CALM_LIMIT_SECONDS = 5.0
 """A cluster that is busy for a moment only (our own set-up, say) is no switchover."""
 
@@ -100,7 +101,7 @@ def _begin(snapshot: Snapshot, goal: OpenGoal, record: Record) -> Decision:
     if (testing := members.under_test(snapshot)) and "tests" not in snapshot.expired:
         return Wait("tests", TESTS_LIMIT_SECONDS, f"the tests of the agents on {', '.join(testing)}")
     # What a daemon last said of its file may be ten seconds old: the roll call has it look again.
-    found = tuple(message for message in preflight.errors(snapshot, goal) if message.code != "COROSYNC_CONF")
+    found = tuple(message for message in preflight.errors(snapshot, goal) if message.code not in OF_THE_FILE)
     if [message.code for message in found] == ["SWITCHOVER"] and "calm" not in snapshot.expired:
         return Wait("calm", CALM_LIMIT_SECONDS, "the cluster to be idle")
     if found:

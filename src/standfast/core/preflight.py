@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from standfast.core import heartbeat, members, owed
 from standfast.core.messages import Message, Severity
@@ -49,13 +49,11 @@ def warnings(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
         if seconds < goal.budget_seconds
     ]
     if short:
-        some = ", ".join(short[:MAX_NAMED]) + (
-            f" and {len(short) - MAX_NAMED} more" if len(short) > MAX_NAMED else ""
-        )
         found.append(
             _warn(
                 "SHORT_MONITORS",
-                f"a monitor whose timeout ends within the blackout can restart its resource after it: {some}",
+                "a monitor whose timeout ends within the blackout can restart its resource after it: "
+                f"{_some(short)}",
             )
         )
     return tuple(found)
@@ -124,6 +122,15 @@ def _loaded(snapshot: Snapshot) -> Iterator[Message]:
         report = snapshot.reports[node]
         if not report.file_keys and report.file_error:
             continue
+        if report.unloaded:
+            yield Message(
+                "CONF_NOT_LOADED",
+                f"corosync of {node} has not loaded its corosync.conf as it is now, and the window would: "
+                f"they differ in {_some(report.unloaded)}",
+                node=node,
+                next_command="put the file back, or corosync-cfgtool -R (every node reads its own file; what "
+                f"that cannot change: start corosync of {node} again)",
+            )
         yields = heartbeat.expected_runtime(dict(report.file_keys), len(snapshot.configured))
         for key, name in heartbeat.RUNTIME_NAMES.items():
             # Timers that are derived lag behind a reload (knet), or come from a key that is not ours.
@@ -208,6 +215,11 @@ def _guarded(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
                 host=name,
                 next_command=f"put a login for {name} into clovmmigrate.conf, or --mode frozen",
             )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more
 
 
 def _warn(code: str, text: str) -> Message:

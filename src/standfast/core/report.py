@@ -30,6 +30,8 @@ class Report:
     """Why the file could not be read or brought to what the record asks; empty: it is as asked."""
     structure: str = ""
     """Fingerprint of everything in corosync.conf that is not ours."""
+    unloaded: tuple[str, ...] = ()
+    """Keys that are not ours in which that file differs from what this node's corosync has read of it."""
     runtime: Mapping[str, int] = field(default_factory=dict)
     """Heartbeat values in force, read from this node's corosync."""
     members: tuple[str, ...] = ()
@@ -74,6 +76,7 @@ def encode(report: Report) -> str:
         "keys": dict(report.file_keys),
         "kerr": report.file_error,
         "struct": report.structure,
+        "unl": list(report.unloaded),
         "run": dict(report.runtime),
         "mem": list(report.members),
         "conf": report.config,
@@ -101,6 +104,8 @@ def decode(text: str) -> Report:
             file_keys=_texts(body["keys"]),
             file_error=str(body["kerr"]),
             structure=str(body["struct"]),
+            # A daemon of before there was this name does not compare, and says so by its silence.
+            unloaded=tuple(str(key) for key in body.get("unl", ())),
             runtime={str(k): int(v) for k, v in body["run"].items()},
             members=tuple(str(name) for name in body["mem"]),
             config=str(body["conf"]),

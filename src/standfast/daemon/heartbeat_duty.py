@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from standfast.cluster import corosync_conf
+from standfast.cluster import corosync_conf, corosync_map
 from standfast.core import heartbeat, members, owed
 from standfast.core.owed import Debt
 from standfast.core.record import Record
@@ -29,23 +29,30 @@ class FileState:
     """This call has rewritten the file."""
     fresh: Mapping[str, int] = field(default_factory=dict)
     """The values, in ms, that a corosync started with this file runs; empty where the file cannot be read."""
+    unloaded: tuple[str, ...] = ()
+    """Keys of corosync's map, not the heartbeat's, that a reload of the file would change."""
     debt: Debt = Debt.NONE
     """Where this node stands on its way back to the values that the record owes it."""
 
 
 def converge(
-    record: Record | None, node: str, runtime: Mapping[str, int], path: Path = corosync_conf.PATH
+    record: Record | None,
+    node: str,
+    runtime: Mapping[str, int],
+    path: Path = corosync_conf.PATH,
+    running: Mapping[str, int | str] | None = None,
 ) -> FileState:
     """Bring the file to what the record asks. Never raises: the report carries what went wrong.
 
     `runtime`: the values in force, in ms; on the way back of a node that was away the next keys are written
-    only when the last ones run.
+    only when the last ones run. `running`: what corosync's map has of its file; None: not compared.
     """
     try:
         text = corosync_conf.read_file(path)
         present = corosync_conf.read_keys(text)
         structure = corosync_conf.structure(text)
         fresh = _fresh(text, present)
+        unloaded = corosync_map.unloaded(text, running) if running is not None else ()
     except (OSError, corosync_conf.CorosyncConfError) as error:
         return FileState({}, "", f"corosync.conf: {error}")
     entry = owed.entry_of(record, node)
@@ -54,7 +61,7 @@ def converge(
     if record is not None and record.open:
         asked = members.wanted_keys(record, node, present)
     if dict(asked) == dict(present):
-        return FileState(present, structure, _unwritable(path), fresh=fresh, debt=debt)
+        return FileState(present, structure, _unwritable(path), fresh=fresh, unloaded=unloaded, debt=debt)
     try:
         changes: dict[str, str | None] = {key: asked.get(key) for key in heartbeat.KEYS}
         new = corosync_conf.write_keys(text, changes)
@@ -63,10 +70,16 @@ def converge(
         fresh = _fresh(new, keys)
     except (OSError, corosync_conf.CorosyncConfError) as error:
         return FileState(
-            present, structure, f"corosync.conf cannot be written: {error}", fresh=fresh, debt=debt
+            present,
+            structure,
+            f"corosync.conf cannot be written: {error}",
+            fresh=fresh,
+            unloaded=unloaded,
+            debt=debt,
         )
     # Also where the values run already: what is written out in corosync's memory goes by a reload only.
-    return FileState(keys, structure, "", True, fresh, Debt.RELOAD if entry is not None else Debt.NONE)
+    due = Debt.RELOAD if entry is not None else Debt.NONE
+    return FileState(keys, structure, "", True, fresh, unloaded, due)
 
 
 def _fresh(text: str, keys: Mapping[str, str]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
-from standfast.cluster import attrd, cib, cmap, rescue_file, ring, ring_watch
+from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
 from standfast.core import devices, heartbeat, members, names, owed, record
 from standfast.core.evidence import HostAnswer
@@ -181,8 +181,10 @@ class Daemon:
     async def _refresh(self) -> None:
         known = self.known
         try:
-            tree, runtime = await asyncio.gather(
-                asyncio.to_thread(cib.query), asyncio.to_thread(cmap.runtime)
+            tree, runtime, running = await asyncio.gather(
+                asyncio.to_thread(cib.query),
+                asyncio.to_thread(cmap.runtime),
+                asyncio.to_thread(cmap.configuration, corosync_map.PREFIXES),
             )
             # A write of the configuration changes no membership: the ring is looked at on each tick only.
             seen = await asyncio.to_thread(ring.look) if self._tick_due() else None
@@ -207,7 +209,9 @@ class Daemon:
         self._see_record(tree)
         await self.guard.look()
         self._spawn(self._settle_facility())
-        known.file = await asyncio.to_thread(heartbeat_duty.converge, known.record, known.node, known.runtime)
+        known.file = await asyncio.to_thread(
+            heartbeat_duty.converge, known.record, known.node, known.runtime, running=running
+        )
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
         self._dirty.set()
@@ -344,6 +348,7 @@ class Daemon:
             file_keys=dict(known.file.keys),
             file_error=known.file.error,
             structure=known.file.structure,
+            unloaded=known.file.unloaded,
             runtime=dict(known.runtime),
             members=tuple(sorted(known.members)),
             config=known.config.fingerprint if known.config else "",
