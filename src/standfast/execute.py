@@ -66,6 +66,7 @@ class _Memory:
     reloads: int = 0
     waits: dict[str, float] = field(default_factory=dict)
     aborted: str = ""
+    warnings: tuple[Message, ...] = ()
     conflicts: int = 0
     unknown: int = 0
 
@@ -109,7 +110,8 @@ class Executor:
             whole = self._whole(snapshot.record)
             decision = decide(snapshot, self.goal)
             if isinstance(decision, Done):
-                return replace(decision, changed=self._changed(snapshot, steps))
+                warnings = (*memory.warnings, *decision.warnings)
+                return replace(decision, changed=self._changed(snapshot, steps), warnings=warnings)
             if isinstance(decision, Stop):
                 return decision
             if isinstance(decision, Wait):
@@ -214,6 +216,8 @@ class Executor:
             return Stop((_not_saved(error, self.goal),), unfinished=True)
         except devices.DeviceError as error:
             return Stop((Message("DEVICES", str(error)),), unfinished=True)
+        if isinstance(step, WriteRecord):
+            memory.warnings += step.warnings
         return True
 
     async def _act(self, step: Step, tree: ET.Element, memory: _Memory) -> None:

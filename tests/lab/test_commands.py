@@ -19,6 +19,7 @@ from window_kit import (
     window,
 )
 
+from standfast.cluster.run import Result
 from standfast.core import names
 from standfast.core.record import Phase
 from standfast.lab.scene import Scene
@@ -232,6 +233,37 @@ def test_no_window_opens_with_a_corosync_conf_that_was_edited_and_not_loaded(sce
     assert "nodelist.node.1.quorum_votes [CONF_NOT_LOADED]" in done.stderr
     assert before.differences(Picture.of(scene)) == []
     opened(scene, "cfguest1")
+
+
+@pytest.mark.full
+def test_a_node_list_that_changed_in_the_window_stays_where_it_is_live_everywhere(scene: Scene) -> None:
+    files = [scene.path(node, names.COROSYNC_CONF) for node in scene.lab.nodes]
+    before = [file.read_text() for file in files]
+
+    def votes(line: str) -> None:
+        for file in files:
+            text = file.read_text().replace("    quorum_votes: 1\n", "")
+            file.write_text(text.replace("    nodeid: 2\n", f"    nodeid: 2\n{line}"))
+
+    def close() -> Result:
+        return migrate_command(scene, "cfguest1", "-u", GUEST, home(scene))
+
+    opened(scene, "cfguest1")
+    try:
+        votes("    quorum_votes: 1\n")
+        # The daemons look every second.
+        assert eventually(lambda: "[CONF_CHANGED]" in close().stderr, 10)
+        refused = close()
+        assert refused.returncode == 3
+        assert "has not loaded it: nodelist.node.1.quorum_votes" in refused.stderr
+        assert f"corosync-cfgtool -R, then clovmmigrate -u {GUEST} {home(scene)}" in refused.stderr
+        assert scene.run(LAST, "corosync-cfgtool", "-R").ok
+        assert eventually(lambda: "[NODES_CHANGED]" in close().stderr, 30)
+        assert window(scene, "cfguest1").phase is Phase.IDLE
+    finally:
+        votes("")
+        assert scene.run(LAST, "corosync-cfgtool", "-R").ok
+    assert [file.read_text() for file in files] == before
 
 
 def test_a_command_needs_its_own_daemon(scene: Scene) -> None:

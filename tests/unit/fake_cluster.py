@@ -53,6 +53,9 @@ class Node:
     keys: dict[str, str]
     runtime: dict[str, int]
     structure: str = "s"
+    rest: str = "r"
+    nodes: tuple[str, ...] = ()
+    """The node list of its file; empty: not told, and as many as there are."""
     unloaded: tuple[str, ...] = ()
     """What its corosync has not loaded of its file."""
     unwritable: str = ""
@@ -192,6 +195,8 @@ class FakeCluster:
             file_keys=dict(node.keys),
             file_error=node.file_error,
             structure=node.structure,
+            rest=node.rest,
+            nodes=node.nodes,
             unloaded=node.unloaded,
             runtime=dict(node.runtime),
             config=node.config,

@@ -273,3 +273,27 @@ def test_any_change_and_back_gives_the_same_bytes(
 def test_writing_the_same_values_again_changes_nothing(text: str, wanted: dict[str, str]) -> None:
     once = conf.write_keys(text, wanted)
     assert conf.write_keys(once, wanted) == once
+
+
+def test_a_changed_node_list_changes_the_structure_and_not_the_rest_of_it() -> None:
+    for old, new in (("nodeid: 2", "nodeid: 3"), ("\tnode {\n\t\tname: b\n", "\tnode {\n\t\tname: c\n")):
+        assert old in PLAIN
+        changed = PLAIN.replace(old, new)
+        assert conf.structure(changed) != conf.structure(PLAIN)
+        assert conf.rest(changed) == conf.rest(PLAIN)
+        assert conf.nodes(changed) != conf.nodes(PLAIN)
+    other = PLAIN.replace("two_node: 1", "two_node: 0")
+    assert conf.rest(other) != conf.rest(PLAIN)
+    assert conf.nodes(other) == conf.nodes(PLAIN)
+
+
+def test_the_nodes_are_named_first_and_told_whole() -> None:
+    assert conf.nodes(PLAIN) == (
+        "a name=a nodeid=1 ring0_addr=10.0.0.1",
+        "b name=b nodeid=2 ring0_addr=10.0.0.2",
+    )
+    assert conf.nodes("nodelist {\n  node {\n    ring0_addr: h\n  }\n}\n") == ("h ring0_addr=h",)
+
+
+def test_the_rest_is_the_same_whatever_our_keys_are() -> None:
+    assert conf.rest(conf.write_keys(PLAIN, RAISED)) == conf.rest(PLAIN)

@@ -8,6 +8,7 @@ from typing import cast
 from xml.etree import ElementTree as ET
 
 import pytest
+from driver import opened
 from fake_cluster import CLOSE, OPEN, FakeCluster
 
 from standfast import survey
@@ -16,8 +17,8 @@ from standfast.cluster.cib import CibError
 from standfast.core import preflight
 from standfast.core.evidence import GuestState
 from standfast.core.record import MAX_VALUE_CHARS, Phase
-from standfast.core.steps import CloseGoal, OpenGoal, Snapshot, Stop
-from standfast.execute import Executor
+from standfast.core.steps import CloseGoal, Done, OpenGoal, Reload, Snapshot, Step, Stop, WriteRecord
+from standfast.execute import Executor, _Memory
 from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
 from standfast.hosts.ldm import ControlDomainLogin, LdmHost
@@ -128,3 +129,33 @@ async def test_opening_again_is_no_change_and_the_first_opening_is_one() -> None
     assert command._changed(snapshot, 3)
     command.goal = dataclasses.replace(OPEN, since_epoch=7)
     assert not command._changed(snapshot, 3)
+
+
+class ByHand(Executor):
+    """Does its steps on the FakeCluster; the write that ends the window loses its first race."""
+
+    lost = False
+
+    async def _act(self, step: Step, tree: ET.Element, memory: _Memory) -> None:
+        cluster = cast(Scripted, self.survey).cluster
+        if isinstance(step, Reload):
+            memory.reloads += 1
+        ends = isinstance(step, WriteRecord) and step.record.phase is Phase.IDLE
+        if ends and not self.lost:
+            self.lost = True
+            raise cib.CibConflict("somebody else wrote first")
+        cluster.do(step, cluster.record.epoch)
+
+
+async def test_what_the_operator_must_know_of_a_step_is_told_at_the_end_and_once() -> None:
+    cluster = opened()
+    cluster.guest_on = {"ctrl3": GuestState.RUNNING}
+    for node in cluster.nodes.values():
+        node.nodes, node.structure = ("n1", "n2", "n3"), "with n3"
+    cluster.sync()
+    goal = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
+    executor = ByHand(cast(Survey, Scripted(cluster)), goal, total_limit_seconds=20.0)
+    outcome = await executor.run()
+    assert isinstance(outcome, Done)
+    assert executor.lost
+    assert [warning.code for warning in outcome.warnings] == ["NODES_CHANGED"]

@@ -25,7 +25,7 @@ FULL = Record(
     abort=True,
     maintenance="false",
     old={
-        "n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12"),
+        "n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12", "ef56"),
         "n2": OldHeartbeat({}, {}),
     },
     stopped=("n2", "n4"),
@@ -81,6 +81,14 @@ def test_a_record_of_before_there_was_a_list_of_stopped_facilities_has_none_stop
     values = rec.to_values(FULL)
     assert values.pop("standfast-stopped") == "n2,n4"
     assert rec.from_values(values).stopped == ()
+
+
+def test_values_of_before_the_node_list_was_told_apart_have_no_fingerprint_without_it() -> None:
+    values = rec.to_values(FULL)
+    values["standfast-old"] = values["standfast-old"].replace('"rest":"ef56",', "")
+    assert rec.from_values(values).old["n1"] == OldHeartbeat(
+        {"token": "4545"}, {"token": 4545, "hold": 855}, "ab12"
+    )
 
 
 def test_a_record_after_a_window_keeps_what_outlives_it() -> None:

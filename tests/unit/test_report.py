@@ -12,6 +12,8 @@ FULL = Report(
     file_keys={"token": "4545"},
     file_error='cannot write "/etc"',
     structure="ab12",
+    rest="cd34",
+    nodes=("n1 name=n1 nodeid=1", "n2 name=n2 nodeid=2"),
     unloaded=("nodelist.node.2.name", "quorum.two_node"),
     runtime={"token": 4545},
     members=("n1", "n2"),
@@ -32,8 +34,10 @@ def test_a_report_comes_back_as_it_was_sent() -> None:
 
 def test_a_report_of_before_files_were_compared_names_no_difference() -> None:
     body = json.loads(encode(FULL))
-    del body["unl"]
-    assert decode(json.dumps(body)).unloaded == ()
+    for name in ("unl", "rest", "nodes"):
+        del body[name]
+    old = decode(json.dumps(body))
+    assert (old.unloaded, old.rest, old.nodes) == ((), "", ())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"v":1}', '{"v":1,"node":3}'])

@@ -336,10 +336,10 @@ def test_a_source_that_left_the_configuration_is_named() -> None:
 def test_a_corosync_conf_edited_by_hand_in_mid_window_is_not_overwritten() -> None:
     cluster = opened()
     cluster.guest_on = dict(MOVED)
-    cluster.nodes["n1"].structure = "edited"
+    cluster.nodes["n1"].structure = cluster.nodes["n1"].rest = "edited"
     assert codes(drive(cluster, CLOSE)) == ["CONF_CHANGED"]
     assert cluster.nodes["n1"].keys == heartbeat.raised(600)
-    cluster.nodes["n1"].structure = "s"
+    cluster.nodes["n1"].structure, cluster.nodes["n1"].rest = "s", "r"
     assert isinstance(drive(cluster, CLOSE), Done)
 
 

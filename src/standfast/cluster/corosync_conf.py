@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,9 @@ MAX_FILE_BYTES = 1024 * 1024
 _MARK = "# made by standfast, goes away with its values"
 _INTERFACE = "interface.0."
 _BLANK = " \t"
+_Said = tuple[tuple[str, ...], str, str]
+REST_DIGITS = 16
+"""Enough to tell an edit, and short: a value of the record has a limit, and a place for every node."""
 
 
 class CorosyncConfError(Exception):
@@ -86,12 +89,35 @@ def write_keys(text: str, wanted: Mapping[str, str | None]) -> str:
 
 def structure(text: str) -> str:
     """Fingerprint of all that the file says except our keys; comments and blanks do not count."""
-    bare = write_keys(text, dict.fromkeys(KEYS))
-    said = [" ".join(("/".join(path), key, value)) for path, key, value in settings(bare)]
-    return hashlib.sha256("\n".join(said).encode("utf-8", "surrogateescape")).hexdigest()
+    return _fingerprint(_not_ours(text))
 
 
-def settings(text: str) -> tuple[tuple[tuple[str, ...], str, str], ...]:
+def rest(text: str) -> str:
+    """The same without the node list, shorter: it is kept in the record once for each node."""
+    return _fingerprint(said for said in _not_ours(text) if said[0][:1] != ("nodelist",))[:REST_DIGITS]
+
+
+def nodes(text: str) -> tuple[str, ...]:
+    """The node list, a text for each node: its name (or first address), then all its statements, sorted."""
+    found = []
+    for section in _parse(_lines(text)).walk():
+        if section.path == ("nodelist", "node"):
+            values = {key: value for key, value, _ in section.keys}
+            name = values.get("name") or values.get("ring0_addr", "?")
+            found.append(" ".join((name, *(f"{key}={value}" for key, value in sorted(values.items())))))
+    return tuple(found)
+
+
+def _not_ours(text: str) -> tuple[_Said, ...]:
+    return settings(write_keys(text, dict.fromkeys(KEYS)))
+
+
+def _fingerprint(said: Iterable[_Said]) -> str:
+    lines = [" ".join(("/".join(path), key, value)) for path, key, value in said]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def settings(text: str) -> tuple[_Said, ...]:
     """All that the file says, in its order: (section path, key, value); a section opens as (path, "", "")."""
     said: list[tuple[int, tuple[tuple[str, ...], str, str]]] = []
     for section in _parse(_lines(text)).walk():

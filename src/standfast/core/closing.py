@@ -266,7 +266,7 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     found = others.astray(snapshot, goal, record) or others.unproven(snapshot, goal, record)
     if found is not None:
         return Stop((found,), unfinished=True)
-    if (changed := lowering.edited(snapshot, record)) is not None:
+    if (changed := lowering.edited(snapshot, record, goal)) is not None:
         return lowering.unfinished(changed, goal)
     raised = record.totem is not Totem.ORIGINAL
     aimed = record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL)

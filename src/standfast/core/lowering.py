@@ -8,24 +8,80 @@ from __future__ import annotations
 from dataclasses import replace
 
 from standfast.core import heartbeat, members
-from standfast.core.messages import Message
+from standfast.core.messages import Message, Severity
 from standfast.core.record import Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
 from standfast.core.steps import CloseGoal, Decision, Snapshot, Stop, Unguard, WriteRecord
 
+MAX_NAMED = 4
 
-def edited(snapshot: Snapshot, record: Record) -> Message | None:
+
+def edited(snapshot: Snapshot, record: Record, goal: CloseGoal | None) -> Message | None:
+    """What somebody has changed in a corosync.conf since the window opened, and what our reload must not
+    carry to all nodes.
+
+    A node list of its own accord may stay: a node that dies or is added in a window is no mistake. It is
+    taken where our reload changes nothing about it: every member has the same one, and runs it.
+    """
     for node in sorted(snapshot.members & set(record.old)):
         report = snapshot.reports.get(node)
         if report is not None and not report.structure and report.file_error:
             return Message("COROSYNC_CONF", f"{node}: {report.file_error}", node=node)
-        if report is not None and report.structure != record.old[node].structure:
+        if report is not None and _more_than_nodes(report, record.old[node]):
             text = (
-                f"corosync.conf of {node} was changed by hand while the window was open (nodelist, quorum, "
-                "links or other keys): put it back as it was, and change it after the window"
+                f"corosync.conf of {node} was changed by hand while the window was open (quorum, links or "
+                "other keys): put it back as it was, all but the node list, and change it after the window"
             )
-            return Message("CONF_CHANGED", text, node=node)
-    return None
+            hint = f"put /etc/corosync/corosync.conf back (on {node}), then {_again(goal)}"
+            return Message("CONF_CHANGED", text, node=node, next_command=hint)
+    changed = _other_nodes(snapshot, record)
+    if not changed:
+        return None
+    if unseen := sorted(snapshot.members - set(snapshot.reports)):
+        return members.silent(unseen[0])
+    why = _not_everywhere(snapshot)
+    if not why:
+        return None
+    text = f"the node list of {', '.join(changed)} was changed while the window was open, but {why}"
+    hint = (
+        "write the same node list into /etc/corosync/corosync.conf on every node, or the old one, "
+        f"corosync-cfgtool -R, then {_again(goal)}"
+    )
+    return Message("CONF_CHANGED", text, node=changed[0], next_command=hint)
+
+
+def _more_than_nodes(report: Report, old: OldHeartbeat) -> bool:
+    return report.structure != old.structure and (not old.rest or report.rest != old.rest)
+
+
+def _other_nodes(snapshot: Snapshot, record: Record) -> list[str]:
+    """Members of the window whose node list is another than when it opened."""
+    found = sorted(snapshot.members & set(record.old) & set(snapshot.reports))
+    return [node for node in found if snapshot.reports[node].structure != record.old[node].structure]
+
+
+def _not_everywhere(snapshot: Snapshot) -> str:
+    """Why a node list is not plainly that of every member's file and corosync; empty: it is."""
+    first = min(snapshot.members)
+    for node in sorted(snapshot.members):
+        report = snapshot.reports[node]
+        if report.unloaded:
+            return f"corosync of {node} has not loaded it: {', '.join(report.unloaded[:MAX_NAMED])}"
+        if sorted(report.nodes) != sorted(snapshot.reports[first].nodes):
+            return f"that of {first} and that of {node} are not the same"
+    return ""
+
+
+def _nodes_changed(snapshot: Snapshot, record: Record) -> tuple[Message, ...]:
+    changed = _other_nodes(snapshot, record)
+    if not changed:
+        return ()
+    listed = ", ".join(text.split(" ")[0] for text in snapshot.reports[changed[0]].nodes)
+    text = (
+        "the node list was changed while the window was open, and stays as every member has it now "
+        f"({listed}); a token that grows with the number of nodes follows it"
+    )
+    return (Message("NODES_CHANGED", text, Severity.WARNING, next_command="clsnmpsetup -l"),)
 
 
 def lower(snapshot: Snapshot, record: Record) -> Decision:
@@ -34,7 +90,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
     if gone:
         text = f"{', '.join(gone)} is not in the membership and not proven off; closing needs every member"
         return unfinished(Message("MEMBER_MISSING", text, node=gone[0]), None)
-    if (changed := edited(snapshot, record)) is not None:
+    if (changed := edited(snapshot, record, None)) is not None:
         return unfinished(changed, None)
     if snapshot.guarded:
         return unguard(snapshot, record.next())
@@ -44,6 +100,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             return step
     elif (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
         return wait
+    warnings = _nodes_changed(snapshot, record)
     return WriteRecord(
         record.next(
             phase=Phase.IDLE,
@@ -59,8 +116,9 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             abort=False,
             owed=_owed(snapshot, record),
         ),
-        "all as before: the gate is armed",
+        f"all as before{' but the node list' if warnings else ''}: the gate is armed",
         maintenance_mode=_maintenance(record),
+        warnings=warnings,
     )
 
 
@@ -94,15 +152,13 @@ def _shows_old(report: Report, old: OldHeartbeat, node_count: int) -> bool:
 
 
 def _lowering(snapshot: Snapshot, record: Record) -> Decision | None:
-    node_count = len(snapshot.configured)
-
     def wanted(node: str) -> dict[str, str]:
         report = snapshot.reports.get(node)
         return dict(members.wanted_keys(record, node, report.file_keys if report else {}))
 
     def fits(node: str, report: Report) -> bool:
         old = members.old_of(record, node)
-        return old is None or _shows_old(report, old, node_count)
+        return old is None or _shows_old(report, old, members.node_count(snapshot, report))
 
     def untouched(node: str) -> bool:
         # An opening that failed never reached this node: its file and its values are the old ones.
@@ -140,6 +196,11 @@ def _maintenance(record: Record) -> str | None:
 def unfinished(message: Message, goal: CloseGoal | None) -> Stop:
     """The window stays open; the next command stands in the message."""
     if not message.next_command:
-        what = f"{goal.guest} {goal.target}" if goal else "source-ldom target-host"
-        message = replace(message, next_command=f"clovmmigrate -u {what}")
+        message = replace(message, next_command=_again(goal))
     return Stop((message,), unfinished=True)
+
+
+def _again(goal: CloseGoal | None) -> str:
+    return (
+        f"clovmmigrate -u {goal.guest} {goal.target}" if goal else "clovmmigrate -u source-ldom target-host"
+    )

@@ -77,6 +77,11 @@ def under_test(snapshot: Snapshot) -> list[str]:
     ]
 
 
+def node_count(snapshot: Snapshot, report: Report) -> int:
+    """How many nodes this node's corosync counts: it makes the token longer with each after the second."""
+    return len(report.nodes) or len(snapshot.configured)
+
+
 def facility_runs(snapshot: Snapshot, node: str) -> bool:
     """Whether the node's shutdown facility runs. The record knows first; a daemon that has not read it yet
     still tests nothing."""

@@ -150,7 +150,7 @@ def _note_values(snapshot: Snapshot, goal: OpenGoal, record: Record) -> WriteRec
         why=goal.why,
         maintenance=(snapshot.maintenance_mode or "absent") if goal.maintenance else "",
         old={
-            node: OldHeartbeat(dict(report.file_keys), dict(report.runtime), report.structure)
+            node: OldHeartbeat(dict(report.file_keys), dict(report.runtime), report.structure, report.rest)
             for node, report in reports.items()
         },
     )

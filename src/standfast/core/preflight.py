@@ -131,7 +131,7 @@ def _loaded(snapshot: Snapshot) -> Iterator[Message]:
                 next_command="put the file back, or corosync-cfgtool -R (every node reads its own file; what "
                 f"that cannot change: start corosync of {node} again)",
             )
-        yields = heartbeat.expected_runtime(dict(report.file_keys), len(snapshot.configured))
+        yields = heartbeat.expected_runtime(dict(report.file_keys), members.node_count(snapshot, report))
         for key, name in heartbeat.RUNTIME_NAMES.items():
             # Timers that are derived lag behind a reload (knet), or come from a key that is not ours.
             if key not in (heartbeat.TOKEN, heartbeat.CONSENSUS) and key not in report.file_keys:

@@ -69,6 +69,8 @@ class OldHeartbeat:
     runtime: Mapping[str, int]
     structure: str = ""
     """Fingerprint of everything else in that file."""
+    rest: str = ""
+    """The same without the node list; empty: an older version did not note it."""
 
 
 @dataclass(frozen=True)
@@ -282,7 +284,12 @@ def write(cib: ET.Element, record: Record) -> None:
 def _dump_beats(beats: Mapping[str, OldHeartbeat]) -> str:
     return _dump(
         {
-            node: {"file": dict(beat.file_keys), "runtime": dict(beat.runtime), "structure": beat.structure}
+            node: {
+                "file": dict(beat.file_keys),
+                "runtime": dict(beat.runtime),
+                "structure": beat.structure,
+                "rest": beat.rest,
+            }
             for node, beat in beats.items()
         }
     )
@@ -294,6 +301,7 @@ def _beats(text: str) -> dict[str, OldHeartbeat]:
             {str(k): str(v) for k, v in beat["file"].items()},
             {str(k): int(v) for k, v in beat["runtime"].items()},
             str(beat["structure"]),
+            str(beat.get("rest", "")),
         )
         for node, beat in json.loads(text).items()
     }

@@ -30,6 +30,10 @@ class Report:
     """Why the file could not be read or brought to what the record asks; empty: it is as asked."""
     structure: str = ""
     """Fingerprint of everything in corosync.conf that is not ours."""
+    rest: str = ""
+    """Fingerprint of the same without the node list."""
+    nodes: tuple[str, ...] = ()
+    """The node list of that file: a text for each node that begins with its name, then all that is said."""
     unloaded: tuple[str, ...] = ()
     """Keys that are not ours in which that file differs from what this node's corosync has read of it."""
     runtime: Mapping[str, int] = field(default_factory=dict)
@@ -76,6 +80,8 @@ def encode(report: Report) -> str:
         "keys": dict(report.file_keys),
         "kerr": report.file_error,
         "struct": report.structure,
+        "rest": report.rest,
+        "nodes": list(report.nodes),
         "unl": list(report.unloaded),
         "run": dict(report.runtime),
         "mem": list(report.members),
@@ -104,7 +110,9 @@ def decode(text: str) -> Report:
             file_keys=_texts(body["keys"]),
             file_error=str(body["kerr"]),
             structure=str(body["struct"]),
-            # A daemon of before there was this name does not compare, and says so by its silence.
+            # Daemons of before there were these names do not compare.
+            rest=str(body.get("rest", "")),
+            nodes=tuple(str(node) for node in body.get("nodes", ())),
             unloaded=tuple(str(key) for key in body.get("unl", ())),
             runtime={str(k): int(v) for k, v in body["run"].items()},
             members=tuple(str(name) for name in body["mem"]),

@@ -129,6 +129,8 @@ class WriteRecord:
     reason: str
     maintenance_mode: str | None = None
     """None: leave the option; empty: remove it."""
+    warnings: tuple[Message, ...] = ()
+    """What the operator is told at the end, once it is written."""
 
 
 @dataclass(frozen=True)

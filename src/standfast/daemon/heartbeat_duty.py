@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from standfast.cluster import corosync_conf, corosync_map
@@ -31,6 +31,8 @@ class FileState:
     """The values, in ms, that a corosync started with this file runs; empty where the file cannot be read."""
     unloaded: tuple[str, ...] = ()
     """Keys of corosync's map, not the heartbeat's, that a reload of the file would change."""
+    rest: str = ""
+    nodes: tuple[str, ...] = ()
     debt: Debt = Debt.NONE
     """Where this node stands on its way back to the values that the record owes it."""
 
@@ -49,19 +51,17 @@ def converge(
     """
     try:
         text = corosync_conf.read_file(path)
-        present = corosync_conf.read_keys(text)
-        structure = corosync_conf.structure(text)
-        fresh = _fresh(text, present)
-        unloaded = corosync_map.unloaded(text, running) if running is not None else ()
+        seen = _seen(text, running)
     except (OSError, corosync_conf.CorosyncConfError) as error:
         return FileState({}, "", f"corosync.conf: {error}")
+    present = seen.keys
     entry = owed.entry_of(record, node)
-    debt = owed.debt(entry, present, runtime, fresh)
+    debt = owed.debt(entry, present, runtime, seen.fresh)
     asked = owed.keys_to_write(entry, debt, present)
     if record is not None and record.open:
         asked = members.wanted_keys(record, node, present)
     if dict(asked) == dict(present):
-        return FileState(present, structure, _unwritable(path), fresh=fresh, unloaded=unloaded, debt=debt)
+        return replace(seen, error=_unwritable(path), debt=debt)
     try:
         changes: dict[str, str | None] = {key: asked.get(key) for key in heartbeat.KEYS}
         new = corosync_conf.write_keys(text, changes)
@@ -69,17 +69,23 @@ def converge(
         keys = corosync_conf.read_keys(corosync_conf.read_file(path))
         fresh = _fresh(new, keys)
     except (OSError, corosync_conf.CorosyncConfError) as error:
-        return FileState(
-            present,
-            structure,
-            f"corosync.conf cannot be written: {error}",
-            fresh=fresh,
-            unloaded=unloaded,
-            debt=debt,
-        )
+        return replace(seen, error=f"corosync.conf cannot be written: {error}", debt=debt)
     # Also where the values run already: what is written out in corosync's memory goes by a reload only.
     due = Debt.RELOAD if entry is not None else Debt.NONE
-    return FileState(keys, structure, "", True, fresh, unloaded, due)
+    return replace(seen, keys=keys, changed=True, fresh=fresh, debt=due)
+
+
+def _seen(text: str, running: Mapping[str, int | str] | None) -> FileState:
+    """The file as it is. Raises CorosyncConfError."""
+    keys = corosync_conf.read_keys(text)
+    return FileState(
+        keys,
+        corosync_conf.structure(text),
+        fresh=_fresh(text, keys),
+        unloaded=corosync_map.unloaded(text, running) if running is not None else (),
+        rest=corosync_conf.rest(text),
+        nodes=corosync_conf.nodes(text),
+    )
 
 
 def _fresh(text: str, keys: Mapping[str, str]) -> dict[str, int]:

@@ -348,6 +348,8 @@ class Daemon:
             file_keys=dict(known.file.keys),
             file_error=known.file.error,
             structure=known.file.structure,
+            rest=known.file.rest,
+            nodes=known.file.nodes,
             unloaded=known.file.unloaded,
             runtime=dict(known.runtime),
             members=tuple(sorted(known.members)),
