@@ -497,20 +497,34 @@ def test_a_zip_that_lacks_a_module_is_never_a_yes(world: World, tmp_path: Path) 
         assert world.gate().code == 1, name
 
 
+def test_a_killing_gate_that_lacks_a_module_is_never_a_yes(world: World, tmp_path: Path) -> None:
+    whole = world.program
+    for name in build_gate.KILL_MODULES:
+        world.program = _changed(
+            whole, tmp_path / "lacking", lambda n, c, gone=name: None if n.startswith(gone) else c
+        )
+        called = world.gate(more=["kill=1", "guest=guest2"])
+        assert called.code == 1, name
+        assert "ModuleNotFoundError" in called.said or "ImportError" in called.said, called.said
+        assert world.gate().code == 0, name  # an ordinary gate does not need it
+
+
 def test_the_zip_holds_exactly_what_the_gate_imports_and_byte_code_of_all_of_it(world: World) -> None:
     argv = ["/usr/bin/python3", "-I", "-S", "-v", str(world.program), "--root", str(world.root)]
     path = {**os.environ, "PATH": f"{world.bin}:/usr/bin:/bin"}
-    done = subprocess.run(
-        [*argv, "action=off", "plug=cfguest2"], env=path, capture_output=True, text=True, timeout=20
-    )
-    assert done.returncode == 0
-    loaded = set(re.findall(r"# zipimport: found \S+ names|import '(standfast[\w.]*)'", done.stderr)) - {""}
-    held = {
-        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in build_gate.MODULES
-    }
-    assert loaded == held
+    for more, code, modules in (
+        ([], 0, build_gate.MODULES),
+        (["kill=1", "guest=guest2"], 1, (*build_gate.MODULES, *build_gate.KILL_MODULES)),
+    ):
+        words = [*argv, "action=off", "plug=cfguest2", *more]
+        done = subprocess.run(words, env=path, capture_output=True, text=True, timeout=20)
+        assert done.returncode == code, done.stderr[-500:]
+        said = re.findall(r"# zipimport: found \S+ names|import '(standfast[\w.]*)'", done.stderr)
+        held = {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in modules}
+        assert set(said) - {""} == held
     with zipfile.ZipFile(world.program) as archive:
-        assert {name + "c" for name in (*build_gate.MODULES, "__main__.py")} <= set(archive.namelist())
+        names_held = (*build_gate.MODULES, *build_gate.KILL_MODULES, "__main__.py")
+        assert {name + "c" for name in names_held} <= set(archive.namelist())
 
 
 def test_the_program_starts_by_itself_and_is_the_same_each_time_it_is_built(program: Path) -> None:

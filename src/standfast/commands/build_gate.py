@@ -28,7 +28,6 @@ MODULES = (
     "standfast/commands/fence_standfast.py",
     "standfast/commands/gate_children.py",
     "standfast/commands/gate_hosts.py",
-    "standfast/commands/gate_kill.py",
     "standfast/commands/gate_log.py",
     "standfast/commands/gate_options.py",
     "standfast/commands/gate_run.py",
@@ -38,15 +37,20 @@ MODULES = (
     "standfast/core/evidence.py",
     "standfast/core/fields.py",
     "standfast/core/gate.py",
-    "standfast/core/heartbeat.py",
     "standfast/core/hostlist.py",
-    "standfast/core/killing.py",
     "standfast/core/ldm.py",
     "standfast/core/names.py",
     "standfast/core/record.py",
     "standfast/core/topology.py",
 )
-"""All that the gate imports of ours; a test compares this with what it really imports."""
+"""All that an ordinary gate imports of ours; a test compares this with what it really imports."""
+
+KILL_MODULES = (
+    "standfast/commands/gate_kill.py",
+    "standfast/core/heartbeat.py",
+    "standfast/core/killing.py",
+)
+"""What the killing gate imports besides."""
 
 MAIN = '''\
 """fence_standfast. Whatever happens, the exit code is 1 unless the gate has said otherwise."""
@@ -108,7 +112,7 @@ def build(destination: Path, python: str = SYSTEM_PYTHON) -> None:
 def content(python: str = SYSTEM_PYTHON) -> bytes:
     """The program's bytes: the same for the same sources and the same Python. Raises BuildError, OSError."""
     package = Path(__file__).resolve().parents[1]
-    sources = {name: (package.parent / name).read_text("utf-8") for name in MODULES}
+    sources = {name: (package.parent / name).read_text("utf-8") for name in (*MODULES, *KILL_MODULES)}
     sources["__main__.py"] = MAIN
     return _zip(sources, compiled(sources, python))
 

@@ -38,7 +38,6 @@ class Control:
                 if time.monotonic() > end:
                     raise ControlError(f"no emulators at {path}: {error}") from error
                 time.sleep(POLL_SECONDS)
-        self._socket.settimeout(REPLY_LIMIT_SECONDS)
         self._file = self._socket.makefile("rw", encoding="utf-8")
 
     def close(self) -> None:
@@ -51,9 +50,13 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def call(self, do: str, **arguments: object) -> Any:
-        """Sends one command. Raises ControlError."""
+    def call(self, do: str, waits_seconds: float = 0.0, **arguments: object) -> Any:
+        """Sends one command; `waits_seconds`: for how long it may wait for something itself.
+
+        Raises ControlError.
+        """
         with self._lock:
+            self._socket.settimeout(REPLY_LIMIT_SECONDS + waits_seconds)
             self._file.write(json.dumps({"do": do, **arguments}) + "\n")
             self._file.flush()
             line = self._file.readline()
@@ -104,7 +107,9 @@ class Control:
 
     def wait_migration(self, name: str, limit_seconds: float = 60.0) -> dict[str, Any]:
         """Waits for the end of a domain's last migration: done, failed or lost."""
-        return dict(self.call("wait_migration", name=name, limit_seconds=limit_seconds))
+        return dict(
+            self.call("wait_migration", waits_seconds=limit_seconds, name=name, limit_seconds=limit_seconds)
+        )
 
     def wait(
         self, condition: Callable[[dict[str, Any]], bool], limit_seconds: float = 20.0
