@@ -15,6 +15,7 @@ from standfast.core import closing, evidence, gate, members, opening, window
 from standfast.core.evidence import GuestState
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
+from standfast.sightings import Sightings
 from standfast.sim.rules import Rules
 
 Patch = pytest.MonkeyPatch
@@ -175,6 +176,20 @@ def _the_hold_never_ends(patch: Patch) -> None:
     patch.setattr(gate, "_after_lease", hold)
 
 
+def _the_lease_begins_anew_with_each_look(patch: Patch) -> None:
+    see = Sightings.see
+    patch.setattr(Sightings, "see", lambda self, record: see(self, record)._replace(window_seconds=0.0))
+
+
+def _settling_for_ever(patch: Patch) -> None:
+    released = gate._released
+
+    def settles(view: gate.GateView) -> gate.Answer | None:
+        return released(replace(view, seconds_since_held=1.0))
+
+    patch.setattr(gate, "_released", settles)
+
+
 def _not_compared(written: Any, cib: Any, new: Record, changes: Any) -> Any:
     return written(cib.record.epoch, new, compare=False, **changes)
 
@@ -213,4 +228,6 @@ BUGS = (
     Bug("maintenance-mode is left on", ("S9",), _maintenance_is_left),
     Bug("closing stops for good at its last steps", ("L2",), _closing_never_ends),
     Bug("the hold outlives its lease", ("S3",), _the_hold_never_ends),
+    Bug("the lease begins anew with each look", ("L1",), _the_lease_begins_anew_with_each_look),
+    Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
 )

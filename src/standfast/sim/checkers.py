@@ -49,13 +49,14 @@ class Killed:
 
 @dataclass(frozen=True)
 class Held:
-    """One refusal of the gate."""
+    """One refusal of the gate, and what was true when it last looked."""
 
     target: str
     executor: str
     dead_for_s: float
     """Since the target's guest is off on all hosts; negative: it is not."""
-    executor_up_s: float
+    knows_for_s: float
+    """By the executor's clock, since its copy of the store has this window in this boot; 0: it has none."""
     quiet_s: float
     """Since a host was last silent or wrong, and everything else is as it should be."""
     rule: str
@@ -130,7 +131,7 @@ class Checkers:
         if (
             self.open_number
             and over_s > 0
-            and hold.executor_up_s > self.store_lease_s + LEASE_SLACK_SECONDS
+            and hold.knows_for_s > self.store_lease_s + LEASE_SLACK_SECONDS
             and hold.dead_for_s > DEAD_FOR_SECONDS
             and hold.quiet_s > QUIET_SECONDS
         ):
@@ -212,7 +213,7 @@ class Checkers:
         self.alarmed_ms = self.now_ms
 
     def past_lease(self, over_s: float, *, somebody_lives: bool) -> None:
-        """L1: a window past its lease alarms each minute."""
+        """L1: a window past its lease alarms each minute. `over_s`: for who has known it longest."""
         silent_s = (self.now_ms - self.alarmed_ms) / 1000 if self.alarmed_ms >= 0 else over_s
         if somebody_lives and over_s > ALARM_SECONDS and silent_s > ALARM_SECONDS:
             self.fail("L1", f"no alarm for {silent_s:.0f} s of a window that is past its lease")

@@ -106,7 +106,7 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
                 "ALLOW" if allow else "hold",
                 answer.rule.value,
             )
-            world.gate_answered(node.name, target, allow, answer.rule.value)
+            world.gate_answered(node.name, target, allow, answer.rule.value, looked)
             return allow
         yield POLL_MS
 

@@ -10,8 +10,8 @@ from standfast.core import heartbeat
 from standfast.core.report import Report
 from standfast.sightings import Sightings
 from standfast.sim.kernel import Process, Steps
-from standfast.sim.ring import Ring
-from standfast.sim.store import Cib
+from standfast.sim.ring import Carried, Ring
+from standfast.sim.store import Cib, Conflict
 
 if TYPE_CHECKING:
     from standfast.sim.world import World
@@ -45,6 +45,10 @@ class Node:
         self.kernel = world.kernel
         self.name = name
         self.guest = guest
+        self.window = 0
+        """The window that its copy of the store has; 0: none."""
+        self.knows_since_s = 0.0
+        """Its clock when this boot's copy first had that window: what its lease is counted from."""
         self.cib = cib
         self.up = True
         self.joined = True
@@ -66,6 +70,8 @@ class Node:
         self.since_ms = 0
         self.last_loss = ""
         """Why the others lost it the last time, in truth."""
+        self.carried: list[Carried] = []
+        """Its own writes that were carried out and may not be in its own copy yet, in order."""
         self._deferred: list[Callable[[], None]] = []
         self._wakers: list[Callable[[Any], None]] = []
         self.sightings = MemorySightings(self.clock)
@@ -131,7 +137,10 @@ class Node:
         self.commanding = None
         self.facility = "running"
         ring = self.ring
-        ring.queue = [sent for sent in ring.queue if sent.sender != self.name or self.kernel.chance(0.5)]
+        self.carried = []
+        ring.queue = [
+            sent for sent in ring.queue if sent.sender != self.name or (sent.out and self.kernel.chance(0.5))
+        ]
         self.world.network.look()
 
     def start(self) -> None:
@@ -141,6 +150,7 @@ class Node:
         self.up, self.booted_ms, self.lost_ms = True, self.kernel.now_ms, 0
         self.boot += 1
         self.sightings = MemorySightings(self.clock)
+        self.knows_since_s = self.clock()
         self.runtime = heartbeat.expected_runtime(self.keys, len(self.world.guests))
         alone = Ring(frozenset({self.name}), self.cib)
         self.ring = alone
@@ -157,8 +167,32 @@ class Node:
     def delivered(self, ring: Ring, cib: Cib) -> None:
         """A write has reached this node's copy."""
         if self.ring is ring and cib.version >= self.cib.version:
-            self.cib = cib
+            self._take(cib)
             self.world.daemon_of(self).poke(self.kernel.between(10, 40))
+
+    def _take(self, cib: Cib) -> None:
+        self.cib = cib
+        number = cib.record.window if cib.record.open else 0
+        if number != self.window:
+            self.window, self.knows_since_s = number, self.clock()
+
+    def caught_up(self, last: Carried) -> None:
+        """What this node wrote, up to `last`, is in its own copy before its own engine answers.
+
+        Where it slept while others carried that out and left it behind, its corosync gives it its own message
+        all the same, before that of any later membership (self-delivery of Totem's extended virtual
+        synchrony): the write is then made to its own old copy, and refused there as it is anywhere.
+        """
+        while last in self.carried:
+            own = self.carried.pop(0)
+            if self.cib.version >= own.after.version:
+                continue
+            if own.ring is self.ring:
+                self.delivered(own.ring, own.after)
+            else:
+                with contextlib.suppress(Conflict):
+                    self._take(own.change(self.cib))
+                    self.world.daemon_of(self).poke(self.kernel.between(10, 40))
 
     def entered(self, ring: Ring, *, synced: bool) -> None:
         """A new membership. The store of those that had left it arrives a second later."""
@@ -170,7 +204,7 @@ class Node:
         def sync() -> None:
             if self.ring is ring:
                 if ring.cib.version > self.cib.version:
-                    self.cib = ring.cib
+                    self._take(ring.cib)
                 if not self.joined:
                     self.later(self.kernel.between(100, 1500), self._join)
                 daemon.poke(20)

@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from standfast.sim.world import World
 
 
-@dataclass
+@dataclass(eq=False)
 class Sent:
     """One message under way."""
 
     sender: str
     carry_out: Callable[[Ring], None]
+    out: bool
+    """It may have reached others: the ring was turning. In a stall it waits in its sender's own corosync."""
 
 
 @dataclass(eq=False)
@@ -45,6 +47,15 @@ class Ring:
     written_ms: int = -100_000
 
 
+@dataclass(eq=False)
+class Carried:
+    """One write of a node's own that was carried out: where, what the store was after it, what it changes."""
+
+    ring: Ring
+    after: Cib
+    change: Change
+
+
 class Network:
     """All rings of one run."""
 
@@ -61,7 +72,9 @@ class Network:
 
     def send(self, sender: Node, carry_out: Callable[[Ring], None]) -> None:
         """Hand a message to the ring of `sender`; it may be carried out much later, or never."""
-        sender.ring.queue.append(Sent(sender.name, carry_out))
+        sender.ring.queue.append(
+            Sent(sender.name, carry_out, out=not (sender.ring.stalled or sender.ring.over))
+        )
         self._pump_soon(sender.ring)
 
     def write(self, sender: Node, change: Change, what: str, limit_ms: int) -> Callable[[Any], None]:
@@ -78,8 +91,14 @@ class Network:
                     return
                 delay_ms = self.kernel.between(5, 20)
                 self.commit(ring, before, after, sender.name, what, delay_ms)
-                # The sender's own copy has the write before the answer comes.
-                sender.later(delay_ms, lambda: resume("ok"))
+                own = Carried(ring, after, change)
+                sender.carried.append(own)
+
+                def answer() -> None:
+                    sender.caught_up(own)
+                    resume("ok")
+
+                sender.later(delay_ms, answer)
 
             self.send(sender, carry_out)
             sender.later(limit_ms, lambda: resume("unknown"))
@@ -87,10 +106,25 @@ class Network:
         return effect
 
     def barrier(self, sender: Node, limit_ms: int) -> Callable[[Any], None]:
-        """An effect: wait until what this node sent before has been carried out. ok or unknown."""
+        """An effect: wait until what this node sent before has been carried out. ok or unknown.
+
+        The node's own engine answers, which carries out in order what comes to it: what this node sent before
+        is in its own copy then (the killed write first, 6 of 6).
+        """
 
         def effect(resume: Callable[[str], None]) -> None:
-            self.send(sender, lambda ring: sender.later(self.kernel.between(5, 20), lambda: resume("ok")))
+            def carry_out(ring: Ring) -> None:
+                del ring
+                last = sender.carried[-1] if sender.carried else None
+
+                def answer() -> None:
+                    if last is not None:
+                        sender.caught_up(last)
+                    resume("ok")
+
+                sender.later(self.kernel.between(5, 20), answer)
+
+            self.send(sender, carry_out)
             sender.later(limit_ms, lambda: resume("unknown"))
 
         return effect
@@ -193,13 +227,18 @@ class Network:
             made = Ring(frozenset(node.name for node in nodes), ring.cib, written_ms=ring.written_ms)
             new.append(made)
             self._enter(made, nodes)
+        kept = []
         for sent in ring.queue:
             homes = [made for made in new if sent.sender in made.members]
-            if not homes and new and self.kernel.chance(0.5):
+            if not homes and sent.out and new and self.kernel.chance(0.5):
                 homes = [self.kernel.rng.choice(new)]
             for home in homes:
                 home.queue.append(sent)
-        ring.queue = []
+            if not homes and self.world.nodes[sent.sender].up:
+                # It waits in its sender's corosync until that meets the others, and ends with it.
+                sent.out = False
+                kept.append(sent)
+        ring.queue = kept
         for made in new:
             self._pump_soon(made)
         self.look()
@@ -231,11 +270,10 @@ class Network:
             return
         best = max((ring.cib for ring in rings.values()), key=lambda cib: cib.version)
         best = max([best, *(node.cib for node in alive)], key=lambda cib: cib.version)
-        queue = [sent for ring in rings.values() for sent in ring.queue]
-        for ring in rings.values():
-            ring.over, ring.queue = True, []
         made = Ring(frozenset(node.name for node in alive), best, written_ms=self.kernel.now_ms)
-        made.queue = queue
+        for ring in rings.values():
+            made.queue += [sent for sent in ring.queue if sent.out or sent.sender in made.members]
+            ring.over, ring.queue = True, [sent for sent in ring.queue if sent not in made.queue]
         self._enter(made, alive)
         # A cluster that has met writes on above both versions.
         made.cib = replace(best, version=best.version + 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 BUDGETS_S = (20, 33, 60, 120, 600)
 LEASES_S = (60, 120, 300, 900)
 TRIES = 8
+_PRINTED = re.compile(r"clovmmigrate -u (\S+) (\S+)")
 NOTICED_LIMIT_S = max(60.0, TEST_PERIOD_SECONDS + 60.0)
 """One minute is the invariant; today only the tests of the agents look, so it takes their period."""
 
@@ -110,12 +112,13 @@ class Story:
     def _open(self, mover: str, budget: int, lease: int) -> Callable[[Cib], Goal | None]:
         return lambda cib: OpenGoal(mover, budget, lease, self.kernel.chance(0.1), "", cib.record.epoch)
 
-    def _close(self, guest: Guest, node: str = "") -> Callable[[Cib], Goal | None]:
-        del node
+    def _close(self, guest: Guest, host: str = "") -> Callable[[Cib], Goal | None]:
+        """-u of this guest, for `host` if that was printed, otherwise for where it is or is going."""
 
         def goal(cib: Cib) -> Goal:
-            host = guest.moving_to if guest.moving_to and self.kernel.chance(0.5) else guest.host
-            return CloseGoal(guest.node, guest.name, host, since_epoch=cib.record.epoch)
+            target = guest.moving_to if guest.moving_to and self.kernel.chance(0.5) else guest.host
+            target = host or target
+            return CloseGoal(guest.node, guest.name, target, since_epoch=cib.record.epoch)
 
         return goal
 
@@ -183,27 +186,30 @@ class Story:
                 or any(code in codes for code in ("BUSY", "COROSYNC_CONF", "RUNTIME", "CONF_CHANGED")),
             )
             if not outcome.unfinished and alone and not set(codes.split()) & {"GUEST_STOPPED", "RECORD"}:
-                self._nothing_left_soon(command.name)
+                self._nothing_left_soon(command)
         elif isinstance(outcome, Done):
             self.kernel.say(command.node.name, "%s done: %s", command.name, outcome.reason)
             if isinstance(command.goal, OpenGoal):
                 self._announce(command)
             elif alone:
-                self._nothing_left_soon(command.name)
+                self._nothing_left_soon(command)
 
-    def _nothing_left_soon(self, name: str) -> None:
-        begun = self.begun
+    def _nothing_left_soon(self, command: Command) -> None:
+        """Judged by the store of those who are together. Who is cut off can speak of his own half only, and
+        what the other half had is no word of his once they have met."""
+        begun, own = self.begun, command.node.ring
+        cut_off = own is not self.world.main_ring()
 
         def look() -> None:
-            ring = self.world.main_ring()
-            if self.begun != begun:
+            ring = own if cut_off else self.world.main_ring()
+            if self.begun != begun or (cut_off and own.over):
                 return
             if ring is None or ring.stalled:
                 # What was sent lands when the ring turns again.
                 self.kernel.at(1_000, look)
             else:
                 self.world.check.now_ms = self.kernel.now_ms
-                self.world.check.told_nothing_left(ring.cib.record.phase.value, name)
+                self.world.check.told_nothing_left(ring.cib.record.phase.value, command.name)
 
         self.kernel.at(1_000, look)
 
@@ -232,14 +238,18 @@ class Story:
             quiet_s = (self.kernel.now_ms - self.world.clean_since_ms) / 1000
             if ring is None or not ring.cib.record.open or self.world.clock_stops or quiet_s < 150:
                 continue
-            lives = any(
-                node.running and node.clock() > 200 and self.world.daemons[name].alive
+            # A lease counts from when a node first saw the window, and anew from its boot (design.md, 4).
+            known_s = [
+                node.clock() - node.knows_since_s
                 for name, node in self.world.nodes.items()
                 if name in ring.members
-            )
+                and node.running
+                and node.window == ring.cib.record.window
+                and self.world.daemons[name].alive
+            ]
             check.now_ms = self.kernel.now_ms
-            over_s = (self.kernel.now_ms - check.store_since_ms) / 1000 - check.store_lease_s
-            check.past_lease(over_s, somebody_lives=lives and not ring.stalled)
+            over_s = max(known_s, default=0.0) - ring.cib.record.lease_seconds
+            check.past_lease(over_s, somebody_lives=bool(known_s) and not ring.stalled)
 
     def _mended(self) -> Steps:
         world = self.world
@@ -258,17 +268,26 @@ class Story:
         self.faults.mend_store()
         yield 12_000
         last = "nothing was tried"
+        told: tuple[Guest, str] | None = None
         for number in range(TRIES):
             guest = self._to_close()
             if guest is None:
                 break
-            outcome = yield from self._command("-u", self._close(guest), dies=0.0 if number > 2 else 0.1)
-            last = str(outcome)[:300]
+            goal = self._close(*told) if told is not None else self._close(guest)
+            outcome = yield from self._command("-u", goal, dies=0.0 if number > 2 else 0.1)
+            told, last = self._told(outcome), str(outcome)[:300]
             yield 3_000
         yield 40_000
         self._judge_end(last)
         ring = world.main_ring()
-        well = ring is not None and len(ring.members) == len(world.nodes) and not world.fencer.under_way
+        # One that was killed just now is still a member, and with a second death there is no quorum.
+        well = (
+            ring is not None
+            and not ring.stalled
+            and len(ring.members) == len(world.nodes)
+            and all(node.running and node.joined for node in world.nodes.values())
+            and not world.fencer.under_way
+        )
         if world.check.found or not well or self.kernel.chance(0.7):
             return
         yield from self._death()
@@ -291,6 +310,14 @@ class Story:
         if record.phase is Phase.IDLE:
             return None
         return world.guest_of(record.mover or next(iter(world.nodes)))
+
+    def _told(self, outcome: Any) -> tuple[Guest, str] | None:
+        """The -u that a refusal prints, for the operator to type next: whose, and with which host."""
+        for message in outcome.messages if isinstance(outcome, Stop) else ():
+            found = _PRINTED.search(message.next_command)
+            if found is not None and found[1] in self.world.site.guests:
+                return self.world.site.guests[found[1]], found[2] if found[2] in self.world.site.hosts else ""
+        return None
 
     def _judge_end(self, last: str) -> None:
         world, check = self.world, self.world.check

@@ -159,21 +159,22 @@ class World:
         del executor
         self.fencing_began[target] = self.kernel.now_ms
 
-    def gate_answered(self, executor: str, target: str, allow: bool, rule: str) -> None:
-        """A gate has answered."""
+    def gate_answered(self, executor: str, target: str, allow: bool, rule: str, looked_ms: int) -> None:
+        """A gate has answered by what it saw at `looked_ms`: long ago, if its node stood still since then."""
         self._now()
         if allow:
             return
         guest, node = self.guest_of(target), self.nodes[executor]
-        dead_ms = self.kernel.now_ms - guest.off_since_ms if not guest.power else -1
-        quiet_ms = self.kernel.now_ms - max(self.site.unquiet_ms, self.clean_since_ms)
+        dead_ms = looked_ms - guest.off_since_ms if not guest.power else -1
+        quiet_ms = looked_ms - max(self.site.unquiet_ms, self.clean_since_ms)
+        ago_s = (self.kernel.now_ms - looked_ms) / 1000
         plain = node.facility == "running" and not node.cib.damage and not self.edited
         self.check.held(
             Held(
                 target,
                 executor,
                 dead_for_s=dead_ms / 1000 if guest.off_since_ms >= 0 and not guest.power else -1.0,
-                executor_up_s=node.clock(),
+                knows_for_s=node.clock() - node.knows_since_s - ago_s if node.window else 0.0,
                 quiet_s=quiet_ms / 1000 if plain and node.joined else 0.0,
                 rule=rule,
             )

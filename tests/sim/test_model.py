@@ -1,0 +1,146 @@
+"""The model does what was measured of the engine, and the story's operator what is printed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from standfast.core.messages import Message
+from standfast.core.steps import Stop
+from standfast.sim.node import Node
+from standfast.sim.rules import Rules
+from standfast.sim.store import Change, written
+from standfast.sim.story import Story
+from standfast.sim.world import World
+
+LIMIT_MS = 20_000
+
+
+def _worlds() -> list[World]:
+    """Some of three nodes. Without a story nothing happens by itself, and here nobody is fenced."""
+    found = [world for world in (World(seed, Rules()) for seed in range(1, 30)) if len(world.nodes) == 3]
+    for world in found:
+        for node in world.nodes.values():
+            node.facility = "stopped"
+    assert len(found) > 5
+    return found
+
+
+def _send(world: World, node: Node) -> list[str]:
+    answers: list[str] = []
+    change = written(node.cib.record.epoch, node.cib.record.next(owner=node.name))
+    world.network.write(node, change, "a write", LIMIT_MS)(answers.append)
+    return answers
+
+
+def _barrier(world: World, node: Node) -> list[int]:
+    """The epoch of the node's own copy when its barrier is answered ok."""
+    epochs: list[int] = []
+
+    def answered(answer: str) -> None:
+        # The limit speaks too, later: a process hears the first answer only.
+        if answer == "ok":
+            epochs.append(node.cib.record.epoch)
+
+    world.network.barrier(node, LIMIT_MS)(answered)
+    return epochs
+
+
+def _after(world: World, seconds: float) -> None:
+    world.kernel.run(world.kernel.now_ms + int(seconds * 1000))
+
+
+def _epochs(world: World) -> dict[str, int]:
+    return {name: node.cib.record.epoch for name, node in world.nodes.items()}
+
+
+def test_what_is_sent_in_a_stall_waits_in_its_senders_corosync_and_not_with_the_others() -> None:
+    for world in _worlds():
+        first, second, _third = world.nodes.values()
+        second.stand("freeze", True)
+        _after(world, 1)
+        answers = _send(world, first)
+        first.stand("freeze", True)
+        _after(world, 200)
+        assert _epochs(world) == {"n1": 1, "n2": 1, "n3": 1}
+        first.stand("freeze", False)
+        second.stand("freeze", False)
+        _after(world, 60)
+        assert _epochs(world) == {"n1": 2, "n2": 2, "n3": 2}
+        assert answers
+
+
+def test_what_a_dead_node_sent_in_a_stall_is_gone_with_it() -> None:
+    for world in _worlds():
+        first, second, _ = world.nodes.values()
+        second.stand("freeze", True)
+        _after(world, 1)
+        _send(world, first)
+        first.die()
+        _after(world, 200)
+        second.stand("freeze", False)
+        _after(world, 200)
+        assert set(_epochs(world).values()) == {1}
+
+
+def test_who_slept_while_the_others_carried_out_its_write_has_it_in_its_own_copy_with_the_answer() -> None:
+    carried = 0
+    for world in _worlds():
+        first = world.nodes["n1"]
+        answers = _send(world, first)
+        first.stand("freeze", True)
+        _after(world, 60)
+        if world.nodes["n2"].cib.record.epoch != 2:
+            continue
+        carried += 1
+        assert first.cib.record.epoch == 1
+        epochs = _barrier(world, first)
+        first.stand("freeze", False)
+        _after(world, 60)
+        assert epochs == [2]
+        assert answers
+    assert carried > 2
+
+
+def test_a_barrier_answers_when_the_nodes_own_writes_are_in_its_own_copy() -> None:
+    for world in _worlds():
+        node = world.nodes["n1"]
+        _send(world, node)
+        epochs = _barrier(world, node)
+        _after(world, 1)
+        assert epochs == [2]
+
+
+def test_a_nodes_knowledge_of_a_window_begins_with_its_copy_and_anew_with_its_boot() -> None:
+    world = _worlds()[0]
+    node = world.nodes["n1"]
+    open_record = replace(node.cib.record.next(), phase=type(node.cib.record.phase).OPEN, window=2)
+    change: Change = written(1, open_record)
+    _after(world, 50)
+    answers: list[Any] = []
+    world.network.write(node, change, "a window", LIMIT_MS)(answers.append)
+    _after(world, 30)
+    assert node.window == 2
+    assert 29 < node.clock() - node.knows_since_s <= 30
+    node.die()
+    _after(world, 5)
+    node.start()
+    _after(world, 10)
+    assert node.window == 2
+    assert 9 < node.clock() - node.knows_since_s <= 10
+
+
+def test_the_operator_types_the_command_that_a_refusal_prints() -> None:
+    story = Story(_worlds()[0])
+
+    def told(command: str) -> tuple[str, str] | None:
+        found = story._told(Stop((Message("OTHER_GUEST", "", next_command=command),), unfinished=True))
+        return (found[0].name, found[1]) if found is not None else None
+
+    assert told("clovmmigrate -u g2 ctrl1") == ("g2", "ctrl1")
+    assert told("ldm list-domain -o status g3 (on ctrl2); when it has ended: clovmmigrate -u g3 HOST") == (
+        "g3",
+        "",
+    )
+    assert told("clovmmigrate -u source-ldom target-host") is None
+    assert story._told(None) is None
