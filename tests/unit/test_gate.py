@@ -215,6 +215,18 @@ def test_after_a_window_its_nodes_settle_for_fifteen_seconds(back: bool) -> None
     assert ask(record=record, membership=members, seconds_since_epoch_seen=15.0).allow
 
 
+@pytest.mark.parametrize("settles", ["n1", "n3"])
+def test_after_a_window_nobody_who_is_a_member_is_killed_by_a_fencing_that_it_has_held(settles: str) -> None:
+    """n2 died in a window of another node, was held, and is back: the fencer still asks."""
+    record = dataclasses.replace(IDLE, settle=(settles,))
+    members = frozenset({"n1", "n2"})
+    answer = ask(record=record, membership=members, seconds_since_epoch_seen=14.9)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
+    assert ask(record=record, membership=members, seconds_since_epoch_seen=15.0).allow
+    if settles != "n1":
+        assert ask(record=record, membership=frozenset({"n1"}), seconds_since_epoch_seen=3.0).allow
+
+
 def test_a_node_that_settles_itself_kills_nobody() -> None:
     record = dataclasses.replace(IDLE, settle=("n1",))
     assert ask(record=record, seconds_since_epoch_seen=3.0).rule is Rule.EXECUTOR_MOVING

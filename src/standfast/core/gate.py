@@ -7,7 +7,8 @@ FACILITY_STOPPED    this node's shutdown facility was stopped by ``sdtool -e``: 
 NOT_JOINED          this boot's controller has not joined: a starting fencer works from the OLD CIB for 1-2 s
 RECORD_UNKNOWN      the record is missing, damaged or of an unknown format
 LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes alone would be a success
-TARGET_BACK         lease or settling, and the target is a member again: the kill would hit a healthy node
+TARGET_BACK         lease, or a window that closed within 15 s, and the target is a member: a healthy node
+                    would be killed
 SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its own guest is not plainly
@@ -180,11 +181,14 @@ def _settling(view: GateView) -> Answer | None:
             return _hold(
                 Rule.TARGET_BACK, f"a window is open and {view.target} is in the membership", final=True
             )
-    elif _unsettled(view, view.target):
+    elif _unsettled(view, view.target) or (back and _just_closed(view)):
+        # Whoever the window was for: it held the fencing of everybody. A node that was lost in it and has
+        # booted meanwhile would be killed by the one that was asked for then.
         left = SETTLE_SECONDS - view.seconds_since_epoch_seen
         return _hold(
             Rule.TARGET_BACK if back else Rule.SETTLING,
-            f"the window of {view.target} closed less than {SETTLE_SECONDS} s ago ({left:.0f} s left)",
+            f"a window closed less than {SETTLE_SECONDS} s ago ({left:.0f} s left)"
+            + (f", and {view.target} is a member" if back else f", and {view.target} was moved in it"),
             final=back,
         )
     elif _unsettled(view, view.executor):
@@ -201,11 +205,13 @@ def _lease_left_seconds(record: Record, view: GateView) -> float:
 
 
 def _unsettled(view: GateView, node: str) -> bool:
-    return (
-        view.record is not None
-        and node in view.record.settle
-        and view.seconds_since_epoch_seen < SETTLE_SECONDS
-    )
+    return view.record is not None and node in view.record.settle and _just_closed(view)
+
+
+def _just_closed(view: GateView) -> bool:
+    """Whether a window closed less than the settling time ago: each leaves the nodes that settle."""
+    settle = view.record.settle if view.record is not None else ()
+    return bool(settle) and view.seconds_since_epoch_seen < SETTLE_SECONDS
 
 
 def _window(view: GateView) -> Answer | None:
