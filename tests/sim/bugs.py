@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from standfast.core import closing, evidence, gate, members, opening, window
+from standfast.core import closing, evidence, gate, lowering, members, opening, window
 from standfast.core.evidence import GuestState
+from standfast.core.messages import Message
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
@@ -81,7 +82,7 @@ def _lowering_before_saving(patch: Patch) -> None:
 
 def _lowering_without_all_members(patch: Patch) -> None:
     patch.setattr(members, "absent", lambda snapshot, record: [])
-    patch.setattr(closing, "_owed", lambda snapshot, record: {})
+    patch.setattr(lowering, "_owed", lambda snapshot, record: {})
 
 
 def _raise_not_read_back(patch: Patch) -> None:
@@ -110,12 +111,12 @@ def _old_values_of_a_node_lost(patch: Patch) -> None:
 
 
 def _abort_leaves_files(patch: Patch) -> None:
-    lower = closing._lowering
+    lower = lowering._lowering
 
-    def lowering(snapshot: Snapshot, record: Record) -> Any:
+    def leaves(snapshot: Snapshot, record: Record) -> Any:
         return None if record.abort else lower(snapshot, record)
 
-    patch.setattr(closing, "_lowering", lowering)
+    patch.setattr(lowering, "_lowering", leaves)
 
 
 def _silence_is_absence(patch: Patch) -> None:
@@ -150,7 +151,7 @@ def _aim_before_the_guest_is_found(patch: Patch) -> None:
 
 
 def _maintenance_is_left(patch: Patch) -> None:
-    patch.setattr(closing, "_maintenance", lambda record: None)
+    patch.setattr(lowering, "_maintenance", lambda record: None)
 
 
 def _closing_never_ends(patch: Patch) -> None:
@@ -159,21 +160,15 @@ def _closing_never_ends(patch: Patch) -> None:
     def stays(snapshot: Snapshot, goal: Any) -> Any:
         step = decide(snapshot, goal)
         if isinstance(step, WriteRecord) and step.record.aimed and step.record.phase is Phase.CLOSING:
-            return closing._unfinished(
-                closing.Message("NOT_READY", "never", next_command="clovmmigrate -u"), None
-            )
+            return lowering.unfinished(Message("NOT_READY", "never", next_command="clovmmigrate -u"), None)
         return step
 
     patch.setattr(window, "decide", stays)
 
 
 def _the_hold_never_ends(patch: Patch) -> None:
-    after = gate._after_lease
-
-    def hold(view: gate.GateView) -> gate.Answer:
-        return replace(after(view), allow=False, rule=gate.Rule.FROZEN)
-
-    patch.setattr(gate, "_after_lease", hold)
+    frozen = gate.Answer(False, gate.Rule.FROZEN, "for ever", final=False)
+    patch.setattr(gate, "_after_lease", lambda record, view: frozen)
 
 
 def _the_lease_begins_anew_with_each_look(patch: Patch) -> None:

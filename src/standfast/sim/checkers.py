@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 LEASE_SLACK_SECONDS = 20.0
 DEAD_FOR_SECONDS = 20.0
 QUIET_SECONDS = 20.0
+AFTER_WINDOW_MS = 20_000
+"""So long after a window a hold is still because of it: 15 s of settling, and one call that was under way."""
 ALARM_SECONDS = 75.0
 RECOVERY_SLACK_MS = 20_000
 """Two seconds of the invariant, the look of the simulated device, and one hold that was under way."""
@@ -45,6 +47,8 @@ class Killed:
     answers_good: bool
     """No host was silent or wrong while this was decided."""
     levels_whole: bool
+    came_back: bool
+    """It runs and is a member again, and this fencing was held by a gate because of a window, until now."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Checkers:
     store_epoch: int = 0
     store_lease_s: int = 0
     store_since_ms: int = 0
+    closed_ms: int = -100_000
+    """When the store last had no window any more."""
     alarmed_ms: int = -1
     spoiled: bool = False
     """An operator has written something of the window's by hand: what follows from that is not ours."""
@@ -107,6 +113,12 @@ class Checkers:
             self.fail("S8", f"{hit.victim} was killed alive in an open window")
         elif hit.loss == "blackout" and hit.answers_good and hit.move_began_ms <= hit.call_began_ms:
             self.fail("S8", f"{hit.victim} was killed because it was moved")
+        elif hit.came_back:
+            self.fail("S8", f"{hit.victim} was killed after it had come back, by a fencing held for a window")
+
+    def because_of_a_window(self) -> bool:
+        """Whether a hold of this moment is."""
+        return bool(self.open_number) or self.now_ms - self.closed_ms < AFTER_WINDOW_MS
 
     def fenced(self, target: str, *, lost_incarnation: int, incarnation: int, alive: bool) -> None:
         """S2, at each "done" of the fencer."""
@@ -157,6 +169,8 @@ class Checkers:
         if self.open_number and phase != "idle" and number != self.open_number:
             self.fail("S7", f"window {number} of {writer} took the place of window {self.open_number}")
         if phase == "idle":
+            if self.open_number:
+                self.closed_ms = self.now_ms
             self.open_number, self.window = 0, None
         elif number != self.open_number:
             self.open_number, self.store_since_ms = number, self.now_ms

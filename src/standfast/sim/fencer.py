@@ -69,6 +69,7 @@ class Fencer:
     def _fence(self, ring: Ring, target: str) -> Steps:
         lost = self.world.incarnation(target)
         began_ms = self.kernel.now_ms
+        self.world.fencing_asked(target)
         yield self.kernel.between(50, 1100)
         while not ring.over:
             coordinator = self._coordinator(ring)
@@ -106,9 +107,9 @@ class Fencer:
                 if executor is None:
                     return False
                 if device.agent == "fence_standfast":
-                    good = yield self._call(executor, gate.call(self.world, executor, target, level))
+                    good = yield self._call(executor, target, gate.call(self.world, executor, target, level))
                 else:
-                    good = yield self._call(executor, self._device(executor, target, level))
+                    good = yield self._call(executor, target, self._device(executor, target, level))
                 if coordinator.boot != boot:
                     # Who asked for it is dead: what it had begun ends with it.
                     return False
@@ -123,12 +124,14 @@ class Fencer:
         alive = [node for node in nodes if node.running]
         return self.kernel.rng.choice(alive) if alive else None
 
-    def _call(self, executor: Node, steps: Steps) -> Callable[[Any], None]:
+    def _call(self, executor: Node, target: str, steps: Steps) -> Callable[[Any], None]:
         def effect(resume: Callable[[Any], None]) -> None:
             process = executor.spawn(steps, lambda result: resume(bool(result)))
 
             def late() -> None:
-                process.kill()
+                if process.alive:
+                    process.kill()
+                    self.world.fencing_asked(target)
                 resume(False)
 
             self.kernel.at(CALL_LIMIT_MS, late)

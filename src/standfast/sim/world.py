@@ -64,6 +64,8 @@ class World:
         self.daemons = {name: Daemon(self, node) for name, node in self.nodes.items()}
         self.met_once = set(self.nodes)
         self.fencing_began: dict[str, int] = {}
+        self.held_for_window: set[str] = set()
+        """Whose present fencing is held because of a window: by the last answer that a gate gave."""
         self.recovered_at: dict[str, int] = {}
         self.lost: dict[str, int] = {}
         self.stopped: set[str] = set()
@@ -133,8 +135,13 @@ class World:
                 call_began_ms=began,
                 answers_good=quiet,
                 levels_whole=not self.edited,
+                came_back=aimed.node in self.held_for_window and self._is_member(victim.node),
             )
         )
+
+    def _is_member(self, name: str) -> bool:
+        node, ring = self.nodes[name], self.main_ring()
+        return node.running and ring is node.ring and len(ring.members) > 1
 
     def move(self, guest: Guest, target: str, outcome: str, *, announced: bool) -> Effect:
         """Begin a live migration; as an effect it resumes with whether the guest has moved."""
@@ -154,6 +161,11 @@ class World:
 
     # -- the fencer's side ---------------------------------------------------------------------------------
 
+    def fencing_asked(self, target: str) -> None:
+        """A membership has lost `target`, and asks for its fencing. Also: a call was lost with its executor,
+        and is given to another at its limit, as without us."""
+        self.held_for_window.discard(target)
+
     def gate_called(self, executor: str, target: str) -> None:
         """A gate begins to look."""
         del executor
@@ -162,9 +174,15 @@ class World:
     def gate_answered(self, executor: str, target: str, allow: bool, rule: str, looked_ms: int) -> None:
         """A gate has answered by what it saw at `looked_ms`: long ago, if its node stood still since then."""
         self._now()
+        node = self.nodes[executor]
         if allow:
+            if target not in node.ring.members:
+                # It is killed while it is away, as without us, however long the device may take.
+                self.held_for_window.discard(target)
             return
-        guest, node = self.guest_of(target), self.nodes[executor]
+        if self.check.because_of_a_window():
+            self.held_for_window.add(target)
+        guest = self.guest_of(target)
         dead_ms = looked_ms - guest.off_since_ms if not guest.power else -1
         quiet_ms = looked_ms - max(self.site.unquiet_ms, self.clean_since_ms)
         ago_s = (self.kernel.now_ms - looked_ms) / 1000
