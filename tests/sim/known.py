@@ -5,7 +5,7 @@ from __future__ import annotations
 from standfast.sim.checkers import Violation
 
 KNOWN: dict[str, str] = {}
-"""Code of an invariant -> a part of the text. None: what the runs still find is not judged yet."""
+"""Code of an invariant -> a part of the text. None is known."""
 
 
 def is_known(violation: Violation) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from standfast.core import heartbeat
+from standfast.core.evidence import GuestState
 from standfast.core.record import Phase
 from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
 from standfast.daemon.board import TEST_PERIOD_SECONDS
@@ -106,6 +107,22 @@ class Story:
                 after = None if at_ms is None else (at_ms - began) / 1000
                 self.world.check.now_ms = self.kernel.now_ms
                 self.world.check.noticed(guest.node, after, NOTICED_LIMIT_S)
+        elif moved and guest.os_alive and self.kernel.chance(0.6):
+            yield from self._lost_unseen(guest)
+
+    def _lost_unseen(self, guest: Guest) -> Steps:
+        """The node of a guest that moved without a word stands still, while the host that has it is silent; a
+        control domain that answers again may list nothing at first. Nobody may call that guest gone."""
+        entry, node = self.world.site.hosts[guest.host], self.world.nodes[guest.node]
+        entry.silent_until_ms = self.kernel.now_ms + self.kernel.between(20_000, 120_000)
+        if self.kernel.chance(0.6):
+            entry.lies, entry.lie = 1, GuestState.ABSENT
+        self.kernel.say(guest.host, "is silent")
+        self.faults.happened.append("lost unseen")
+        self.faults.touched()
+        node.stand("freeze", True)
+        yield self.kernel.between(30_000, 150_000)
+        node.stand("freeze", False)
 
     # -- commands ------------------------------------------------------------------------------------------
 
