@@ -50,11 +50,12 @@ class Control:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def call(self, do: str, waits_seconds: float = 0.0, **arguments: object) -> Any:
-        """Sends one command; `waits_seconds`: for how long it may wait for something itself.
+    def call(self, do: str, **arguments: object) -> Any:
+        """Sends one command. Raises ControlError."""
+        return self._call(do, 0.0, arguments)
 
-        Raises ControlError.
-        """
+    def _call(self, do: str, waits_seconds: float, arguments: dict[str, object]) -> Any:
+        """`waits_seconds`: for how long the command itself may wait for something."""
         with self._lock:
             self._socket.settimeout(REPLY_LIMIT_SECONDS + waits_seconds)
             self._file.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -108,7 +109,7 @@ class Control:
     def wait_migration(self, name: str, limit_seconds: float = 60.0) -> dict[str, Any]:
         """Waits for the end of a domain's last migration: done, failed or lost."""
         return dict(
-            self.call("wait_migration", waits_seconds=limit_seconds, name=name, limit_seconds=limit_seconds)
+            self._call("wait_migration", limit_seconds, {"name": name, "limit_seconds": limit_seconds})
         )
 
     def wait(
