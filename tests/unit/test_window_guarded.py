@@ -166,3 +166,13 @@ def test_no_step_of_it_reloads_or_writes_the_topology_without_the_record() -> No
             return
         closing.act(step)
     raise AssertionError("not closed")
+
+
+def test_a_host_that_another_node_lives_on_is_warned_of_and_not_refused() -> None:
+    done = drive(FakeCluster(3), dataclasses.replace(GUARDED, target="ctrl1"))
+    assert isinstance(done, Done)
+    assert [message.code for message in done.warnings] == ["NEIGHBOURS"]
+    assert "g1 (n1), g3 (n3)" in done.warnings[0].text
+    empty = drive(FakeCluster(3), GUARDED)
+    assert isinstance(empty, Done)
+    assert empty.warnings == ()

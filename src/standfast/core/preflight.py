@@ -32,16 +32,27 @@ def errors(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
 
 def warnings(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
     """What an operator should know, and what does not stop the opening."""
-    found: list[Message] = []
-    if not goal.budget_seconds:
-        return ()
+    return (*_neighbours(snapshot, goal), *(_raised(snapshot, goal) if goal.budget_seconds else ()))
+
+
+def _neighbours(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
+    """Two nodes on one machine die together."""
+    there = [aim for aim in snapshot.aims.values() if aim.host == goal.target and aim.node != goal.mover]
+    if goal.target and there:
+        names = ", ".join(f"{aim.guest} ({aim.node})" for aim in there)
+        yield _warn(
+            "NEIGHBOURS",
+            f"{goal.target} has another node of this cluster already: {names}; if that machine fails, all of "
+            "them are lost at once",
+        )
+
+
+def _raised(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
     token_ms = int(heartbeat.raised(goal.budget_seconds)["token"])
     if token_ms > RED_HAT_TOKEN_LIMIT_MS:
-        found.append(
-            _warn(
-                "TOKEN_UNSUPPORTED",
-                f"the token becomes {token_ms / 1000:.0f} s; Red Hat supports up to 300 s",
-            )
+        yield _warn(
+            "TOKEN_UNSUPPORTED",
+            f"the token becomes {token_ms / 1000:.0f} s; Red Hat supports up to 300 s",
         )
     short = [
         f"{name} ({seconds:g} s)"
@@ -49,14 +60,11 @@ def warnings(snapshot: Snapshot, goal: OpenGoal) -> tuple[Message, ...]:
         if seconds < goal.budget_seconds
     ]
     if short:
-        found.append(
-            _warn(
-                "SHORT_MONITORS",
-                "a monitor whose timeout ends within the blackout can restart its resource after it: "
-                f"{_some(short)}",
-            )
+        yield _warn(
+            "SHORT_MONITORS",
+            "a monitor whose timeout ends within the blackout can restart its resource after it: "
+            f"{_some(short)}",
         )
-    return tuple(found)
 
 
 def _cluster(snapshot: Snapshot) -> Iterator[Message]:
