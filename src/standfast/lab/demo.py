@@ -83,14 +83,26 @@ def with_and_after(story: Story) -> None:
     with_standfast(story, BLACKOUT_SECONDS)
 
 
-PARTS: dict[str, Callable[[Story], None]] = {"a": without_standfast, "b": with_and_after}
+def in_the_window(story: Story) -> None:
+    """Part (d): a guarded window, and a real death in it, in a lab of its own."""
+    from standfast.lab.demo_guarded import guarded
+
+    guarded(story, BLACKOUT_SECONDS)
+
+
+PARTS: dict[str, Callable[[Story], None]] = {
+    "a": without_standfast,
+    "b": with_and_after,
+    "d": in_the_window,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the parts asked for (default: all); exit code 0 only if everything happened that had to."""
     parser = argparse.ArgumentParser(
         prog="./run demo",
-        description="What goes wrong without Standfast (a), and the same with it (b, with a death after it).",
+        description="What goes wrong without Standfast (a), the same with it (b, with a death after it: c), "
+        "and a guarded window with a death in it (d).",
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     chosen = parser.parse_args(argv).parts or list(PARTS)

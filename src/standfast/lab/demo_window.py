@@ -80,18 +80,18 @@ def with_standfast(story: Story, blackout_seconds: float) -> None:
     try:
         _the_move(story, scene, blackout_seconds)
         _the_death(story, scene, time.monotonic())
-        _no_machine_errors(story, scene)
+        no_machine_errors(story, scene)
     finally:
         scene.down()
 
 
 def _the_move(story: Story, scene: Scene, blackout_seconds: float) -> None:
     before, since, mark = Before.of(scene), time.monotonic(), scene.control.mark()
-    opened = _command(story, scene, "clovmmigrate", "-p")
+    opened = command(story, scene, "clovmmigrate", "-p")
     story.require("clovmmigrate -p opened the window", opened.returncode == 0, f"exit {opened.returncode}")
     _migrate(story, scene, blackout_seconds)
     closing = time.monotonic()
-    closed = _command(story, scene, "clovmmigrate", "-u", GUEST, NEW_HOST)
+    closed = command(story, scene, "clovmmigrate", "-u", GUEST, NEW_HOST)
     took = f"exit {closed.returncode}, {time.monotonic() - closing:.1f} s with proof from both nodes"
     story.require("clovmmigrate -u closed it", closed.returncode == 0, took)
     _listings(story, scene)
@@ -134,8 +134,8 @@ def _migrate(story: Story, scene: Scene, blackout_seconds: float) -> None:
 
 def _listings(story: Story, scene: Scene) -> None:
     for index, node in enumerate(scene.lab.nodes):
-        first = _command(story, scene, "clsnmpsetup", "-l", node=node, show=index == 0)
-        second = _command(story, scene, "sdtool", "-s", node=node, show=index == 0)
+        first = command(story, scene, "clsnmpsetup", "-l", node=node, show=index == 0)
+        second = command(story, scene, "sdtool", "-s", node=node, show=index == 0)
         story.require(
             f"both listings on {node} are the manual's",
             (first.stdout, second.stdout) == (LISTING_1, LISTING_2),
@@ -192,7 +192,8 @@ def _judge_death(story: Story, scene: Scene, mark: int, recovered: float | None)
     story.require("its service runs on the other node", recovered is not None, figure)
 
 
-def _no_machine_errors(story: Story, scene: Scene) -> None:
+def no_machine_errors(story: Story, scene: Scene) -> None:
+    """The last requirement of a part: no emulator failed."""
     errors = scene.control.log(0, event="machine-error")
     story.require("the emulated hosts did what they said", not errors, f"{len(errors)} errors")
 
@@ -201,7 +202,8 @@ def _names(found: set[str]) -> str:
     return ", ".join(sorted(found)) or "nothing"
 
 
-def _command(story: Story, scene: Scene, *argv: str, node: str = "cfguest1", show: bool = True) -> Result:
+def command(story: Story, scene: Scene, *argv: str, node: str = "cfguest1", show: bool = True) -> Result:
+    """Run it in a node, and show what it said. Raises LabError where it does not end."""
     done = scene.run(node, *argv)
     if done.timed_out:
         raise LabError(f"{' '.join(argv)} on {node} did not end")
