@@ -14,6 +14,7 @@ from window_kit import (
     Picture,
     eventually,
     home,
+    killed_after,
     kills,
     members,
     move,
@@ -198,3 +199,29 @@ def test_a_blackout_of_two_minutes_is_held_to_its_end(scene: Scene) -> None:
     standfast(scene, "cfguest1", "close")
     assert kills(scene, mark) == []
     assert Picture.of(scene).events == before.events
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("what", ["open, then opened again", "open, then closed", "close, then closed"])
+def test_a_command_may_be_killed_after_every_one_of_its_lines(scene: Scene, what: str) -> None:
+    """Another node finishes or undoes it, and nothing of it is left."""
+    before, mark, lines = Picture.of(scene), scene.control.mark(), 1
+    first, then = what.split(", then ")
+    open_it, close_it = ("open", GUEST, "--to", home(scene)), ("close", GUEST, "--to", home(scene))
+    while True:
+        if first == "close":
+            standfast(scene, "cfguest1", *open_it)
+        argv = ("window", *(open_it if first == "open" else close_it))
+        killed = killed_after(scene, "cfguest1", lines, *argv, program="standfast")
+        if then == "opened again":
+            standfast(scene, "cfguest3", *open_it)
+            assert status(scene, "cfguest3")["killing_gate_on"] == ["cfguest1", "cfguest3"]
+        standfast(scene, "cfguest3", *close_it)
+        differences = before.differences(Picture.of(scene))
+        assert differences == [], (what, lines, killed, differences)
+        assert kills(scene, mark) == []
+        if not killed.was_killed:
+            assert lines > 4, killed.lines
+            return
+        lines += 1

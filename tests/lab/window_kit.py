@@ -192,8 +192,16 @@ class Killed:
         return self.code == -9
 
 
-def killed_after(scene: Scene, node: str, lines: int, *argv: str, delay_seconds: float = 0.0) -> Killed:
-    """Run ``clovmmigrate``; kill -9 it `delay_seconds` after it has announced its step number `lines`."""
+def killed_after(
+    scene: Scene,
+    node: str,
+    lines: int,
+    *argv: str,
+    delay_seconds: float = 0.0,
+    program: str = "clovmmigrate",
+) -> Killed:
+    """Run ``clovmmigrate``, or another program; kill -9 it `delay_seconds` after it has announced its step
+    number `lines`."""
     done = scene.run(
         node,
         "/usr/bin/python3",
@@ -201,7 +209,7 @@ def killed_after(scene: Scene, node: str, lines: int, *argv: str, delay_seconds:
         _KILLER,
         str(lines),
         str(delay_seconds),
-        "clovmmigrate",
+        program,
         *argv,
         limit_seconds=COMMAND_LIMIT_SECONDS,
     )

@@ -149,6 +149,8 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
         return stopped(outcome, screen)
     for warning in outcome.warnings:
         screen.tell(warning)
+    if not isinstance(goal, OpenGoal) and outcome.changed:
+        await _tidy(goal, screen)
     text = outcome.reason
     if isinstance(goal, OpenGoal) and not outcome.changed:
         text += f"\nIt was open already, {await _lease_left(survey)}; {LEASE_NOTE}"
@@ -159,6 +161,15 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
             f"\nThe lease ends at {clock(goal.lease_seconds)} ({goal.lease_seconds // 60} min); {LEASE_NOTE}"
         )
     return screen.end(EXIT_DONE, text)
+
+
+async def _tidy(goal: CloseGoal, screen: Screen) -> None:
+    """The window is closed: the fencers need not remember that its gates held the node."""
+    from standfast import refusals
+
+    count = await asyncio.to_thread(refusals.forget, goal.node, goal.since_epoch)
+    if count:
+        screen.say(f"{count} held fencings of {goal.node} are in the journal, and forgotten by the fencers")
 
 
 async def _lease_left(survey: Survey) -> str:
