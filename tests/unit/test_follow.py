@@ -175,3 +175,29 @@ async def test_logins_are_tried_again_when_a_password_has_come(
     outside.daemon._test_what_is_due(["SA-n2"])
     await asyncio.gather(*outside.daemon._tasks)
     assert outside.tried == ["n2"], "an aim that changes is no reason to log in everywhere"
+
+
+async def test_a_node_that_was_away_before_the_daemon_began_is_watched_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched: list[str] = []
+
+    async def watch(node: str) -> None:
+        watched.append(node)
+
+    async def so_far(_: str) -> None:
+        return
+
+    daemon = Daemon()
+    daemon.known.node = "n1"
+    monkeypatch.setattr(daemon, "_watch_away", watch)
+    monkeypatch.setattr(daemon._kills, "so_far", so_far)
+    monkeypatch.setattr(daemon._kills, "follow", lambda *_: so_far(""))
+    monkeypatch.setattr(daemon, "_note", lambda *_: None)
+    monkeypatch.setattr(type(daemon.known), "aims", lambda _: dict.fromkeys(("n1", "n2", "n3")))
+    daemon._see_members(frozenset({"n1", "n2"}))
+    await asyncio.gather(*daemon._tasks)
+    assert watched == ["n3"]
+    daemon._see_members(frozenset({"n1"}))
+    await asyncio.gather(*daemon._tasks)
+    assert watched == ["n3", "n2"]

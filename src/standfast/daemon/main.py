@@ -243,6 +243,10 @@ class Daemon:
             if self.known.members:
                 self.sightings.returned(node)
                 self._note("membership", f"{node} is in the membership")
+        if not self.known.members:
+            # Whoever was away before this daemon began is watched as one that leaves now.
+            for node in set(self.known.aims()) - parts:
+                self._spawn(self._watch_away(node))
         for node in self.known.members - parts:
             self._note("membership", f"{node} left the membership")
             self._spawn(self._kills.follow(node, self.known.node, partial(self._is_member, node)))
