@@ -8,7 +8,8 @@ import pytest
 from test_gate import CLEAR, GOOD, HOME, hosts
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.gate import Answer, GateView, Rule, decide, plainly_on
+from standfast.core.gate import MOVER_HOLD_SECONDS, Answer, GateView, Rule, decide, plainly_on
+from standfast.core.killing import RUNNING_LIMIT_SECONDS
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Mode, Phase, Record
 
@@ -23,7 +24,7 @@ OTHER = dataclasses.replace(
     aim="ctrl1",
     hosts=(HostAnswer("ctrl1", "g3", GuestState.RUNNING), HostAnswer("ctrl2", "g3", GuestState.ABSENT)),
 )
-MOVER_ASKS = dataclasses.replace(OTHER, executor="n2", own_hosts=OWN, seconds_held_as_mover=SETTLE_SECONDS)
+MOVER_ASKS = dataclasses.replace(OTHER, executor="n2", own_hosts=OWN, seconds_held_as_mover=MOVER_HOLD_SECONDS)
 
 
 def ask(view: GateView, **changes: object) -> Answer:
@@ -59,7 +60,18 @@ def test_the_mover_fences_only_after_it_has_held_and_is_seen_running() -> None:
     assert ask(MOVER_ASKS).allow
 
 
-@pytest.mark.parametrize("held", [None, 0.0, SETTLE_SECONDS - 0.1])
+def test_a_mover_fences_no_member_in_its_window() -> None:
+    """What it asked for as it woke up goes on for four levels of 5 s after the other one is back."""
+    for held in (None, 10.0, 1000.0):
+        answer = ask(MOVER_ASKS, membership=frozenset({"n2", "n3"}), seconds_held_as_mover=held)
+        assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
+
+
+def test_the_mover_holds_longer_than_two_healthy_nodes_need_to_meet_and_shorter_than_its_killing_gate() -> None:
+    assert 33.0 < MOVER_HOLD_SECONDS < RUNNING_LIMIT_SECONDS - 10.0
+
+
+@pytest.mark.parametrize("held", [None, 0.0, SETTLE_SECONDS, MOVER_HOLD_SECONDS - 0.1])
 def test_the_mover_holds_first(held: float | None) -> None:
     answer = ask(MOVER_ASKS, seconds_held_as_mover=held)
     assert (answer.allow, answer.rule) == (False, Rule.EXECUTOR_MOVING)

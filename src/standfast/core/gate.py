@@ -41,6 +41,11 @@ from standfast.core.topology import Level
 JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITION_ENGINE"})
 """States of a controller that has the current CIB (engine-measured; ``crmadmin -S`` of the own node)."""
 
+MOVER_HOLD_SECONDS = 45.0
+"""How long the mover of a guarded window holds another node that it does not see (a cluster of two). Longer
+than two healthy nodes needed to see each other again after a blackout (33 s in the slowest run measured), and
+shorter than the 60 s of plain running after which the other one's killing gate stops this node: where they are
+really cut off, one of them acts first."""
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
@@ -248,6 +253,13 @@ def _guarded(record: Record, view: GateView) -> Answer | None:
         return None
     # What a node believes of others after it has stood still is from before. It is banned from their devices,
     # except in a cluster of two.
+    if _back(view):
+        # At once: four levels of a request from that time, polled for 5 s each, would outlast any settling.
+        return _hold(
+            Rule.TARGET_BACK,
+            f"{view.executor} is itself the node that is being moved, and {view.target} is in the membership",
+            final=True,
+        )
     if not plainly_on(view.own_hosts):
         shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.own_hosts)
         return _hold(
@@ -257,8 +269,8 @@ def _guarded(record: Record, view: GateView) -> Answer | None:
             hosts_matter=True,
         )
     held = view.seconds_held_as_mover
-    if held is None or held < SETTLE_SECONDS:
-        left = SETTLE_SECONDS - (held or 0.0)
+    if held is None or held < MOVER_HOLD_SECONDS:
+        left = MOVER_HOLD_SECONDS - (held or 0.0)
         return _hold(
             Rule.EXECUTOR_MOVING,
             f"{view.executor} is itself the node that is being moved: it holds for {left:.0f} s more",
