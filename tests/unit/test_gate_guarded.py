@@ -24,7 +24,9 @@ OTHER = dataclasses.replace(
     aim="ctrl1",
     hosts=(HostAnswer("ctrl1", "g3", GuestState.RUNNING), HostAnswer("ctrl2", "g3", GuestState.ABSENT)),
 )
-MOVER_ASKS = dataclasses.replace(OTHER, executor="n2", own_hosts=OWN, seconds_held_as_mover=MOVER_HOLD_SECONDS)
+MOVER_ASKS = dataclasses.replace(
+    OTHER, executor="n2", mover_hosts=OWN, seconds_held_as_mover=MOVER_HOLD_SECONDS
+)
 
 
 def ask(view: GateView, **changes: object) -> Answer:
@@ -67,7 +69,9 @@ def test_a_mover_fences_no_member_in_its_window() -> None:
         assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
 
 
-def test_the_mover_holds_longer_than_two_healthy_nodes_need_to_meet_and_shorter_than_its_killing_gate() -> None:
+def test_the_mover_holds_longer_than_two_healthy_nodes_need_to_meet_and_shorter_than_its_killing_gate() -> (
+    None
+):
     assert 33.0 < MOVER_HOLD_SECONDS < RUNNING_LIMIT_SECONDS - 10.0
 
 
@@ -90,10 +94,51 @@ def test_the_mover_holds_first(held: float | None) -> None:
     ],
 )
 def test_a_mover_that_is_not_plainly_running_holds_for_ever(own: tuple[HostAnswer, ...]) -> None:
-    answer = ask(MOVER_ASKS, own_hosts=own, seconds_held_as_mover=1000.0)
+    answer = ask(MOVER_ASKS, mover_hosts=own, seconds_held_as_mover=1000.0)
     assert (answer.allow, answer.rule) == (False, Rule.EXECUTOR_MOVING)
     assert plainly_on(own) == ""
 
 
 def test_plainly_on_names_the_one_host() -> None:
     assert plainly_on(OWN) == "ctrl2"
+
+
+# -- hosts that take part in the migration -------------------------------------------------------------------
+
+NEIGHBOUR = dataclasses.replace(OTHER, record=dataclasses.replace(WINDOW, source="ctrl1"))
+"""n3 lives on ctrl1, from where the mover is migrated."""
+
+
+@pytest.mark.parametrize(
+    ("record", "mover_hosts"),
+    [
+        ({"source": "ctrl1"}, ()),
+        ({"source": "ctrl2", "target": "ctrl1"}, ()),
+        ({"source": "ctrl2"}, hosts(ctrl2=GuestState.MIGRATING_OUT, ctrl1=GuestState.INCOMING)),
+        ({"source": "ctrl2"}, hosts(ctrl2=GuestState.ABSENT, ctrl1=GuestState.RUNNING)),
+    ],
+)
+def test_a_service_processor_that_takes_part_in_the_migration_kills_nobody_before_it_has_saved(
+    record: dict[str, str], mover_hosts: tuple[HostAnswer, ...]
+) -> None:
+    window = dataclasses.replace(WINDOW, **record)  # type: ignore[arg-type]
+    answer = ask(OTHER, record=window, mover_hosts=mover_hosts)
+    assert (answer.allow, answer.rule) == (False, Rule.UNSAVED)
+    assert "ctrl1" in answer.reason
+    saved = dataclasses.replace(window, saved={"ctrl1": "standfast-a"})
+    assert ask(OTHER, record=saved, mover_hosts=mover_hosts).allow
+    skipped = dataclasses.replace(window, saved={"ctrl1": "skipped: burnt"})
+    assert not ask(OTHER, record=skipped, mover_hosts=mover_hosts).allow
+
+
+def test_a_host_that_takes_no_part_is_used_as_always() -> None:
+    window = dataclasses.replace(WINDOW, source="ctrl2", target="ctrl3")
+    assert ask(OTHER, record=window, mover_hosts=hosts(ctrl2=GuestState.RUNNING)).allow
+    silent = hosts(ctrl2=GuestState.RUNNING, ctrl1=GuestState.SILENT)
+    assert ask(OTHER, record=window, mover_hosts=silent).allow
+
+
+def test_a_neighbour_that_is_gone_everywhere_is_let_through_to_its_device_s_own_proof() -> None:
+    gone = (HostAnswer("ctrl1", "g3", GuestState.STOPPED), HostAnswer("ctrl2", "g3", GuestState.ABSENT))
+    assert ask(NEIGHBOUR, hosts=gone, hosts_before=gone).allow
+    assert not ask(NEIGHBOUR, hosts=gone).allow

@@ -118,7 +118,7 @@ class Gate:
         """Decide by what is here. Hosts are asked only where they can make a difference."""
         found = [gate_sight.target(sight.cib, name, self._hosts.all) for name in targets]
         answers = [decide(self._view(sight, target, {}, {})) for target in found]
-        own = self._own_guest(sight)
+        own = self._mover_guest(sight)
         asked = [own] if own else []
         asked += [target.guest for target, answer in zip(found, answers, strict=True) if answer.hosts_matter]
         if not any(answer.hosts_matter for answer in answers):
@@ -133,14 +133,12 @@ class Gate:
             decide(self._view(sight, target, evidence, before, answers_of_own)) for target in found
         ), note
 
-    def _own_guest(self, sight: Sight) -> str:
-        """The guest of this node, where this node is the mover of a guarded window; else empty."""
+    def _mover_guest(self, sight: Sight) -> str:
+        """The guest that a guarded window is for; empty where there is none."""
         record = sight.record
         if record is None or not record.open or record.mode is not Mode.GUARDED:
             return ""
-        if record.mover != sight.executor:
-            return ""
-        return gate_sight.guest_of(sight.cib, sight.executor)
+        return gate_sight.guest_of(sight.cib, record.mover)
 
     def _view(
         self,
@@ -163,15 +161,17 @@ class Gate:
             seconds_since_window_seen=seen.window_seconds if seen else 0.0,
             seconds_since_return=self._sightings.seconds_since_return(target.node),
             seconds_since_held=self._sightings.seconds_since_held(target.node),
-            own_hosts=own,
-            seconds_held_as_mover=self._held_as_mover(target.node, own),
+            mover_hosts=own,
+            seconds_held_as_mover=self._held_as_mover(sight, target.node, own),
             facility_stopped=sight.record is not None and sight.executor in sight.record.stopped,
             aim=target.aim,
             hosts=evidence.get(target.guest, ()),
             hosts_before=before.get(target.guest, ()),
         )
 
-    def _held_as_mover(self, target: str, own: tuple[HostAnswer, ...]) -> float | None:
+    def _held_as_mover(self, sight: Sight, target: str, own: tuple[HostAnswer, ...]) -> float | None:
+        if sight.record is None or sight.record.mover != sight.executor:
+            return None
         where = plainly_on(own)
         return self._sightings.held_as_mover(target, where) if where and not self._dry else None
 

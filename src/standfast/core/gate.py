@@ -15,7 +15,8 @@ EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its 
                     running, or it has not held this target for 15 s yet
 GUARDED             a guarded window of the target: only its killing gate may act
 FROZEN              the window holds everybody and its lease has not ended
-UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is gone
+UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is
+                    gone. Guarded: its host takes part in the mover's migration and has not saved
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
 SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 60 s ago;
                     TARGET_BACK if it is a member again and there is no window
@@ -43,9 +44,9 @@ JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITIO
 
 MOVER_HOLD_SECONDS = 45.0
 """How long the mover of a guarded window holds another node that it does not see (a cluster of two). Longer
-than two healthy nodes needed to see each other again after a blackout (33 s in the slowest run measured), and
-shorter than the 60 s of plain running after which the other one's killing gate stops this node: where they are
-really cut off, one of them acts first."""
+than two healthy nodes needed to see each other again after a blackout (33 s in the slowest run measured),
+and shorter than the 60 s of plain running after which the other one's killing gate stops this node: where
+they are really cut off, one of them acts first."""
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
@@ -90,8 +91,8 @@ class GateView:
     aim: str = ""
     """Control domain at which the target's devices aim; empty: not known."""
     hosts: tuple[HostAnswer, ...] = field(default=())
-    own_hosts: tuple[HostAnswer, ...] = field(default=())
-    """What the hosts say about the guest of this node itself; asked only where it is the mover."""
+    mover_hosts: tuple[HostAnswer, ...] = field(default=())
+    """What the hosts say about the guest that a guarded window is for."""
     seconds_held_as_mover: float | None = None
     """For how long this node has held this target without a break because it is itself the mover."""
     hosts_before: tuple[HostAnswer, ...] = field(default=())
@@ -249,6 +250,8 @@ def _guarded(record: Record, view: GateView) -> Answer | None:
             Rule.GUARDED,
             f"a guarded window is {record.phase.value} for {view.target}: only its killing gate may act",
         )
+    if (stale := _stale_map(record, view)) is not None:
+        return stale
     if view.executor != record.mover:
         return None
     # What a node believes of others after it has stood still is from before. It is banned from their devices,
@@ -260,8 +263,8 @@ def _guarded(record: Record, view: GateView) -> Answer | None:
             f"{view.executor} is itself the node that is being moved, and {view.target} is in the membership",
             final=True,
         )
-    if not plainly_on(view.own_hosts):
-        shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.own_hosts)
+    if not plainly_on(view.mover_hosts):
+        shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.mover_hosts)
         return _hold(
             Rule.EXECUTOR_MOVING,
             f"{view.executor} is itself the node that is being moved, and not every host shows it plainly "
@@ -277,6 +280,27 @@ def _guarded(record: Record, view: GateView) -> Answer | None:
             hosts_matter=True,
         )
     return None
+
+
+def _stale_map(record: Record, view: GateView) -> Answer | None:
+    """Whether the service processor that would kill this node takes part in the mover's migration.
+
+    Until its host has saved, it may hit ANOTHER guest under the name that it is told (as in `_after_lease`).
+    Taking part: the source, the target that the operator named, and wherever the hosts show the mover.
+    """
+    here = {answer.host for answer in view.mover_hosts if not answer.state.proves_not_here}
+    silent = {answer.host for answer in view.mover_hosts if answer.state is GuestState.SILENT}
+    part = {record.source, record.target} | (here - silent)
+    if not view.aim or view.aim not in part or _map_is_sure(record, view.aim):
+        return None
+    if _gone(view):
+        return None  # nothing is left that a name could hit; the device still wants its own proof
+    return _hold(
+        Rule.UNSAVED,
+        f"{view.target} is on {view.aim}, which takes part in the migration of {record.mover} and has not "
+        "saved its configuration yet: its service processor may hit another guest; close the window first",
+        hosts_matter=True,
+    )
 
 
 def plainly_on(answers: Sequence[HostAnswer]) -> str:
