@@ -54,6 +54,11 @@ def status(scene: Scene, node: str) -> dict[str, object]:
     return found
 
 
+def answers_since(scene: Scene, before: list[str]) -> list[str]:
+    """What the gates have answered about the mover since; each node has a log of its own."""
+    return [line for line in gate_lines(scene, MOVER) if line not in before]
+
+
 def seen_running(scene: Scene, seconds: float) -> None:
     """Wait until the window has been open for so long: the nodes have seen the guest run as long."""
     until = time.monotonic() + seconds
@@ -71,7 +76,7 @@ def recovered(scene: Scene, known: int, limit_seconds: float) -> float:
 
 
 def test_a_blackout_beyond_the_timeout_is_held_and_all_is_as_before(scene: Scene) -> None:
-    before, mark, said = Picture.of(scene), scene.control.mark(), len(gate_lines(scene, MOVER))
+    before, mark, said = Picture.of(scene), scene.control.mark(), gate_lines(scene, MOVER)
     guard(scene)
     assert scene.heartbeat("cfguest1") == before.nodes["cfguest1"].totem  # nothing is raised
     scene.control.migrate(GUEST, spare(scene), duration_seconds=31.0, blackout_seconds=30.0)
@@ -80,7 +85,7 @@ def test_a_blackout_beyond_the_timeout_is_held_and_all_is_as_before(scene: Scene
     assert scene.control.wait_migration(GUEST, limit_seconds=60.0)["phase"] == "done"
     assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
     standfast(scene, "cfguest3", "close")
-    answers = gate_lines(scene, MOVER)[said:]
+    answers = answers_since(scene, said)
     assert {rule_of(line) for line in answers} >= {"kill"}, answers
     assert all(" hold " in line for line in answers), answers
     assert kills(scene, mark) == []
@@ -95,13 +100,13 @@ def test_a_blackout_beyond_the_timeout_is_held_and_all_is_as_before(scene: Scene
 def test_a_guest_that_hangs_in_the_window_is_killed_and_its_service_goes_on(scene: Scene) -> None:
     guard(scene)
     seen_running(scene, 12.0)
-    said = len(gate_lines(scene, MOVER))
+    said = gate_lines(scene, MOVER)
     mark, known = scene.control.mark(), len(starts_and_stops(scene.lab))
     scene.control.call("hang", name=GUEST)
     took = recovered(scene, known, 60)
     assert [(entry["action"], entry["host"]) for entry in kills(scene, mark)] == [("stop", home(scene))]
     assert service_runs_elsewhere(scene)
-    allowed = [line for line in gate_lines(scene, MOVER)[said:] if " allow rule=kill " in line]
+    allowed = [line for line in answers_since(scene, said) if " allow rule=kill " in line]
     assert allowed
     assert f"stop {GUEST} on {home(scene)}" in allowed[-1]
     print(f"recovered {took:.1f} s after the hang")
@@ -110,14 +115,14 @@ def test_a_guest_that_hangs_in_the_window_is_killed_and_its_service_goes_on(scen
 @pytest.mark.full
 def test_another_node_that_dies_in_the_window_is_fenced_as_always(scene: Scene) -> None:
     guard(scene)
-    mark, said = scene.control.mark(), len(gate_lines(scene, MOVER))
+    mark, said = scene.control.mark(), gate_lines(scene, MOVER)
     scene.control.call("hang", name="guest3")
     assert eventually(lambda: any(e["hit"] == "guest3" for e in kills(scene, mark)), 60), gate_lines(
         scene, "cfguest3"
     )
     assert {entry["action"] for entry in kills(scene, mark)} <= {"panic", "sir"}
     assert window(scene, "cfguest1").phase is Phase.OPEN
-    assert gate_lines(scene, MOVER)[said:] == []
+    assert answers_since(scene, said) == []
 
 
 @pytest.mark.full
@@ -158,12 +163,12 @@ def test_the_window_outlives_its_daemons(scene: Scene) -> None:
 def test_a_host_that_loses_power_is_proven_off_by_its_service_processor(scene: Scene) -> None:
     """Its control domain is silent; nobody has to say that it is dead."""
     guard(scene)
-    mark, known, said = scene.control.mark(), len(starts_and_stops(scene.lab)), len(gate_lines(scene, MOVER))
+    mark, known, said = scene.control.mark(), len(starts_and_stops(scene.lab)), gate_lines(scene, MOVER)
     scene.control.call("power_off", host=home(scene))
     recovered(scene, known, 90)
     assert kills(scene, mark) == []
-    allowed = [line for line in gate_lines(scene, MOVER)[said:] if " allow rule=kill " in line]
-    assert allowed, gate_lines(scene, MOVER)[said:]
+    allowed = [line for line in answers_since(scene, said) if " allow rule=kill " in line]
+    assert allowed, answers_since(scene, said)
     assert f"power of {home(scene)}: Powered Off" in allowed[-1]
     scene.control.call("power_on", host=home(scene))
 
