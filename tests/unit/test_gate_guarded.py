@@ -34,12 +34,51 @@ def ask(view: GateView, **changes: object) -> Answer:
 
 
 @pytest.mark.parametrize("phase", [Phase.OPENING, Phase.OPEN, Phase.CLOSING])
-@pytest.mark.parametrize("seconds", [10.0, 1000.0])
-def test_the_mover_is_never_let_through_by_an_ordinary_gate(phase: Phase, seconds: float) -> None:
-    """Not after the lease either: its levels are the killing gate alone, and whoever asks here is wrong."""
+def test_an_ordinary_gate_does_not_let_the_mover_through_within_the_lease(phase: Phase) -> None:
+    """Whoever asks here has no killing gate: a fencer that is starting, or before the window is whole."""
     record = dataclasses.replace(WINDOW, phase=phase)
-    answer = ask(CLEAR, record=record, seconds_since_window_seen=seconds, hosts=HOME)
-    assert (answer.allow, answer.rule) == (False, Rule.GUARDED)
+    answer = ask(CLEAR, record=record, seconds_since_window_seen=10.0, hosts=HOME, hosts_before=HOME)
+    assert (answer.allow, answer.rule, answer.hosts_matter) == (False, Rule.GUARDED, True)
+
+
+@pytest.mark.parametrize("phase", [Phase.OPENING, Phase.OPEN, Phase.CLOSING])
+def test_a_mover_that_is_on_no_host_in_two_rounds_is_not_held(phase: Phase) -> None:
+    """A command that dies while it opens or closes leaves no killing gate: a real death must not wait."""
+    record = dataclasses.replace(WINDOW, phase=phase)
+    for gone in (
+        hosts(ctrl2=GuestState.STOPPED, ctrl3=GuestState.ABSENT),
+        hosts(ctrl2=GuestState.ABSENT, ctrl3=GuestState.ABSENT),
+    ):
+        within = {"record": record, "seconds_since_window_seen": 10.0, "hosts": gone}
+        assert ask(CLEAR, **within, hosts_before=gone).allow
+        assert ask(CLEAR, **within).rule is Rule.GUARDED
+        member = frozenset({"n1", "n2"})
+        assert ask(CLEAR, **within, hosts_before=gone, membership=member).rule is Rule.GUARDED
+        assert ask(CLEAR, **within, hosts_before=HOME).rule is Rule.GUARDED
+
+
+@pytest.mark.parametrize(
+    "on_its_way",
+    [
+        hosts(ctrl2=GuestState.MIGRATING_OUT, ctrl3=GuestState.INCOMING),
+        hosts(ctrl2=GuestState.ABSENT, ctrl3=GuestState.SILENT),
+        hosts(ctrl2=GuestState.PAUSED, ctrl3=GuestState.ABSENT),
+        (),
+    ],
+)
+def test_after_the_lease_an_ordinary_gate_judges_the_mover_as_in_a_frozen_window(
+    on_its_way: tuple[HostAnswer, ...],
+) -> None:
+    saved = dataclasses.replace(WINDOW, phase=Phase.CLOSING, saved={"ctrl2": "standfast-a"})
+    late = {"seconds_since_window_seen": 1000.0, "hosts_before": on_its_way}
+    answer = ask(CLEAR, record=saved, hosts=on_its_way, **late)
+    assert (answer.allow, answer.rule) == (False, Rule.UNSAVED)
+    assert ask(CLEAR, record=WINDOW, hosts=HOME, **late).rule is Rule.UNSAVED
+    assert ask(CLEAR, record=saved, hosts=HOME, **late).allow
+    just = {**late, "seconds_since_window_seen": WINDOW.lease_seconds + 1.0}
+    assert ask(CLEAR, record=saved, hosts=HOME, **just).rule is Rule.SETTLING
+    back = ask(CLEAR, record=saved, hosts=HOME, membership=frozenset({"n1", "n2"}), **just)
+    assert (back.allow, back.rule) == (False, Rule.TARGET_BACK)
 
 
 def test_another_node_is_fenced_as_always() -> None:

@@ -12,8 +12,8 @@ TARGET_BACK         lease, or a window that closed within 15 s, and the target i
 SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its own guest is not plainly
-                    running, or it has not held this target for 15 s yet
-GUARDED             a guarded window of the target: only its killing gate may act
+                    running, or it has not held this target for 45 s yet; TARGET_BACK if that is a member
+GUARDED             a guarded window of the target, within its lease, and it is not gone: its killing gate's
 FROZEN              the window holds everybody and its lease has not ended
 UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is
                     gone. Guarded: its host takes part in the mover's migration and has not saved
@@ -224,8 +224,14 @@ def _window(view: GateView) -> Answer | None:
     record = view.record
     if record is None or record.phase is Phase.IDLE:
         return None
+    left = _lease_left_seconds(record, view)
     if record.mode is Mode.GUARDED:
-        return _guarded(record, view)
+        if view.target != record.mover:
+            return _by_mover(record, view)
+        if _gone(view) and not _back(view):
+            return None
+        if left > 0:
+            return _not_ours(record, view)
     if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
         back = _back(view)
         # At once: four levels of one request, polled for 5 s each, would outlast the settling.
@@ -234,7 +240,6 @@ def _window(view: GateView) -> Answer | None:
             f"{view.target} came back less than {SETTLE_SECONDS} s ago",
             final=back,
         )
-    left = _lease_left_seconds(record, view)
     if left > 0:
         return _hold(
             Rule.FROZEN,
@@ -243,13 +248,20 @@ def _window(view: GateView) -> Answer | None:
     return _after_lease(record, view)
 
 
-def _guarded(record: Record, view: GateView) -> Answer | None:
-    """Only the mover is held, and that by its killing gate alone; the others are fenced as always."""
-    if view.target == record.mover:
-        return _hold(
-            Rule.GUARDED,
-            f"a guarded window is {record.phase.value} for {view.target}: only its killing gate may act",
-        )
+def _not_ours(record: Record, view: GateView) -> Answer:
+    """The mover of a guarded window is its killing gate's. An ordinary gate is asked by a fencer that is just
+    starting, while the window is not whole yet or no more (a command may have died there), or by somebody's
+    hand in the topology: then what is on no host is let through, and the lease ends this hold."""
+    return _hold(
+        Rule.GUARDED,
+        f"a guarded window is {record.phase.value} for {view.target}: only its killing gate may act while a "
+        "host may have it",
+        hosts_matter=True,
+    )
+
+
+def _by_mover(record: Record, view: GateView) -> Answer | None:
+    """Every node but the mover of a guarded window is fenced as always, but not by the mover."""
     if (stale := _stale_map(record, view)) is not None:
         return stale
     if view.executor != record.mover:
@@ -394,7 +406,8 @@ def _released(view: GateView) -> Answer | None:
     The hosts show it running again some seconds before it is a member.
     """
     record = view.record
-    in_window = record is not None and record.open and record.mode is not Mode.GUARDED
+    others = record is not None and record.mode is Mode.GUARDED and record.mover != view.target
+    in_window = record is not None and record.open and not others
     since = view.seconds_since_held
     if record is not None and in_window:
         past = -_lease_left_seconds(record, view)
