@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from standfast.core import closing, evidence, gate, lowering, members, opening, window
+from standfast.core import closing, evidence, gate, killing, lowering, members, opening, window
 from standfast.core.evidence import GuestState
 from standfast.core.messages import Message
-from standfast.core.record import Phase, Record, Totem
+from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
 from standfast.sim.rules import Rules
@@ -31,6 +31,8 @@ class Bug:
     """The checkers of which at least one must fire."""
     plant: Callable[[Patch], None] = lambda patch: None
     rules: Rules = field(default_factory=Rules)
+    guarded: bool = False
+    """It shows in runs with a guarded window only."""
 
 
 def _gate_ignores_membership(patch: Patch) -> None:
@@ -197,6 +199,74 @@ def _older_record_accepted(written: Any, cib: Any, new: Record, changes: Any) ->
     return lambda now: plain(now) if now.record.phase is phase else strict(now)
 
 
+def _one_round_is_enough(patch: Patch) -> None:
+    proven = killing.Proven("one round")
+    patch.setattr(killing, "_prove", lambda view, order, looks: proven)
+
+
+def _silence_counts_as_gone(patch: Patch) -> None:
+    gone = killing._gone
+    silent = GuestState.SILENT
+    patch.setattr(killing, "_gone", lambda view, look: look.state is silent or gone(view, look))
+    patch.setattr(killing, "_needs_power", lambda view, look: False)
+
+
+def _running_counts_from_the_drop(patch: Patch) -> None:
+    wait = killing._wait
+    patch.setattr(
+        killing, "_wait", lambda view, left: wait(replace(view, seconds_plain=view.seconds_since_drop), left)
+    )
+
+
+def _source_is_killed_first(patch: Patch) -> None:
+    act = killing._next_act
+
+    def source_first(view: killing.KillView, left: Any) -> Any:
+        step = act(view, left)
+        source = view.record.source if view.record is not None else ""
+        here = any(look.host == source and not look.state.proves_not_here for look in left)
+        return killing.Kill(source) if isinstance(step, killing.Kill | killing.CancelJob) and here else step
+
+    patch.setattr(killing, "_next_act", source_first)
+
+
+def _mover_let_through(patch: Patch) -> None:
+    own = gate._window
+
+    def lets_through(view: gate.GateView) -> gate.Answer | None:
+        record = view.record
+        is_mover = record is not None and record.mode is Mode.GUARDED and record.mover == view.target
+        return None if is_mover else own(view)
+
+    patch.setattr(gate, "_window", lets_through)
+    # What stands behind it otherwise.
+    patch.setattr(gate, "_elsewhere", lambda view: None)
+    patch.setattr(gate, "_released", lambda view: None)
+
+
+def _not_taken_out_on_rollback(patch: Patch) -> None:
+    lower = lowering.lower
+
+    def forgets(snapshot: Snapshot, record: Record) -> Any:
+        return lower(replace(snapshot, guarded=frozenset()) if record.abort else snapshot, record)
+
+    patch.setattr(lowering, "lower", forgets)
+
+
+def _fencers_not_asked(patch: Patch) -> None:
+    patch.setattr(members, "not_killing", lambda snapshot, record: [])
+
+
+def _mover_of_two_not_held(patch: Patch) -> None:
+    patch.setattr(gate, "_by_mover", lambda record, view: None)
+
+
+def _mover_fences_members(patch: Patch) -> None:
+    own = gate._by_mover
+    patch.setattr(gate, "_by_mover", lambda record, view: own(record, replace(view, membership=frozenset())))
+    patch.setattr(gate, "MOVER_HOLD_SECONDS", 15.0)
+
+
 BUGS = (
     Bug("the gate ignores the membership", ("S8", "S1", "S2"), _gate_ignores_membership),
     Bug("the gate ignores the window and its lease", ("S8",), _gate_ignores_the_window),
@@ -224,5 +294,15 @@ BUGS = (
     Bug("closing stops for good at its last steps", ("L2",), _closing_never_ends),
     Bug("the hold outlives its lease", ("S3",), _the_hold_never_ends),
     Bug("the lease begins anew with each look", ("L1",), _the_lease_begins_anew_with_each_look),
+    Bug("guarded: one round is enough", ("S2", "S1"), _one_round_is_enough, guarded=True),
+    Bug("guarded: silence counts as gone", ("S2", "S1"), _silence_counts_as_gone, guarded=True),
+    Bug("guarded: running counts from the drop", ("S8",), _running_counts_from_the_drop, guarded=True),
+    Bug("guarded: the source is killed before the target", ("S1",), _source_is_killed_first, guarded=True),
+    Bug("guarded: one look at the membership", ("S8",), rules=Rules(membership_once=True), guarded=True),
+    Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
+    Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),
+    Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),
+    Bug("guarded: the mover of two nodes is not held", ("S8",), _mover_of_two_not_held, guarded=True),
+    Bug("guarded: the mover fences members, after 15 s", ("S8",), _mover_fences_members, guarded=True),
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
 )

@@ -15,6 +15,10 @@ QUIET_SECONDS = 20.0
 AFTER_WINDOW_MS = 20_000
 """So long after a window a hold is still because of it: 15 s of settling, and one call that was under way."""
 ALARM_SECONDS = 75.0
+BACK_SECONDS = 33.0
+"""A healthy guest was a member again after at most so long (measured)."""
+HOLD_MARGIN_SECONDS = 15.0
+"""An order that was given late, and slow, is not counted to the second."""
 RECOVERY_SLACK_MS = 20_000
 """Two seconds of the invariant, the look of the simulated device, and one hold that was under way."""
 
@@ -49,6 +53,30 @@ class Killed:
     levels_whole: bool
     came_back: bool
     """It runs and is a member again, and this fencing was held by a gate because of a window, until now."""
+    guarded: bool = False
+    """The window of this run is guarded: only its mover is held."""
+    untroubled: bool = False
+    """Nothing but a blackout has kept it from being a good member for a long while."""
+    lost_call: bool = False
+    """A call of its fencing was lost with its executor, another one followed at its limit: as without us."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """One guest that a killing gate's order is about to stop, and what is true of it at that instant."""
+
+    node: str
+    alive: bool
+    """It neither hangs nor is dead."""
+    loss: str
+    in_blackout: bool
+    blackout_after_drop_s: float
+    """For how long after the drop the present or last blackout lasts, left alone."""
+    resumed_s: float | None
+    """Since it ran again after a blackout; None: it had none."""
+    member_when_given: bool
+    """It was a good member before the order was given, and is one."""
+    untroubled: bool
 
 
 @dataclass(frozen=True)
@@ -91,6 +119,7 @@ class Checkers:
     closed_ms: int = -100_000
     """When the store last had no window any more."""
     alarmed_ms: int = -1
+    hold_limit_s: float = 300.0
     spoiled: bool = False
     """An operator has written something of the window's by hand: what follows from that is not ours."""
 
@@ -109,12 +138,57 @@ class Checkers:
             return
         if not hit.alive or hit.hung:
             return
-        if self.window is not None and self.lease_left_s() > 0:
+        if hit.guarded and self.window is not None:
+            mover = hit.loss == "blackout" and hit.victim == hit.wanted
+            if hit.untroubled and (mover or hit.loss != "blackout"):
+                self.fail("S8", f"{hit.victim}, which is well, was killed in a guarded window")
+        elif self.window is not None and self.lease_left_s() > 0:
             self.fail("S8", f"{hit.victim} was killed alive in an open window")
+        elif hit.lost_call:
+            return
         elif hit.loss == "blackout" and hit.answers_good and hit.move_began_ms <= hit.call_began_ms:
             self.fail("S8", f"{hit.victim} was killed because it was moved")
         elif hit.came_back:
             self.fail("S8", f"{hit.victim} was killed after it had come back, by a fencing held for a window")
+
+    def stopped(self, hit: Stopped) -> None:
+        """S8, at each order of a killing gate that is carried out on a copy."""
+        if not hit.alive:
+            return
+        if hit.member_when_given and hit.untroubled:
+            self.fail("S8", f"{hit.node} was stopped, which is a member")
+        elif hit.loss != "blackout" or not hit.untroubled:
+            return
+        elif hit.blackout_after_drop_s < self.hold_limit_s - HOLD_MARGIN_SECONDS:
+            if hit.in_blackout:
+                self.fail("S8", f"{hit.node} was stopped in a blackout that ends in time")
+            elif hit.resumed_s is not None and hit.resumed_s < BACK_SECONDS:
+                self.fail("S8", f"{hit.node} was stopped {hit.resumed_s:.1f} s after its blackout")
+
+    def proven_gone(self, node: str, executor: str, *, power: bool, on_its_way: bool) -> None:
+        """S2, where a killing gate says done."""
+        if power or on_its_way:
+            what = "runs" if power else "can come alive"
+            self.fail("S2", f"the killing gate of {node} on {executor} says done, and a copy {what}")
+
+    def came_alive(self, guest: str, host: str) -> None:
+        """S1, where an order of ours let another copy come alive."""
+        self.fail("S1", f"stopping {guest} on {host} let its other copy come alive")
+
+    def told_guarded(self, mover: str, fencers: Mapping[str, bool]) -> None:
+        """S8, when an operator is told that a guarded window is open: whose own fencer would still use the
+        mover's own devices."""
+        for name, kills in fencers.items():
+            if not kills:
+                self.fail("S8", f"a window was called open, and the fencer of {name} does not hold {mover}")
+
+    def recovered_guarded(self, how: str, after_s: float | None, limit_s: float) -> None:
+        """L3, for a mover that has really died in a guarded window."""
+        if after_s is None or after_s > limit_s:
+            shown = "never" if after_s is None else f"after {after_s:.1f} s"
+            self.fail(
+                "L3", f"the death of the mover ({how}) was recovered {shown}, not within {limit_s:.0f} s"
+            )
 
     def because_of_a_window(self) -> bool:
         """Whether a hold of this moment is."""
@@ -174,7 +248,7 @@ class Checkers:
             self.open_number, self.window = 0, None
         elif number != self.open_number:
             self.open_number, self.store_since_ms = number, self.now_ms
-            self.store_lease_s = lease_s
+        self.store_lease_s = lease_s
         self.store_epoch = epoch
 
     def announced(

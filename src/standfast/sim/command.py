@@ -17,6 +17,7 @@ from standfast.core.record import Phase, Record
 from standfast.core.steps import (
     CloseGoal,
     Done,
+    Guard,
     OpenGoal,
     Reaim,
     Reload,
@@ -24,6 +25,7 @@ from standfast.core.steps import (
     Snapshot,
     Step,
     Stop,
+    Unguard,
     Wait,
     WriteRecord,
 )
@@ -115,7 +117,7 @@ class Command:
             stop = yield from self._do(decision, cib)
             if stop is not None:
                 return stop
-            if isinstance(decision, WriteRecord | Reaim):
+            if isinstance(decision, WriteRecord | Reaim | Guard | Unguard):
                 memory.record = decision.record
                 whole = self._whole(decision.record)
         return Stop((Message("TOO_LONG", "not finished", next_command="the same again"),), unfinished=True)
@@ -160,6 +162,8 @@ class Command:
             maintenance_mode=cib.maintenance,
             hosts=world.entries,
             aims=cib.aims,
+            guarded=cib.guarded,
+            guard_whole=cib.guard_whole,
         )
         if whole or absent:
             snapshot = yield from self._more(snapshot, cib, absent, controller)
@@ -167,7 +171,7 @@ class Command:
 
     def _more(self, snapshot: Snapshot, cib: Cib, absent: list[str], controller: bool) -> Steps:
         node, world = self.node, self.world
-        pending = world.fencer.outstanding(node.ring)
+        pending = world.fencer.pending(node.ring)
         idle: bool | None = None
         calm = not pending and all(world.nodes[name].joined for name in node.ring.members)
         if controller:
@@ -242,6 +246,10 @@ class Command:
                 return (yield from self._write(cib, new, step.reason, maintenance=mode))
             case Reaim(record=new, node=name, host=host):
                 return (yield from self._write(cib, new, step.reason, reaim=(name, host)))
+            case Guard(record=new, node=name):
+                return (yield from self._write(cib, new, step.reason, guard=name))
+            case Unguard(record=new, nodes=nodes):
+                return (yield from self._write(cib, new, step.reason, unguard=nodes))
             case Reload():
                 self.memory.reloads += 1
                 return (yield self.world.network.reload(self.node, RELOAD_LIMIT_MS))

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from standfast.core import evidence, heartbeat, members, owed, xscf
+from standfast.core.evidence import GuestState
+from standfast.core.gate import plainly_on
 from standfast.core.owed import Debt
-from standfast.core.record import Record
+from standfast.core.record import Mode, Record
 from standfast.core.report import Report, proof
 from standfast.sim.kernel import Steps
-from standfast.sim.store import written
+from standfast.sim.store import kill_levels, written
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
@@ -82,6 +84,8 @@ class Daemon:
 
         self.node.spawn(forever(ALARM_MS, "alarm"))
         self.node.spawn(forever(AWAY_MS, "away"))
+        if self.world.guarded:
+            self.node.spawn(self._watch(run))
         self.node.spawn(tests())
         self.node.later(0, self.look)
 
@@ -115,6 +119,34 @@ class Daemon:
                 answers = [site.ask(host, aim.guest) for host in site.hosts if not site.silent(host)]
                 if evidence.on_its_way(answers, aim.host) is not None:
                     node.sightings.held(name)
+
+    def _mover(self) -> str:
+        """The mover of a guarded window, as a node sees it that is not the mover (daemon/guard_duty.py)."""
+        record = self.node.cib.readable
+        if record is None or not record.open or record.mode is not Mode.GUARDED:
+            return ""
+        return record.mover if record.mover != self.node.name else ""
+
+    def _watch(self, run: int) -> Steps:
+        """In a guarded window, each second: where does the mover's guest run, and is it away?"""
+        while self.alive and self.run == run:
+            mover, node, site = self._mover(), self.node, self.world.site
+            aim = node.cib.aims.get(mover)
+            if aim is not None:
+                if mover not in node.ring.members:
+                    node.sightings.dropped(mover)
+                answers = site.ask_all(aim.guest)
+                silent = any(answer.state is GuestState.SILENT for answer in answers)
+                yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)
+                if where := plainly_on(answers):
+                    node.sightings.plain(aim.guest, where)
+            yield AWAY_MS
+
+    def _killing(self) -> str:
+        mover = self._mover()
+        devices = self.node.fencing
+        whole = mover in devices.guarded and devices.levels[mover] == kill_levels(mover)
+        return mover if mover and whole else ""
 
     def tick(self) -> None:
         """The membership has changed, or something that is looked at on each tick only."""
@@ -202,6 +234,7 @@ class Daemon:
             proofs={device: row.proof for device, row in self.rows.items() if row.proof},
             hosts=dict(self.hosts),
             facility=node.facility,
+            killing=self._killing() if self.world.guarded else "",
             commanding=node.commanding is not None and node.commanding.alive,
         )
         if text != self._last or node.published is None:

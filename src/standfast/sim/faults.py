@@ -107,14 +107,17 @@ class Faults:
             self.world.network.side[name] = 1
         for name in names if len(names) == 2 else cut:
             self.world.nodes[name].last_loss = "partition"
+        for node in self.world.nodes.values():
+            node.trouble_ms = self.kernel.now_ms
         self.kernel.say("network", "cut off: %s", " ".join(cut))
         self.world.network.look()
         self._lasts(self._join)
 
     def _join(self) -> None:
         self.kernel.say("network", "whole again")
-        for name in self.world.nodes:
+        for name, node in self.world.nodes.items():
             self.world.network.side[name] = 0
+            node.trouble_ms = self.kernel.now_ms
         self.world.network.look()
 
     def daemon(self) -> None:
@@ -150,7 +153,11 @@ class Faults:
         site = self.world.site
         name = self.kernel.rng.choice(list(site.hosts))
         self.kernel.say(name, "dies")
-        site.hosts[name].silent_until_ms = self.kernel.now_ms + self.kernel.between(20_000, 200_000)
+        until_ms = self.kernel.now_ms + self.kernel.between(20_000, 200_000)
+        if self.world.guarded:
+            site.lose(name, until_ms)
+            return
+        site.hosts[name].silent_until_ms = until_ms
         for guest in site.guests.values():
             if guest.host == name and guest.power:
                 site.kill(guest, f"{name} is dead", power=False)
@@ -201,6 +208,18 @@ class Faults:
         target = self._node().name
         one = [Level(level.index, level.devices[:1]) for level in levels(target)]
         self.world.edited = True
+        if self.world.guarded and self.kernel.chance(0.5):
+            # Somebody loads the configuration of before the window, all but the record.
+            self.edit(
+                lambda cib: replace(
+                    cib,
+                    version=cib.version + 1,
+                    guarded=frozenset(),
+                    levels={name: levels(name) for name in cib.levels},
+                ),
+                "loads the fencing of before the window",
+            )
+            return
         self.edit(
             lambda cib: replace(cib, version=cib.version + 1, levels={**cib.levels, target: tuple(one)}),
             f"takes the devices out of the levels of {target}",
@@ -223,7 +242,7 @@ class Faults:
         world, site = self.world, self.world.site
         self.kernel.say("story", "everything is put right")
         for entry in site.hosts.values():
-            entry.silent_until_ms, entry.lies = -1, 0
+            entry.silent_until_ms, entry.lies, entry.off_until_ms = -1, 0, -1
         for name in world.nodes:
             world.network.side[name] = 0
         for name, node in world.nodes.items():
@@ -259,6 +278,7 @@ class Faults:
                             cib,
                             version=cib.version + 1,
                             damage="",
+                            guarded=frozenset(),
                             levels={name: levels(name) for name in cib.levels},
                         ),
                         "puts the store right",

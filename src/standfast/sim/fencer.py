@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from standfast.core.topology import Level
-from standfast.sim import gate
+from standfast.core.guarded import KILL_LIMIT_SECONDS
+from standfast.core.topology import Device, Level
+from standfast.sim import gate, killing
 from standfast.sim.kernel import Process, Steps
 from standfast.sim.ring import Ring
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from standfast.sim.world import World
 
 CALL_LIMIT_MS = 60_000
+KILL_LIMIT_MS = KILL_LIMIT_SECONDS * 1000
+NO_DEVICE_MS = 500
+"""The fencer finds nobody who has the device, and says so."""
 RETRY_MS = 40
 
 
@@ -42,6 +46,14 @@ class Fencer:
     def outstanding(self, ring: Ring) -> list[str]:
         """Who is being fenced by this membership."""
         return sorted(target for (number, target) in self.under_way if number == id(ring))
+
+    def pending(self, ring: Ring) -> list[str]:
+        """What the fencers' history shows as pending: also what was asked for in an earlier membership."""
+        if not self.world.guarded:
+            return self.outstanding(ring)
+        return sorted(
+            {target for (_, target), asked in self.under_way.items() if asked.members & ring.members}
+        )
 
     def membership(self, ring: Ring) -> None:
         """A new membership: whoever is missing and not known to be down is fenced."""
@@ -100,13 +112,18 @@ class Fencer:
 
     def _levels(self, ring: Ring, target: str, coordinator: Node) -> Steps:
         boot = coordinator.boot
-        for level in coordinator.cib.levels.get(target, ()):
+        for level in coordinator.fencing.levels.get(target, ()):
             good = bool(level.devices)
             for device in level.devices:
-                executor = self._executor(ring, target)
+                executor = self._executor(ring, target, device)
                 if executor is None:
+                    if self.world.guarded:
+                        yield NO_DEVICE_MS
                     return False
-                if device.agent == "fence_standfast":
+                if device.parameters.get("kill"):
+                    steps = killing.call(self.world, executor, target)
+                    good = yield self._call(executor, target, steps, KILL_LIMIT_MS)
+                elif device.agent == "fence_standfast":
                     good = yield self._call(executor, target, gate.call(self.world, executor, target, level))
                 else:
                     good = yield self._call(executor, target, self._device(executor, target, level))
@@ -119,12 +136,22 @@ class Fencer:
                 return True
         return False
 
-    def _executor(self, ring: Ring, target: str) -> Node | None:
+    def _executor(self, ring: Ring, target: str, device: Device) -> Node | None:
         nodes = [self.world.nodes[name] for name in sorted(ring.members) if name != target]
-        alive = [node for node in nodes if node.running]
+        alive = [node for node in nodes if node.running and self._has(node, target, device)]
         return self.kernel.rng.choice(alive) if alive else None
 
-    def _call(self, executor: Node, target: str, steps: Steps) -> Callable[[Any], None]:
+    def _has(self, executor: Node, target: str, device: Device) -> bool:
+        """Whether this device may run there, as that node's own fencer has it (core/guarded.py)."""
+        guarded = executor.fencing.guarded
+        if device.parameters.get("kill"):
+            return target in guarded
+        banned = executor.name in guarded and len(self.world.nodes) > 2
+        return target not in guarded and not banned
+
+    def _call(
+        self, executor: Node, target: str, steps: Steps, limit_ms: int = CALL_LIMIT_MS
+    ) -> Callable[[Any], None]:
         def effect(resume: Callable[[Any], None]) -> None:
             process = executor.spawn(steps, lambda result: resume(bool(result)))
 
@@ -132,9 +159,10 @@ class Fencer:
                 if process.alive:
                     process.kill()
                     self.world.fencing_asked(target)
+                    self.world.lost_calls.add(target)
                 resume(False)
 
-            self.kernel.at(CALL_LIMIT_MS, late)
+            self.kernel.at(limit_ms, late)
 
         return effect
 

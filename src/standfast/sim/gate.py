@@ -13,6 +13,7 @@ from standfast.core import evidence, xscf
 from standfast.core import gate as core_gate
 from standfast.core.evidence import HostAnswer
 from standfast.core.gate import GateView, Rule
+from standfast.core.record import Mode
 from standfast.core.topology import Level
 from standfast.core.xscf import Proof, Verdict
 from standfast.sim.kernel import Steps
@@ -38,12 +39,14 @@ def view(
     target: str,
     hosts: tuple[HostAnswer, ...] = (),
     before: tuple[HostAnswer, ...] = (),
+    own: tuple[HostAnswer, ...] = (),
 ) -> GateView:
     """What the gate sees on this node, from its own copies only."""
     cib = node.cib
     record = cib.readable
     seen = node.sightings.see(record) if record is not None else None
     aim = cib.aims.get(target)
+    where = core_gate.plainly_on(own)
     known = {
         "target": target,
         "executor": node.name,
@@ -60,6 +63,8 @@ def view(
         "aim": aim.host if aim is not None else "",
         "hosts": hosts,
         "hosts_before": before,
+        "own_hosts": own,
+        "seconds_held_as_mover": node.sightings.held_as_mover(target, where) if where else None,
     }
     return GateView(**{name: value for name, value in known.items() if name in _FIELDS})  # type: ignore[arg-type]
 
@@ -83,7 +88,10 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
         answer = core_gate.decide(view(world, node, target))
         if (answer.allow or answer.hosts_matter) and aim is not None:
             hosts = yield from ask(world, node, aim.guest)
-            answer = core_gate.decide(view(world, node, target, hosts, before))
+            own: tuple[HostAnswer, ...] = ()
+            if _is_mover(node):
+                own = yield from ask(world, node, node.guest)
+            answer = core_gate.decide(view(world, node, target, hosts, before, own))
             before = hosts
         if answer.rule in (Rule.UNSAVED, Rule.ELSEWHERE):
             node.sightings.held(target)
@@ -109,6 +117,11 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
             world.gate_answered(node.name, target, allow, answer.rule.value, looked)
             return allow
         yield POLL_MS
+
+
+def _is_mover(node: Node) -> bool:
+    record = node.cib.readable
+    return record is not None and record.open and record.mode is Mode.GUARDED and record.mover == node.name
 
 
 def ask(world: World, node: Node, guest: str) -> Steps:

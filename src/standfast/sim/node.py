@@ -75,6 +75,14 @@ class Node:
         self._deferred: list[Callable[[], None]] = []
         self._wakers: list[Callable[[Any], None]] = []
         self.sightings = MemorySightings(self.clock)
+        self._fencing = cib
+        self.trouble_ms = -1_000_000
+        """When something other than a blackout last kept it from being a good member."""
+
+    @property
+    def fencing(self) -> Cib:
+        """The store as this node's own fencer has it: a moment later, and old for 1 to 2 s after a start."""
+        return self._fencing if self.world.guarded else self.cib
 
     def clock(self) -> float:
         """CLOCK_BOOTTIME; in a blackout it stands still where the run says so."""
@@ -109,6 +117,8 @@ class Node:
         """Begin or end one reason for standing still."""
         was = bool(self.still)
         (self.still.add if still else self.still.discard)(why)
+        if why != "blackout":
+            self.trouble_ms = self.kernel.now_ms
         if bool(self.still) == was or not self.up:
             return
         if self.still:
@@ -122,6 +132,8 @@ class Node:
             waiting, self._deferred = self._deferred, []
             for due in waiting:
                 self.kernel.at(self.kernel.between(0, 30), due)
+            if self.ring.over:
+                self.world.network.wakes_alone(self)
         self.world.network.look()
 
     def die(self) -> None:
@@ -130,7 +142,7 @@ class Node:
             return
         self.up, self.joined = False, False
         self.still.clear()
-        self.last_loss = "death"
+        self.last_loss, self.trouble_ms = "death", self.kernel.now_ms
         self.boot += 1
         self._deferred, self._wakers = [], []
         self.published, self.reports = None, {}
@@ -172,9 +184,17 @@ class Node:
 
     def _take(self, cib: Cib) -> None:
         self.cib = cib
+        if self.world.guarded:
+            delay_ms = self.world.fencer_lag_ms(self)
+            self.later(delay_ms, lambda: self._fencer_has(cib))
         number = cib.record.window if cib.record.open else 0
         if number != self.window:
             self.window, self.knows_since_s = number, self.clock()
+
+    def _fencer_has(self, cib: Cib) -> None:
+        if cib.version >= self._fencing.version:
+            self._fencing = cib
+            self.world.daemon_of(self).poke(20)
 
     def caught_up(self, last: Carried) -> None:
         """What this node wrote, up to `last`, is in its own copy before its own engine answers.

@@ -23,3 +23,5 @@ class Rules:
 
     write: Callable[[Written, Cib, Record, Mapping[str, Any]], Change] = compared
     unknown_is_failed: bool = False
+    membership_once: bool = False
+    """The killing gate looks at the membership when its call begins, and not again."""

@@ -14,6 +14,7 @@ from standfast.core.evidence import GuestState, HostAnswer
 from standfast.sim.kernel import Kernel, Steps
 
 REBOOT_MS = (15_000, 60_000)
+POWER_ANSWERS = 0.7
 
 
 @dataclass
@@ -36,6 +37,12 @@ class Guest:
     announced: bool = False
     """The present or last move was announced to the cluster."""
     off_since_ms: int = -1
+    booted_ms: int = -1_000_000
+    """When somebody last started it."""
+    blackout_ends_ms: int = -1
+    """When the present or last blackout ends by itself."""
+    resumed_ms: int = -1
+    """When it last ran again after a blackout."""
     fallen_until_ms: int = -1
     """Until then the XSCF shows it panicking or booting."""
 
@@ -53,6 +60,10 @@ class Host:
     lies: int = 0
     """So many of the next answers are wrong."""
     lie: GuestState = GuestState.ABSENT
+    off_until_ms: int = -1
+    """Until then the machine has no power."""
+    power_answers: bool = True
+    """Its service processor says whether it has."""
 
 
 class Site:
@@ -145,6 +156,45 @@ class Site:
         self.reboot(victim)
         return victim
 
+    def power_off(self, host: str) -> bool | None:
+        """What the service processor says of the power of a machine; None: it gives no answer."""
+        entry = self.hosts[host]
+        return entry.off_until_ms > self.kernel.now_ms if entry.power_answers else None
+
+    def stop(self, host: str, name: str, *, other_lives: bool) -> bool:
+        """`ldm stop-domain -f` on this host: whether that lets another copy come alive. `other_lives`: it
+        does, where the source is stopped in the blackout."""
+        guest = self.guests[name]
+        if guest.moving_to == host:
+            self.kernel.say(name, "its incoming copy on %s is stopped", host)
+            self._end_move(guest, arrived=False)
+        elif guest.host == host and guest.in_blackout and other_lives:
+            self.kernel.say(name, "its copy on %s comes alive", guest.moving_to)
+            self._end_move(guest, arrived=True)
+            return True
+        elif guest.host == host and guest.power:
+            self.kill(guest, f"stopped on {host}", power=False)
+        return False
+
+    def cancel(self, host: str, name: str) -> None:
+        """`ldm cancel-operation migration`: it resumes on its source."""
+        guest = self.guests[name]
+        if guest.moving_to and guest.host == host:
+            self.kernel.say(name, "its migration is cancelled")
+            self._end_move(guest, arrived=False)
+
+    def lose(self, host: str, until_ms: int) -> None:
+        """The machine loses its power: with it all that runs there, and all that is on its way to it."""
+        entry = self.hosts[host]
+        entry.silent_until_ms = max(entry.silent_until_ms, until_ms)
+        entry.off_until_ms = until_ms
+        entry.power_answers = self.kernel.chance(POWER_ANSWERS)
+        for guest in self.guests.values():
+            if guest.moving_to == host:
+                self._end_move(guest, arrived=False)
+            if guest.host == host and guest.power:
+                self.kill(guest, f"{host} is dead", power=False)
+
     def kill(self, guest: Guest, why: str, *, power: bool = True) -> None:
         """This guest's operating system ends here. `power`: the domain stays active, as after a panic."""
         self.kernel.say(guest.name, "dies: %s", why)
@@ -172,6 +222,7 @@ class Site:
         guest.power = guest.os_alive = True
         guest.incarnation += 1
         guest.off_since_ms = -1
+        guest.booted_ms = self.kernel.now_ms
         self.kernel.say(guest.name, "boots on %s", guest.host)
         self.booted(guest)
 
@@ -201,6 +252,7 @@ class Site:
             self._end_move(guest, arrived=False)
             return False
         guest.in_blackout = True
+        guest.blackout_ends_ms = self.kernel.now_ms + blackout_ms
         self.stands_still(guest, True)
         yield blackout_ms
         if guest.moves != move or not guest.moving_to:
@@ -218,4 +270,5 @@ class Site:
             guest.host = target
         self.kernel.say(guest.name, "%s %s", "has arrived on" if arrived else "stays on", guest.host)
         if blackout:
+            guest.resumed_ms = self.kernel.now_ms
             self.stands_still(guest, False)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
+from standfast.core.guarded import kill_id
+from standfast.core.names import GATE_AGENT
 from standfast.core.record import Record
 from standfast.core.steps import HostEntry, NodeAim
 from standfast.core.topology import Device, Level
@@ -28,11 +30,19 @@ class Cib:
     maintenance: str = ""
     damage: str = ""
     """Why the record cannot be read; empty: it can."""
+    guarded: frozenset[str] = field(default=frozenset())
+    """Nodes whose own agents are stopped for a guarded window (core/guarded.py): they have the killing gate,
+    and the bans that go with it."""
 
     @property
     def readable(self) -> Record | None:
         """The record as a reader gets it."""
         return None if self.damage else self.record
+
+    @property
+    def guard_whole(self) -> frozenset[str]:
+        """Those of them whose one level is the killing gate."""
+        return frozenset(node for node in self.guarded if self.levels[node] == kill_levels(node))
 
 
 Change = Callable[[Cib], Cib]
@@ -60,6 +70,12 @@ def levels(node: str) -> tuple[Level, ...]:
     )
 
 
+@lru_cache(maxsize=256)
+def kill_levels(node: str) -> tuple[Level, ...]:
+    """The one level of a guarded window's mover."""
+    return (Level(1, (Device(kill_id(node), GATE_AGENT, {"kill": "1"}),)),)
+
+
 def written(
     expected_epoch: int,
     record: Record,
@@ -67,6 +83,8 @@ def written(
     compare: bool = True,
     reaim: tuple[str, HostEntry] | None = None,
     maintenance: str | None = None,
+    guard: str = "",
+    unguard: tuple[str, ...] = (),
 ) -> Change:
     """The patch that the executor sends: refused whole where the phase's id is no longer the one it names."""
 
@@ -77,11 +95,16 @@ def written(
         if reaim is not None:
             node, host = reaim
             aims = {**aims, node: aim(node, aims[node].guest, host.name, host.weight)}
+        guarded = (now.guarded | ({guard} - {""})) - set(unguard)
+        changed = {node: kill_levels(node) for node in {guard} - {""}}
+        changed |= {node: levels(node) for node in unguard}
         return replace(
             now,
             version=now.version + 1,
             record=record,
             aims=aims,
+            guarded=guarded,
+            levels={**now.levels, **changed},
             maintenance=now.maintenance if maintenance is None else maintenance,
         )
 

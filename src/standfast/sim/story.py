@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from standfast.core import heartbeat
 from standfast.core.evidence import GuestState
-from standfast.core.record import Phase
+from standfast.core.record import Mode, Phase
 from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
 from standfast.daemon.board import TEST_PERIOD_SECONDS
 from standfast.sim import store
 from standfast.sim.command import Command, Goal
 from standfast.sim.faults import Faults
+from standfast.sim.guarded_story import GuardedStory
 from standfast.sim.kernel import Process, Steps
 from standfast.sim.site import Guest
 from standfast.sim.store import Cib
@@ -53,6 +54,8 @@ class Story:
         target = rng.choice([name for name in self.world.site.hosts if name != guest.host])
         if self.kernel.chance(0.08):
             yield from self._without_a_word(guest, target)
+        elif self.world.guarded:
+            yield from GuardedStory(self).window(guest, target)
         else:
             yield from self._window(guest, target)
         yield from self._mended()
@@ -62,18 +65,18 @@ class Story:
         rng = self.kernel.rng
         budget, lease = rng.choice(BUDGETS_S), rng.choice(LEASES_S)
         mover = "" if self.kernel.chance(0.3) else guest.node
-        opening = self._open(mover, budget, lease)
+        opening = self.open(mover, budget, lease)
         if self.kernel.chance(0.2):
             other = (
-                self._open(mover, rng.choice((budget, 60)), lease)
+                self.open(mover, rng.choice((budget, 60)), lease)
                 if self.kernel.chance(0.7)
-                else self._close(guest)
+                else self.close(guest)
             )
-            self.kernel.at(self.kernel.between(0, 4_000), lambda: self._aside("the other operator", other))
-        outcome = yield from self._command("-p", opening)
+            self.kernel.at(self.kernel.between(0, 4_000), lambda: self.aside("the other operator", other))
+        outcome = yield from self.command("-p", opening)
         if not isinstance(outcome, Done) and self.kernel.chance(0.5):
             yield self.kernel.between(1_000, 20_000)
-            outcome = yield from self._command("-p", opening)
+            outcome = yield from self.command("-p", opening)
         if isinstance(outcome, Done) or self.kernel.chance(0.1):
             how = rng.choice(("moved", "moved", "moved", "cancelled", "failed"))
             yield self.kernel.between(100, 5_000)
@@ -86,9 +89,9 @@ class Story:
         for _ in range(rng.choice((1, 1, 2, 3))):
             if self.kernel.chance(0.1):
                 self.kernel.at(
-                    self.kernel.between(0, 3_000), lambda: self._aside("the other -u", self._close(guest))
+                    self.kernel.between(0, 3_000), lambda: self.aside("the other -u", self.close(guest))
                 )
-            outcome = yield from self._command("-u", self._close(guest))
+            outcome = yield from self.command("-u", self.close(guest))
             if isinstance(outcome, Done):
                 break
             yield self.kernel.between(1_000, 30_000)
@@ -126,10 +129,15 @@ class Story:
 
     # -- commands ------------------------------------------------------------------------------------------
 
-    def _open(self, mover: str, budget: int, lease: int) -> Callable[[Cib], Goal | None]:
-        return lambda cib: OpenGoal(mover, budget, lease, self.kernel.chance(0.1), "", cib.record.epoch)
+    def open(
+        self, mover: str, budget: int, lease: int, mode: Mode = Mode.FROZEN, target: str = ""
+    ) -> Callable[[Cib], Goal | None]:
+        """-p, or a guarded window's opening."""
+        return lambda cib: OpenGoal(
+            mover, budget, lease, self.kernel.chance(0.1), "", cib.record.epoch, mode, target
+        )
 
-    def _close(self, guest: Guest, host: str = "") -> Callable[[Cib], Goal | None]:
+    def close(self, guest: Guest, host: str = "") -> Callable[[Cib], Goal | None]:
         """-u of this guest, for `host` if that was printed, otherwise for where it is or is going."""
 
         def goal(cib: Cib) -> Goal:
@@ -172,10 +180,10 @@ class Story:
         self.world.daemon_of(node).poke(30)
         return process
 
-    def _aside(self, name: str, goal: Callable[[Cib], Goal | None]) -> None:
+    def aside(self, name: str, goal: Callable[[Cib], Goal | None]) -> None:
         self._start(name, goal)
 
-    def _command(self, name: str, goal: Callable[[Cib], Goal | None], dies: float = 0.12) -> Steps:
+    def command(self, name: str, goal: Callable[[Cib], Goal | None], dies: float = 0.12) -> Steps:
         result: list[Any] = []
         process = self._start(name, goal, result.append, dies)
         if process is None:
@@ -244,6 +252,11 @@ class Story:
             {name: heartbeat.timeout_ms(self.world.nodes[name].runtime) for name in sorted(ring.members)},
             in_store=now.window if now.open else 0,
         )
+        if now.mode is Mode.GUARDED and now.open and not self.world.edited:
+            kills = store.kill_levels(now.mover)
+            others = [self.world.nodes[name] for name in sorted(ring.members) if name != now.mover]
+            fencers = {node.name: node.fencing.levels[now.mover] == kills for node in others}
+            self.world.check.told_guarded(now.mover, fencers)
 
     # -- the lease and the end -----------------------------------------------------------------------------
 
@@ -282,16 +295,20 @@ class Story:
                 and all(node.joined and not node.still for node in world.nodes.values())
             ):
                 break
+            if world.guarded:
+                self._start_again()
         self.faults.mend_store()
         yield 12_000
         last = "nothing was tried"
         told: tuple[Guest, str] | None = None
         for number in range(TRIES):
+            if world.guarded:
+                yield from self._all_well()
             guest = self._to_close()
             if guest is None:
                 break
-            goal = self._close(*told) if told is not None else self._close(guest)
-            outcome = yield from self._command("-u", goal, dies=0.0 if number > 2 else 0.1)
+            goal = self.close(*told) if told is not None else self.close(guest)
+            outcome = yield from self.command("-u", goal, dies=0.0 if number > 2 else 0.1)
             told, last = self._told(outcome), str(outcome)[:300]
             yield 3_000
         yield 40_000
@@ -308,6 +325,20 @@ class Story:
         if world.check.found or not well or self.kernel.chance(0.7):
             return
         yield from self._death()
+
+    def _all_well(self) -> Steps:
+        """Who was killed a moment ago boots first."""
+        for _ in range(60):
+            if all(node.running and node.joined for node in self.world.nodes.values()):
+                return
+            self._start_again()
+            yield 3_000
+
+    def _start_again(self) -> None:
+        """A killing gate may have stopped what had just been started."""
+        for guest in self.world.site.guests.values():
+            if not guest.power and not guest.os_alive:
+                self.world.site.boot(guest)
 
     def _to_close(self) -> Guest | None:
         """Whom the next -u is for: the window's mover, or one whose devices do not reach it."""
@@ -350,6 +381,7 @@ class Story:
         left = []
         if ring.cib.maintenance:
             left.append(f"maintenance-mode is {ring.cib.maintenance}")
+        left += [f"the guarded window's fencing of {name}" for name in sorted(ring.cib.guarded)]
         left += [f"levels of {name}" for name in world.nodes if ring.cib.levels[name] != store.levels(name)]
         check.leftovers(left)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from standfast.core import heartbeat
 from standfast.core.record import Phase, Record
 from standfast.core.steps import HostEntry
 from standfast.sim import store
-from standfast.sim.checkers import Checkers, Held, Killed
+from standfast.sim.checkers import Checkers, Held, Killed, Stopped
 from standfast.sim.daemon import Daemon
 from standfast.sim.fencer import Fencer
 from standfast.sim.kernel import Effect, Kernel, Process
@@ -19,6 +20,12 @@ from standfast.sim.rules import Rules
 from standfast.sim.site import Guest, Site
 from standfast.sim.store import Cib
 
+GUARDED_SHARE = 0.3
+GUARDED_BLACKOUTS_MS = ((100, 3_000), (3_000, 15_000), (10_000, 40_000), (30_000, 100_000), (60_000, 150_000))
+UNTROUBLED_MS = 100_000
+JUST_STARTED_MS = 3_000
+LOST, LATE, SLOW = 0.08, 0.03, 0.15
+"""Share of the orders to a control domain that are lost, take longer than anybody waits, or some seconds."""
 BLACKOUTS_MS = ((50, 2_000), (50, 2_000), (3_000, 15_000), (10_000, 60_000), (30_000, 200_000))
 HOSTS = ("ctrl1", "ctrl2", "ctrl3")
 BASES: tuple[dict[str, str], ...] = (
@@ -28,6 +35,15 @@ BASES: tuple[dict[str, str], ...] = (
     {"token": "4545", "consensus": "5455", "token_coefficient": "0"},
     {"token": "20000", "consensus": "24000"},
 )
+
+
+def _extra(seed: int) -> random.Random:
+    return random.Random(f"guarded {seed}")
+
+
+def guarded(seed: int) -> bool:
+    """Whether the window of this run is guarded."""
+    return _extra(seed).random() < GUARDED_SHARE
 
 
 class World:
@@ -40,6 +56,18 @@ class World:
         count = kernel.rng.choice((2, 2, 3, 3, 3, 4))
         self.base = dict(kernel.rng.choice(BASES))
         self.clock_stops = kernel.chance(0.5)
+        self.extra = _extra(seed)
+        """Chance of its own for everything that only a run with a guarded window has."""
+        self.guarded = self.extra.random() < GUARDED_SHARE
+        """The window of this run is guarded."""
+        self.dropped_ms: dict[str, int] = {}
+        """Since when a node is missing from the membership that may act."""
+        self.lost_calls: set[str] = set()
+        """Whose fencing was lost with its executor, and was given to another one at its limit."""
+        self.order_troubles = 0
+        """Orders of killing gates that were lost, or slow."""
+        self.joined_ms: dict[str, int] = {}
+        """Since when a node is in it again."""
         self.short_ticks = False
         self.entries = {
             name: HostEntry(name, n % 2, f"10.0.1.{n}", f"10.0.2.{n}", n) for n, name in enumerate(HOSTS, 1)
@@ -136,6 +164,9 @@ class World:
                 answers_good=quiet,
                 levels_whole=not self.edited,
                 came_back=aimed.node in self.held_for_window and self._is_member(victim.node),
+                guarded=self.guarded,
+                untroubled=self._untroubled(victim),
+                lost_call=self.guarded and aimed.node in self.lost_calls,
             )
         )
 
@@ -143,10 +174,13 @@ class World:
         node, ring = self.nodes[name], self.main_ring()
         return node.running and ring is node.ring and len(ring.members) > 1
 
-    def move(self, guest: Guest, target: str, outcome: str, *, announced: bool) -> Effect:
+    def move(
+        self, guest: Guest, target: str, outcome: str, *, announced: bool, blackout_ms: int = 0
+    ) -> Effect:
         """Begin a live migration; as an effect it resumes with whether the guest has moved."""
         copy_ms = self.kernel.between(1_000, 20_000)
-        blackout_ms = self.kernel.between(*self.kernel.rng.choice(BLACKOUTS_MS))
+        lengths = GUARDED_BLACKOUTS_MS if self.guarded else BLACKOUTS_MS
+        blackout_ms = blackout_ms or self.kernel.between(*self.kernel.rng.choice(lengths))
         steps = self.site.migrate(guest, target, copy_ms, blackout_ms, outcome, announced=announced)
         waiting: list[Callable[[Any], None]] = []
         result: list[Any] = []
@@ -165,6 +199,7 @@ class World:
         """A membership has lost `target`, and asks for its fencing. Also: a call was lost with its executor,
         and is given to another at its limit, as without us."""
         self.held_for_window.discard(target)
+        self.lost_calls.discard(target)
 
     def gate_called(self, executor: str, target: str) -> None:
         """A gate begins to look."""
@@ -197,6 +232,100 @@ class World:
                 rule=rule,
             )
         )
+
+    # -- the killing gate ----------------------------------------------------------------------------------
+
+    def fencer_lag_ms(self, node: Node) -> int:
+        """How much later than the store a node's fencer has the topology (measured: 0.2 s; 1 to 2 s at its
+        start)."""
+        young = self.kernel.now_ms - node.booted_ms < 5_000 and node.booted_ms > 0
+        slow = self.extra.random() < 0.05
+        least_ms, most_ms = (1_000, 2_000) if young or slow else (10, 200)
+        return least_ms + int(self.extra.random() * (most_ms - least_ms))
+
+    def members_are(self, ring: Ring) -> None:
+        """A membership has formed: who is missing from the one that may act, who is back in it."""
+        if not self.fencer.quorate(ring) or ring is not self.main_ring():
+            return
+        if len(ring.members) == 1 and any(node.running for node in self._apart_from(ring)):
+            return  # one that has just woken up, or was cut off: nobody is lost by its word
+        for name in self.nodes:
+            if name in ring.members:
+                if self.dropped_ms.pop(name, None) is not None:
+                    self.joined_ms[name] = self.kernel.now_ms
+            else:
+                self.dropped_ms.setdefault(name, self.kernel.now_ms)
+
+    def _apart_from(self, ring: Ring) -> list[Node]:
+        return [node for name, node in self.nodes.items() if name not in ring.members]
+
+    def proven(self, executor: str, target: str) -> None:
+        """A killing gate says done."""
+        self._now()
+        guest = self.guest_of(target)
+        # Started again after it was seen gone: another life, as after any fencing.
+        runs = guest.power and self.kernel.now_ms - guest.booted_ms > JUST_STARTED_MS
+        self.check.proven_gone(target, executor, power=runs, on_its_way=bool(guest.moving_to))
+
+    def order(self, executor: str, host: str, name: str, *, kill: bool) -> int:
+        """An order of a killing gate to a host: how long it takes, as far as its sender sees."""
+        del executor
+        given_ms, fate = self.kernel.now_ms, self.extra.random()
+        takes_ms = 50 + int(self.extra.random() * 250)
+        if self.site.silent(host):
+            self.order_troubles += 1
+            return 10_000
+        if fate < LOST + LATE + SLOW:
+            self.order_troubles += 1
+        if fate < LOST:
+            self.kernel.say(host, "an order is lost: %s", name)
+            return takes_ms
+        if fate < LOST + LATE:
+            takes_ms = 10_000 + int(self.extra.random() * 10_000)
+        elif fate < LOST + LATE + SLOW:
+            takes_ms = 500 + int(self.extra.random() * 9_000)
+        other_lives = self.extra.random() < 0.5
+
+        def carried_out() -> None:
+            if self.site.silent(host):
+                return
+            if not kill:
+                self.site.cancel(host, name)
+                return
+            self._stopping(self.site.guests[name], host, given_ms)
+            if self.site.stop(host, name, other_lives=other_lives):
+                self._now()
+                self.check.came_alive(name, host)
+
+        self.kernel.at(takes_ms, carried_out)
+        return takes_ms
+
+    def _stopping(self, guest: Guest, host: str, given_ms: int) -> None:
+        if guest.host != host or not guest.power:
+            return
+        self._now()
+        now, node = self.kernel.now_ms, self.nodes[guest.node]
+        joined = self.joined_ms.get(guest.node, -1)
+        dropped = self.dropped_ms.get(guest.node, now)
+        self.check.stopped(
+            Stopped(
+                guest.node,
+                alive=guest.os_alive and not guest.hung,
+                loss=node.last_loss,
+                in_blackout=guest.in_blackout,
+                blackout_after_drop_s=(guest.blackout_ends_ms - dropped) / 1000,
+                resumed_s=(now - guest.resumed_ms) / 1000 if guest.resumed_ms >= 0 else None,
+                member_when_given=guest.node not in self.dropped_ms and node.running and joined < given_ms,
+                untroubled=self._untroubled(guest),
+            )
+        )
+
+    def _untroubled(self, guest: Guest) -> bool:
+        """Nothing but a blackout has kept this node from being a good member for a long while."""
+        node = self.nodes[guest.node]
+        ago_ms = self.kernel.now_ms - node.trouble_ms
+        good = guest.os_alive and not guest.hung and not (node.still - {"blackout"})
+        return good and ago_ms > UNTROUBLED_MS and self.network.side[node.name] == 0
 
     def fenced(self, target: str, lost: int) -> None:
         """The fencer believes that the target is down."""
@@ -244,6 +373,8 @@ class World:
         if after.record is before.record:
             return
         record = after.record
+        if record.phase is Phase.IDLE and after.guarded and not self.edited:
+            self.check.leftovers([f"the guarded window's fencing of {', '.join(sorted(after.guarded))}"])
         if record.phase is Phase.CLOSING and before.record.phase is not Phase.CLOSING:
             self.closing_since_ms = self.kernel.now_ms
         self.kernel.say(writer, "epoch %d %s: %s", record.epoch, record.phase.value, what)

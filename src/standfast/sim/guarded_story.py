@@ -1,0 +1,204 @@
+"""What happens in a guarded window: blackouts of any length, real deaths, other nodes that die.
+
+Whoever really dies while nobody interferes has to be recovered in time (L3); how soon depends on what its
+hosts can show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from standfast.core import heartbeat
+from standfast.core.record import Mode, Phase
+from standfast.core.steps import Done
+from standfast.sim.kernel import Steps
+from standfast.sim.site import Guest
+from standfast.sim.store import Cib, written
+
+if TYPE_CHECKING:
+    from standfast.sim.story import Story
+
+BUDGETS_S = (0, 0, 0, 0, 20, 33, 60, 120)
+LEASES_S = (60, 300, 900, 1800)
+OUTCOMES = ("moved",) * 5 + ("cancelled", "failed", "failed", "stuck")
+STUCK_MS = 3_600_000
+FENCER_S = 25.0
+"""What fencer, two rounds of questions and an order need beside the limits of the gate."""
+PLAIN_S = 60.0
+HOLD_LIMIT_S = 300.0
+LOOKED_S = 10.0
+"""So long before a death the nodes' daemons have been looking: 5 s are needed."""
+POWER_S = 20.0
+"""A silent host is waited for at each question."""
+TROUBLE_S = 25.0
+"""One order that was lost, or slow."""
+
+
+class GuardedStory:
+    """The people of one guarded window."""
+
+    def __init__(self, story: Story) -> None:
+        self.story, self.world, self.kernel = story, story.world, story.kernel
+        self.opened_ms = 0
+
+    def window(self, guest: Guest, target: str) -> Steps:
+        """From the opening to the last try to close."""
+        rng, story = self.kernel.rng, self.story
+        budget, lease = rng.choice(BUDGETS_S), rng.choice(LEASES_S)
+        said = target if self.kernel.chance(0.8) else ""
+        opening = story.open(guest.node, budget, lease, Mode.GUARDED, said)
+        if self.kernel.chance(0.15):
+            frozen = story.open(guest.node, 60, lease)
+            other = rng.choice((opening, frozen, story.close(guest)))
+            self.kernel.at(self.kernel.between(0, 6_000), lambda: story.aside("the other operator", other))
+        outcome = yield from story.command("open", opening)
+        if not isinstance(outcome, Done) and self.kernel.chance(0.6):
+            yield self.kernel.between(1_000, 20_000)
+            outcome = yield from story.command("open", opening)
+        self.opened_ms = self.kernel.now_ms
+        if isinstance(outcome, Done):
+            self._asides(guest)
+            yield from self._what_happens(guest, target)
+        elif self.kernel.chance(0.15):
+            yield self.world.move(guest, target, "moved", announced=False)
+        yield self.kernel.between(100, 20_000)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            other_guest = self.world.guest_of(rng.choice(list(self.world.nodes)))
+            closed = other_guest if self.kernel.chance(0.08) else guest
+            outcome = yield from story.command("-u", story.close(closed))
+            if isinstance(outcome, Done):
+                break
+            yield self.kernel.between(1_000, 30_000)
+
+    def _asides(self, guest: Guest) -> None:
+        """What other people do meanwhile."""
+        story = self.story
+        at_ms = self.kernel.between(1_000, 120_000)
+        if self.kernel.chance(0.1):
+            self.kernel.at(at_ms, lambda: story.aside("the other -u", story.close(guest)))
+        elif self.kernel.chance(0.1):
+            self.kernel.at(at_ms, self._extend)
+
+    def _extend(self) -> None:
+        def longer(now: Cib) -> Cib:
+            if now.damage or not now.record.open:
+                return now
+            record = now.record.next(lease_seconds=now.record.lease_seconds + 600)
+            return written(now.record.epoch, record)(now)
+
+        able = [node for node in self.world.nodes.values() if node.running and node.joined]
+        if able and not self.story.faults.mended:
+            node = self.kernel.rng.choice(able)
+            self.world.network.write(node, longer, "a longer lease", 20_000)(lambda answer: None)
+
+    # -- what happens in it --------------------------------------------------------------------------------
+
+    def _what_happens(self, guest: Guest, target: str) -> Steps:
+        rng = self.kernel.rng
+        yield self.kernel.between(100, 30_000)
+        if self.kernel.chance(0.25):
+            yield from self._dies_at_rest(guest)
+            return
+        outcome = rng.choice(OUTCOMES)
+        blackout_ms = STUCK_MS if outcome == "stuck" else 0
+        if self.kernel.chance(0.15):
+            self.kernel.at(self.kernel.between(0, 60_000), self._another_dies(guest))
+        how = rng.choice(("",) * 6 + ("hangs in it", "hangs after it", "stopped in it", "source off"))
+        if how in ("hangs in it", "stopped in it", "source off") and outcome != "stuck":
+            at_ms = self.kernel.between(500, 30_000)
+            self.kernel.at(at_ms, lambda: self._die(guest, how))
+        moving = self.world.move(guest, target, outcome, announced=True, blackout_ms=blackout_ms)
+        if outcome == "stuck":
+            yield from self._stuck(guest)
+            return
+        began_ms = self.kernel.now_ms
+        yield moving
+        if how == "hangs after it" and guest.os_alive:
+            yield self.kernel.between(0, 5_000)
+            self._die(guest, how)
+        if how and (guest.hung or not guest.power):
+            # The limits count from the last thing that could have been a blackout.
+            ended_ms = max(self.kernel.now_ms, began_ms)
+            limit_s = POWER_S if how == "source off" else PLAIN_S if guest.hung else 0.0
+            yield from self._recovered(guest, how, ended_ms, limit_s)
+
+    def _die(self, guest: Guest, how: str) -> None:
+        if not guest.os_alive or guest.hung or self.story.faults.mended:
+            return
+        self.kernel.say("story", "%s really dies: %s", guest.node, how)
+        if how.startswith("hangs"):
+            guest.hung = True
+            self.world.nodes[guest.node].stand("hang", True)
+        elif how == "source off":
+            self.world.site.lose(guest.host, self.kernel.now_ms + 1_000_000)
+        else:
+            self.world.site.kill(guest, "power off", power=False)
+
+    def _dies_at_rest(self, guest: Guest) -> Steps:
+        """Before its migration."""
+        how = self.kernel.rng.choice(("hangs at rest", "stopped at rest", "source off"))
+        looked_s = (self.kernel.now_ms - self.opened_ms) / 1000
+        self._die(guest, how)
+        if guest.hung or not guest.power:
+            limit_s = {"stopped at rest": 0.0, "source off": POWER_S}.get(how, PLAIN_S)
+            if how == "hangs at rest" and looked_s > LOOKED_S:
+                limit_s = 0.0
+            yield from self._recovered(guest, how, self.kernel.now_ms, limit_s)
+
+    def _stuck(self, guest: Guest) -> Steps:
+        """The blackout does not end: it is ended when the hold limit is over."""
+        while guest.moving_to and not guest.in_blackout and guest.os_alive:
+            yield 500
+        yield from self._recovered(guest, "stuck", self.kernel.now_ms, HOLD_LIMIT_S)
+        if guest.moving_to:
+            self.world.site.cancel(guest.host, guest.name)
+
+    def _another_dies(self, guest: Guest) -> Callable[[], None]:
+        others = [name for name in self.world.nodes if name != guest.node]
+
+        def now() -> None:
+            other = self.world.guest_of(self.kernel.rng.choice(others))
+            if not other.os_alive or other.hung or self.story.faults.mended:
+                return
+            self.story.faults.happened.append("another node")
+            self.story.faults.touched()
+            if self.kernel.chance(0.4):
+                other.hung = True
+                self.world.nodes[other.node].stand("hang", True)
+            else:
+                self.world.site.kill(other, "panic")
+                self.world.site.reboot(other)
+
+        return now
+
+    def _recovered(self, guest: Guest, how: str, since_ms: int, limit_s: float) -> Steps:
+        world = self.world
+        ring = world.main_ring()
+        timeouts = [heartbeat.timeout_ms(node.runtime) / 1000 for node in world.nodes.values()]
+        limit_s += max(timeouts) + FENCER_S
+        troubles = world.order_troubles
+        clean = not self.story.faults.happened and all(
+            entry.power_answers or entry.off_until_ms < self.kernel.now_ms
+            for entry in world.site.hosts.values()
+        )
+        clean = clean and ring is not None and ring.cib.record.phase is Phase.OPEN
+        window = ring.cib.record.window if ring is not None else 0
+
+        def limit() -> float:
+            return limit_s + TROUBLE_S * (world.order_troubles - troubles)
+
+        while (self.kernel.now_ms - since_ms) / 1000 < limit() and guest.node not in world.recovered_at:
+            yield 1_000
+            now = world.main_ring()
+            alive = guest.os_alive and not guest.hung and not world.nodes[guest.node].still
+            if now is not None and guest.node in now.members and alive and guest.node not in world.dropped_ms:
+                return  # it is back
+        ring = world.main_ring()
+        if not clean or self.story.faults.happened or ring is None or guest.node in ring.members:
+            return
+        if ring.cib.record.window != window or ring.cib.record.phase is not Phase.OPEN:
+            return
+        at_ms = world.recovered_at.get(guest.node)
+        world.check.now_ms = self.kernel.now_ms
+        world.check.recovered_guarded(how, None if at_ms is None else (at_ms - since_ms) / 1000, limit())
