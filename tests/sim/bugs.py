@@ -199,11 +199,6 @@ def _older_record_accepted(written: Any, cib: Any, new: Record, changes: Any) ->
     return lambda now: plain(now) if now.record.phase is phase else strict(now)
 
 
-def _one_round_is_enough(patch: Patch) -> None:
-    proven = killing.Proven("one round")
-    patch.setattr(killing, "_prove", lambda view, order, looks: proven)
-
-
 def _silence_counts_as_gone(patch: Patch) -> None:
     gone = killing._gone
     silent = GuestState.SILENT
@@ -294,11 +289,9 @@ BUGS = (
     Bug("closing stops for good at its last steps", ("L2",), _closing_never_ends),
     Bug("the hold outlives its lease", ("S3",), _the_hold_never_ends),
     Bug("the lease begins anew with each look", ("L1",), _the_lease_begins_anew_with_each_look),
-    Bug("guarded: one round is enough", ("S2", "S1"), _one_round_is_enough, guarded=True),
     Bug("guarded: silence counts as gone", ("S2", "S1"), _silence_counts_as_gone, guarded=True),
     Bug("guarded: running counts from the drop", ("S8",), _running_counts_from_the_drop, guarded=True),
     Bug("guarded: the source is killed before the target", ("S1",), _source_is_killed_first, guarded=True),
-    Bug("guarded: one look at the membership", ("S8",), rules=Rules(membership_once=True), guarded=True),
     Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
     Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),
     Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),

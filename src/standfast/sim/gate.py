@@ -39,14 +39,14 @@ def view(
     target: str,
     hosts: tuple[HostAnswer, ...] = (),
     before: tuple[HostAnswer, ...] = (),
-    own: tuple[HostAnswer, ...] = (),
+    of_mover: tuple[HostAnswer, ...] = (),
 ) -> GateView:
     """What the gate sees on this node, from its own copies only."""
     cib = node.cib
     record = cib.readable
     seen = node.sightings.see(record) if record is not None else None
     aim = cib.aims.get(target)
-    where = core_gate.plainly_on(own)
+    where = core_gate.plainly_on(of_mover) if _mover(node) == node.name else ""
     known = {
         "target": target,
         "executor": node.name,
@@ -63,7 +63,7 @@ def view(
         "aim": aim.host if aim is not None else "",
         "hosts": hosts,
         "hosts_before": before,
-        "own_hosts": own,
+        "mover_hosts": of_mover,
         "seconds_held_as_mover": node.sightings.held_as_mover(target, where) if where else None,
     }
     return GateView(**{name: value for name, value in known.items() if name in _FIELDS})  # type: ignore[arg-type]
@@ -88,10 +88,10 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
         answer = core_gate.decide(view(world, node, target))
         if (answer.allow or answer.hosts_matter) and aim is not None:
             hosts = yield from ask(world, node, aim.guest)
-            own: tuple[HostAnswer, ...] = ()
-            if _is_mover(node):
-                own = yield from ask(world, node, node.guest)
-            answer = core_gate.decide(view(world, node, target, hosts, before, own))
+            of_mover: tuple[HostAnswer, ...] = ()
+            if mover := _mover(node):
+                of_mover = yield from ask(world, node, world.guests[mover])
+            answer = core_gate.decide(view(world, node, target, hosts, before, of_mover))
             before = hosts
         if answer.rule in (Rule.UNSAVED, Rule.ELSEWHERE):
             node.sightings.held(target)
@@ -119,9 +119,11 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
         yield POLL_MS
 
 
-def _is_mover(node: Node) -> bool:
+def _mover(node: Node) -> str:
+    """The mover of a guarded window, as this node's copy has it."""
     record = node.cib.readable
-    return record is not None and record.open and record.mode is Mode.GUARDED and record.mover == node.name
+    guarded = record is not None and record.open and record.mode is Mode.GUARDED
+    return record.mover if record is not None and guarded else ""
 
 
 def ask(world: World, node: Node, guest: str) -> Steps:
