@@ -9,7 +9,7 @@ from standfast.sim.run import run
 
 
 def test_a_seed_replays_exactly() -> None:
-    for seed in (3, 10, 14):
+    for seed in (3, 4, 14):
         first, again = run(seed, trace=True), run(seed, trace=True)
         assert first == again
         assert first.trace
@@ -20,13 +20,13 @@ def test_two_seeds_are_two_runs() -> None:
 
 
 def test_the_trace_tells_the_whole_window() -> None:
-    text = "\n".join(run(3, trace=True).trace)
+    text = "\n".join(run(4, trace=True).trace)
     for words in ("-p done", "starts to move", "heartbeat timeout", "-u done", "everything is put right"):
         assert words in text
 
 
 def test_the_command_counts_windows_and_prints_a_trace() -> None:
-    result = CliRunner().invoke(sim, ["--seed", "3", "--runs", "1", "--trace"])
+    result = CliRunner().invoke(sim, ["--seed", "4", "--runs", "1", "--trace"])
     assert result.exit_code == 0, result.output
     assert "1 runs, 1 windows opened" in result.output
     assert "-u done" in result.output

@@ -160,6 +160,7 @@ class Node:
         if self.up:
             return
         self.up, self.booted_ms, self.lost_ms = True, self.kernel.now_ms, 0
+        self.trouble_ms = self.kernel.now_ms
         self.boot += 1
         self.sightings = MemorySightings(self.clock)
         self.knows_since_s = self.clock()

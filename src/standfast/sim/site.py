@@ -238,6 +238,8 @@ class Site:
         """One live migration. `outcome`: moved, cancelled (in the copy), failed (in the blackout)."""
         if guest.moving_to or not guest.power or target == guest.host:
             return False
+        if self.hosts[target].off_until_ms > self.kernel.now_ms:
+            return False
         guest.moves += 1
         move = guest.moves
         guest.moving_to, guest.announced = target, announced
