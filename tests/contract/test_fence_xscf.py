@@ -1,6 +1,5 @@
 """fence_xscf on an emulated site: a kill is proven or it is an error, and never a guess."""
 
-import resource
 import subprocess
 import sys
 import time
@@ -48,19 +47,16 @@ def one_line(called: Called, *words: str) -> bool:
 # --- the contract ---------------------------------------------------------------------------
 
 
-def test_metadata_costs_less_than_60_ms_and_is_what_pacemaker_reads() -> None:
-    seconds = []
-    for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(
-            [sys.executable, "-m", "standfast.commands.fence_xscf", "-o", "metadata"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert min(seconds) < 0.06  # processor time: what the machine does beside it is not measured
+def test_metadata_imports_nothing_heavy_and_is_what_pacemaker_reads() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "standfast.commands.fence_xscf", "-o", "metadata"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "standfast" in imported
+    assert not imported & {"asyncssh", "asyncio", "cryptography", "pydantic", "click", "ssl"}
     known = agents.parse_metadata(done.stdout)
     assert known.name == "fence_xscf"
     assert {

@@ -37,6 +37,7 @@ def test_what_is_known_is_still_there(runs: Runs) -> None:
     assert seen == set(KNOWN), f"mended, take it off the list in known.py: {set(KNOWN) - seen}"
 
 
+@pytest.mark.full
 def test_a_window_costs_less_than_a_thirtieth_of_a_second_of_one_core() -> None:
     began, windows = time.process_time(), 0
     for seed in range(1, 301):
