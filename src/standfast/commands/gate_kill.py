@@ -16,7 +16,6 @@ from standfast.commands.gate_options import Options
 from standfast.commands.gate_run import STALE_SECONDS, Verdict, failed
 from standfast.commands.gate_sight import Sight
 from standfast.commands.gate_tools import Tools
-from standfast.core import heartbeat
 from standfast.core.evidence import GuestState
 from standfast.core.killing import (
     Acted,
@@ -31,6 +30,7 @@ from standfast.core.killing import (
     Proven,
     Step,
     decide,
+    timeout_seconds,
 )
 from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
 from standfast.sightings import Sightings
@@ -110,7 +110,7 @@ class KillingGate:
             seconds_since_drop=self._sightings.dropped(node) if away else None,
             seconds_since_return=self._sightings.seconds_since_return(node),
             seconds_plain=self._plain(agreed),
-            timeout_seconds=_timeout_seconds(sight),
+            timeout_seconds=timeout_seconds(record),
             events=tuple(self._events),
         )
 
@@ -168,12 +168,3 @@ class KillingGate:
     def _verdict(self, sight: Sight, allow: bool, reason: str) -> Verdict:
         told = dict.fromkeys((*sight.notes, *self._done))
         return Verdict(allow, RULE, reason, True, sight.executor, tuple(told))
-
-
-def _timeout_seconds(sight: Sight) -> float:
-    """The longest heartbeat timeout before the window, or the window's own if longer; 0: not known."""
-    record = sight.record
-    if record is None or not record.old:
-        return 0.0
-    old = max(heartbeat.timeout_ms(dict(beat.runtime)) for beat in record.old.values()) / 1000
-    return max(old, float(record.budget_seconds))

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from standfast.core import heartbeat
 from standfast.core.evidence import MOVING, GuestState
 from standfast.core.gate import JOINED_STATES
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
@@ -146,6 +147,14 @@ class KillView:
     """The heartbeat timeout in force: the target stood still, or was cut off, for so long before its drop."""
     events: tuple[Event, ...] = ()
     """What this call has seen and done, in order."""
+
+
+def timeout_seconds(record: Record | None) -> float:
+    """The longest heartbeat timeout before the window, or the window's own if longer; 0: not known."""
+    if record is None or not record.old:
+        return 0.0
+    old = max(heartbeat.timeout_ms(dict(beat.runtime)) for beat in record.old.values()) / 1000
+    return max(old, float(record.budget_seconds))
 
 
 def decide(view: KillView) -> Step:

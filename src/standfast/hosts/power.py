@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 
-from standfast.hosts.xscf_view import XscfAccess, read_password
-from standfast.processors import dialect
-from standfast.processors.xscf import XscfError, XscfLogin, XscfSetting, session
+from standfast.hosts.xscf_view import XscfAccess, way_in
+from standfast.processors.xscf import XscfError, session
 
 LOGIN_LIMIT_SECONDS = 5.0
-SHELL_LIMIT_SECONDS = 5.0
 
 
 async def powered_off(access: XscfAccess, limit_seconds: float) -> tuple[bool | None, str]:
@@ -40,18 +38,6 @@ async def powered_off(access: XscfAccess, limit_seconds: float) -> tuple[bool | 
 
 async def _status(access: XscfAccess, address: str) -> str:
     """Raises XscfError."""
-    login = XscfLogin(
-        address=address,
-        user=access.user,
-        password=await asyncio.to_thread(read_password, access.password_file),
-        known_hosts_file=access.known_hosts_file,
-        login_limit_seconds=LOGIN_LIMIT_SECONDS,
-        shell_limit_seconds=SHELL_LIMIT_SECONDS,
-        legacy_algorithms=access.legacy_algorithms,
-    )
-    try:
-        talk = dialect.load()
-    except dialect.DialectError as error:
-        raise XscfSetting(str(error)) from None
+    login, talk = await way_in(access, address, LOGIN_LIMIT_SECONDS)
     async with session(login, talk) as shell:
         return (await shell.ppar_status(access.ppar_id)).status

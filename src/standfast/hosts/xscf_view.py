@@ -271,19 +271,7 @@ class XscfHost:
 
     async def _over(self, address: str) -> _Shell:
         access = self._access
-        login = XscfLogin(
-            address=address,
-            user=access.user,
-            password=await asyncio.to_thread(read_password, access.password_file),
-            known_hosts_file=access.known_hosts_file,
-            login_limit_seconds=LOGIN_LIMIT_SECONDS,
-            shell_limit_seconds=SHELL_LIMIT_SECONDS,
-            legacy_algorithms=access.legacy_algorithms,
-        )
-        try:
-            talk = dialect.load()
-        except dialect.DialectError as error:
-            raise XscfSetting(str(error)) from None
+        login, talk = await way_in(access, address, LOGIN_LIMIT_SECONDS)
         async with AsyncExitStack() as stack:
             shell = await stack.enter_async_context(session(login, talk))
             # An XSCF that is not in charge lets in too, and shows no table.
@@ -332,7 +320,24 @@ def _kind(error: BaseException | None) -> type[HostError]:
     return next((kind for found, kind in kinds.items() if isinstance(error, found)), AnswerNotUnderstood)
 
 
-def read_password(file: str) -> str:
+async def way_in(access: XscfAccess, address: str, limit_seconds: float) -> tuple[XscfLogin, dialect.Dialect]:
+    """What a session over one LAN needs: the login, within its limit, and how to talk. Raises XscfSetting."""
+    login = XscfLogin(
+        address=address,
+        user=access.user,
+        password=await asyncio.to_thread(_password, access.password_file),
+        known_hosts_file=access.known_hosts_file,
+        login_limit_seconds=limit_seconds,
+        shell_limit_seconds=SHELL_LIMIT_SECONDS,
+        legacy_algorithms=access.legacy_algorithms,
+    )
+    try:
+        return login, dialect.load()
+    except dialect.DialectError as error:
+        raise XscfSetting(str(error)) from None
+
+
+def _password(file: str) -> str:
     """First line of the file that set-up keeps for the shutdown agents. Raises XscfSetting."""
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()

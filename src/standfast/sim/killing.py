@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from standfast.core import heartbeat
 from standfast.core import killing as core_killing
 from standfast.core.evidence import GuestState
 from standfast.core.killing import (
@@ -28,7 +27,6 @@ from standfast.core.killing import (
 from standfast.sim.kernel import Steps
 
 if TYPE_CHECKING:
-    from standfast.core.record import Record
     from standfast.sim.node import Node
     from standfast.sim.world import World
 
@@ -110,7 +108,7 @@ class Call:
             seconds_since_drop=node.sightings.dropped(target) if target not in members else None,
             seconds_since_return=node.sightings.seconds_since_return(target),
             seconds_plain=self._plain(),
-            timeout_seconds=_timeout_seconds(record),
+            timeout_seconds=core_killing.timeout_seconds(record),
             events=tuple(self.events),
         )
 
@@ -172,10 +170,3 @@ def call(world: World, node: Node, target: str) -> Steps:
     """One call of the killing gate of `target` on `node`."""
     result = yield from Call(world, node, target).steps()
     return result
-
-
-def _timeout_seconds(record: Record | None) -> float:
-    if record is None or not record.old:
-        return 0.0
-    old = max(heartbeat.timeout_ms(dict(beat.runtime)) for beat in record.old.values()) / 1000
-    return max(old, float(record.budget_seconds))
