@@ -25,6 +25,8 @@ SIGHTINGS_FILE = "/run/standfast/sightings.json"
 
 COROSYNC_CONF = "/etc/corosync/corosync.conf"
 CIB_DIR = "/var/lib/pacemaker/cib"
+CIB_FILE = "cib.xml"
+"""In CIB_DIR: the configuration, written anew and moved into place after each change of it."""
 
 RECORD_SET_ID = "standfast-window"
 """Id of the cluster property set that holds the record (docs/design.md, section 3)."""

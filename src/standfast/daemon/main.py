@@ -161,7 +161,7 @@ class Daemon:
 
     async def _follow(self) -> None:
         try:
-            watch = FolderWatch(names.CIB_DIR)
+            watch = FolderWatch(names.CIB_DIR, names.CIB_FILE)
         except WatchError as error:
             # No Pacemaker here yet, or no more. Without a watch each restart of this task is a look.
             if str(error) != self._blind:
@@ -181,13 +181,14 @@ class Daemon:
     async def _refresh(self) -> None:
         known = self.known
         try:
+            # A write of the configuration changes no membership: the ring is looked at on each tick only.
+            tick = self._tick_due()
             tree, runtime, running = await asyncio.gather(
-                asyncio.to_thread(cib.query),
+                asyncio.to_thread(_configuration, None if tick else known.tree),
                 asyncio.to_thread(cmap.runtime),
                 asyncio.to_thread(cmap.configuration, corosync_map.PREFIXES),
             )
-            # A write of the configuration changes no membership: the ring is looked at on each tick only.
-            seen = await asyncio.to_thread(ring.look) if self._tick_due() else None
+            seen = await asyncio.to_thread(ring.look) if tick else None
         except (EngineError, cib.CibError) as error:
             if known.engine:
                 log.warning("the cluster engine does not answer: %s", error)
@@ -498,6 +499,19 @@ def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
     """Call it in the loop, from another thread; a loop that has ended hears nothing."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(what)
+
+
+def _configuration(known: ET.Element | None) -> ET.Element:
+    """The CIB: from its file where that is not older than what is `known`, else of Pacemaker itself.
+
+    Each tick knows nothing and asks, which shows that Pacemaker answers.
+    """
+    if known is not None:
+        with contextlib.suppress(cib.CibError):
+            found = cib.stored(f"{names.CIB_DIR}/{names.CIB_FILE}")
+            if cib.version(found) >= cib.version(known):
+                return found
+    return cib.query()
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:
