@@ -127,12 +127,13 @@ def test_a_topology_that_is_edited_by_hand_is_an_alarm_and_one_command_puts_it_r
 def test_the_fencers_forget_what_only_our_gates_have_refused(scene: Scene) -> None:
     """The journal has it: crm_mon would show a failed fencing until somebody clears it."""
     guard(scene)
-    move(scene, spare(scene), blackout_seconds=30.0, duration_seconds=31.0)
+    # 10 s until it is dropped, and time for calls of the killing gate to end: each polls for 5 s.
+    move(scene, spare(scene), blackout_seconds=40.0, duration_seconds=41.0)
     assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
     history = scene.run("cfguest1", "stonith_admin", "--history", MOVER, "--output-as=xml").stdout
-    print(history)
     assert 'status="failed"' in history
-    standfast(scene, "cfguest1", "close")
+    done = standfast(scene, "cfguest1", "close")
+    assert "forgotten by the fencers" in done.stderr
     assert eventually(lambda: not _failed(scene), 10), _failed(scene)
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from standfast import config
+from standfast import config, refusals
 from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
 from standfast.core import devices, heartbeat, members, names, owed, record
@@ -77,6 +77,7 @@ class Daemon:
         self._expects: object = None
         self._expects_since = 0.0
         self._blind = ""
+        self._answered: tuple[str, ...] = ()
         self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
         self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
@@ -208,6 +209,7 @@ class Daemon:
                 log.info("%s has changed; reading it again", names.CONFIG_FILE)
                 self.reread()
         self._see_record(tree)
+        await self._see_answers()
         await self.guard.look()
         self._spawn(self._settle_facility())
         known.file = await asyncio.to_thread(
@@ -305,6 +307,16 @@ class Daemon:
             if not self.switch.stopped:
                 self._spawn(self.retest())
 
+    async def _see_answers(self) -> None:
+        """What the gates have answered is told to the end of the window, and kept until a new one begins."""
+        found = self.known.record
+        if found is None or not found.open or not found.mover:
+            return
+        open_for = self.sightings.see(found).window_seconds
+        # The log has wall-clock times, and the history of a fencer too.
+        since = time.time() - open_for  # noqa: TID251
+        self._answered = await asyncio.to_thread(refusals.answers, names.GATE_LOG_FILE, found.mover, since)
+
     async def _values(self) -> None:
         """Watch the running values closely while a reload is expected: the planner waits for our word."""
         found = self.known.record
@@ -366,6 +378,7 @@ class Daemon:
             logins=dict(known.probed.logins),
             facility=self.facility,
             killing=self.guard.killing,
+            answered=self._answered,
             commanding=self.commanding > 0,
         )
 
