@@ -30,7 +30,7 @@ TAIL_BYTES = 256 * 1024
 MAX_ANSWERS = 64
 EARLIER_SECONDS, LATER_SECONDS = 8.0, 3.0
 """How much earlier or later than the end of a fencing its gate has answered: a level with a gate may have
-come before the last one, and two nodes' clocks may differ a little. What fits worse is left in the history."""
+come before the last one, and two nodes' clocks may differ a little. What fits worse stays in the history."""
 
 _LINE = re.compile(
     r"(?P<at>\S+) node=\S* target=(?P<target>\S+) action=\S+ (?:level=\S+ )?(?P<word>hold|allow) "

@@ -6,6 +6,7 @@ import threading
 from xml.etree import ElementTree as ET
 
 import pytest
+from test_fencing_window import gate_lines
 from test_guarded import guard, recovered, seen_running, standfast, status
 from window_kit import (
     GUEST,
@@ -130,15 +131,14 @@ def test_the_fencers_forget_what_only_our_gates_have_refused(scene: Scene) -> No
     # 10 s until it is dropped, and time for calls of the killing gate to end: each polls for 5 s.
     move(scene, spare(scene), blackout_seconds=40.0, duration_seconds=41.0)
     assert eventually(lambda: members(scene, "cfguest1") == set(scene.lab.nodes), 60)
-    history = scene.run("cfguest1", "stonith_admin", "--history", MOVER, "--output-as=xml").stdout
-    assert 'status="failed"' in history
+    assert eventually(lambda: 'status="failed"' in _failed(scene), 15), gate_lines(scene, MOVER)
     done = standfast(scene, "cfguest1", "close")
     assert "forgotten by the fencers" in done.stderr
     assert eventually(lambda: not _failed(scene), 10), _failed(scene)
 
 
 def _failed(scene: Scene) -> str:
-    done = scene.run("cfguest3", "stonith_admin", "--history", MOVER, "--output-as=xml")
+    done = scene.run("cfguest3", "stonith_admin", "--history", MOVER, "--verbose", "--output-as=xml")
     return done.stdout if "<fence_event" in done.stdout else ""
 
 
