@@ -85,6 +85,15 @@ def test_a_stored_configuration_is_read_unless_it_is_older_than_what_is_known(
     assert found.tag == {"asked": "asked", "stored": "cib"}[read]
 
 
+def test_a_stored_configuration_has_the_quorum_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "CIB_DIR", str(tmp_path))
+    (tmp_path / "cib.xml").write_text('<cib epoch="9" have-quorum="1"/>')
+    found = main._configuration(ElementTree.fromstring('<cib epoch="8" have-quorum="0"/>'))
+    assert (found.get("epoch"), found.get("have-quorum")) == ("9", "0")
+
+
 async def test_a_folder_that_vanishes_is_a_watch_that_is_lost(tmp_path: Path) -> None:
     folder = tmp_path / "cib"
     folder.mkdir()

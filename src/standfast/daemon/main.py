@@ -523,6 +523,8 @@ def _configuration(known: ET.Element | None) -> ET.Element:
         with contextlib.suppress(cib.CibError):
             found = cib.stored(f"{names.CIB_DIR}/{names.CIB_FILE}")
             if cib.version(found) >= cib.version(known):
+                # Not a change of the configuration, so the file may be behind in it.
+                found.set("have-quorum", known.get("have-quorum", ""))
                 return found
     return cib.query()
 
