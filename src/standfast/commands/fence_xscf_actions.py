@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from standfast.commands.fence_xscf import EXIT_DONE, EXIT_FAILED, EXIT_OFF, UsageError, required
 from standfast.core import hostlist, ldm, xscf
@@ -15,9 +16,12 @@ from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import HostList
 from standfast.core.names import XSCF_AGENT
 from standfast.core.xscf import Proof, Verdict
-from standfast.hosts.ldm import ControlDomainLogin, LdmHost, opened
 from standfast.processors import dialect as dialects
-from standfast.processors.xscf import XscfError, XscfLogin, XscfSession, kill, session
+from standfast.processors.xscf import XscfSession, kill, session
+from standfast.processors.xscf_login import CLIENTS, XscfError, XscfLogin
+
+if TYPE_CHECKING:
+    from standfast.hosts.ldm import LdmHost
 
 ASK_LIMIT_SECONDS = 5.0
 CONF_LIMIT_BYTES = 1_000_000
@@ -48,6 +52,7 @@ class Device:
             login_limit_seconds=_number(options, "login_timeout", 1, 3600),
             shell_limit_seconds=_number(options, "shell_timeout", 1, 3600),
             legacy_algorithms=tuple(options.get("legacy_algorithms", "").replace(",", " ").split()),
+            client=_one_of(options, "client", CLIENTS),
         )
         try:
             self.dialect = dialects.load(options["dialect"])
@@ -218,6 +223,8 @@ def _control_domains(conf: str) -> HostList:
 
 
 async def _asked_twice(domain: str, found: HostList) -> tuple[bool, str]:
+    from standfast.hosts.ldm import ControlDomainLogin, opened  # heavy, and only needed in doubt
+
     async with AsyncExitStack() as stack:
         hosts: list[LdmHost] = []
         for host in found.hosts:

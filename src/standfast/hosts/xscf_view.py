@@ -39,15 +39,14 @@ from standfast.hosts.base import (
     Progress,
 )
 from standfast.processors import dialect
-from standfast.processors.xscf import (
+from standfast.processors.xscf import XscfSession, session
+from standfast.processors.xscf_login import (
     XscfError,
     XscfKeyUnknown,
     XscfLogin,
     XscfLoginRefused,
-    XscfSession,
     XscfSetting,
     XscfUnreachable,
-    session,
 )
 
 LOGIN_LIMIT_SECONDS = 10.0
@@ -70,6 +69,7 @@ class XscfAccess:
     password_file: str = ""
     known_hosts_file: str = KNOWN_HOSTS_FILE
     legacy_algorithms: tuple[str, ...] = ()
+    client: str = "auto"
     why_not: str = ""
 
 
@@ -330,6 +330,7 @@ async def way_in(access: XscfAccess, address: str, limit_seconds: float) -> tupl
         login_limit_seconds=limit_seconds,
         shell_limit_seconds=SHELL_LIMIT_SECONDS,
         legacy_algorithms=access.legacy_algorithms,
+        client=access.client,
     )
     try:
         return login, dialect.load()
