@@ -171,8 +171,8 @@ def install(root: Path, prefix_programs: bool) -> None:
     click.echo(f"{len(changed)} changed." if changed else "All is there already; nothing was changed.")
     if shutil.which("ssh") is None:
         click.echo(
-            "Recommended: apt-get install openssh-client. Without ssh the gate cannot ask the hosts while the "
-            "daemon does not run, and every fence_xscf takes more time."
+            "Recommended: apt-get install openssh-client. Without ssh the gate cannot ask the hosts where "
+            "the daemon does not answer, and every fence_xscf takes more time."
         )
     if root == Path("/") and Path("/run/systemd/system").is_dir():
         click.echo("Next: systemctl daemon-reload && systemctl enable --now standfastd")
