@@ -162,6 +162,7 @@ class Xscf:
 
     questions: tuple[str, ...] = ()  # keyboard-interactive, instead of password
     banner: str = ""
+    closes: bool = False  # before the login
     shell: Callable[[asyncssh.SSHServerProcess[str]], Awaitable[None]] | None = None
     tried: list[str] = field(default_factory=list)
     window: tuple[object, ...] = ()
@@ -177,6 +178,8 @@ class Server(asyncssh.SSHServer):
     def begin_auth(self, username: str) -> bool:
         if self._xscf.banner:
             self._connection.send_auth_banner(self._xscf.banner)
+        if self._xscf.closes:
+            self._connection.close()
         return True
 
     def password_auth_supported(self) -> bool:
@@ -304,6 +307,10 @@ async def test_a_shell_has_a_wide_window_and_a_banner_is_nothing_that_it_said(
         with pytest.raises(XscfLoginRefused):
             await status(replace(login, client=client, password="other"))
         assert xscf.tried == [PASSWORD, "other"]
+        xscf.closes = True
+        with pytest.raises(XscfUnreachable) as caught:
+            await status(replace(login, client=client))
+        assert "verification" not in str(caught.value)
 
 
 @both
@@ -375,11 +382,12 @@ async def test_the_password_is_in_no_argument_environment_or_file_of_ssh(tmp_pat
 async def test_nothing_is_left_of_a_session_that_ends_badly(tmp_path: Path) -> None:
     async def hangs(process: asyncssh.SSHServerProcess[str]) -> None:
         process.stdout.write("XSCF> ")
-        while not process.stdin.at_eof():
-            await process.stdin.read(1)
+        await over.wait()
 
     async def silent(process: asyncssh.SSHServerProcess[str]) -> None:
-        await process.stdin.read()
+        await over.wait()
+
+    over = asyncio.Event()
 
     xscf = Xscf(shell=hangs)
     async with served(xscf, tmp_path) as login:
@@ -401,6 +409,7 @@ async def test_nothing_is_left_of_a_session_that_ends_badly(tmp_path: Path) -> N
         await status_fails(replace(login, login_limit_seconds=0.8))
         assert 0.8 <= time.monotonic() - began < 1.5
         assert await none_left()
+        over.set()
         assert await until(lambda: descriptors() <= before)  # the server here closes a moment later
 
 
