@@ -113,11 +113,11 @@ def test_old_key_exchange_is_there_and_very_old_one_by_its_name(site: Site, clie
 # --- which way is gone -------------------------------------------------------------------------
 
 
-def imported(site: Site, **other: object) -> set[str]:
-    """The modules that a call of `status` imports, which must succeed."""
+def imported(site: Site, *within: str, **other: object) -> set[str]:
+    """The modules that a call of `status` imports, which must succeed. `within`: words before the call."""
     lines = {**site.options("ctrl1", "guest1", **other), "action": "status"}
     done = subprocess.run(
-        [*site.inside, sys.executable, "-X", "importtime", "-m", "standfast.commands.fence_xscf"],
+        [*site.inside, *within, sys.executable, "-X", "importtime", "-m", "standfast.commands.fence_xscf"],
         input="".join(f"{key}={value}\n" for key, value in lines.items()),
         capture_output=True,
         text=True,
@@ -151,6 +151,10 @@ def test_without_an_ssh_or_with_one_that_knows_too_little_asyncssh_does_it(
     assert "asyncssh" in imported(site)
     knows_less.write_text(f'#!/bin/sh\nexec {real[0]} "$@"\n')
     assert "asyncssh" not in imported(site)
+
+
+def test_where_proc_shows_other_processes_asyncssh_does_it(site: Site) -> None:
+    assert "asyncssh" in imported(site, "unshare", "--pid", "--fork", "--")
 
 
 # --- an XSCF of the test's own, in this very event loop ----------------------------------------

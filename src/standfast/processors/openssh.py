@@ -170,8 +170,7 @@ class OpensshShell:
     # -- below: the process ------------------------------------------------------------------
 
     async def _start(self, words: list[str]) -> None:
-        source, self._answer = os.pipe()
-        self._open |= {source, self._answer}
+        answers = self._made_pipe()
         self._terminal, local = self._made_terminal()
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -180,7 +179,7 @@ class OpensshShell:
             "DISPLAY": "none",  # nothing is shown there: before OpenSSH 8.4 this is what calls the askpass
             "SSH_ASKPASS": str(ASKPASS),
             "SSH_ASKPASS_REQUIRE": "force",
-            "STANDFAST_ANSWER": f"/proc/{os.getpid()}/fd/{source}",
+            "STANDFAST_ANSWER": answers,
             "STANDFAST_MARK": self._mark,
         }
         try:
@@ -198,6 +197,18 @@ class OpensshShell:
         finally:
             os.close(local)
         self._watching = asyncio.create_task(self._watch())
+
+    def _made_pipe(self) -> str:
+        """The path of its end for the askpass. Raises CannotError."""
+        source, self._answer = os.pipe()
+        self._open |= {source, self._answer}
+        path = f"/proc/{os.getpid()}/fd/{source}"
+        try:
+            if os.path.samestat(Path(path).stat(), os.fstat(source)):
+                return path
+        except OSError:
+            pass
+        raise CannotError("/proc does not show this process")  # none, or that of other process ids
 
     def _made_terminal(self) -> tuple[int, int]:
         """Our end, and that of ssh. Raises XscfUnreachable."""
