@@ -129,7 +129,7 @@ def imported(site: Site, *within: str, **other: object) -> set[str]:
 
 
 def test_a_call_with_the_systems_ssh_imports_nothing_heavy(site: Site) -> None:
-    heavy = {"asyncssh", "cryptography", "pydantic", "click", "standfast.hosts.ldm"}
+    heavy = {"asyncssh", "cryptography", "pydantic", "click", "standfast.hosts.ldm", "standfast.core.ldm"}
     assert not imported(site) & heavy
     assert "asyncssh" in imported(site, client="asyncssh")
 

@@ -20,10 +20,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from standfast.core import ldm, xscf
+from standfast.core import xscf
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.ldm import MigrationJob, SavedConfiguration
-from standfast.core.names import KNOWN_HOSTS_FILE
+from standfast.core.names import KNOWN_HOSTS_FILE, is_domain_name
 from standfast.core.xscf import DomainStatus
 from standfast.hosts.base import (
     SAVED_BY_HAND,
@@ -178,7 +178,7 @@ class XscfHost:
         return CommandFailed(self.name, f"cannot {what} there: clovmmigrate.conf has no login for it")
 
     def _check_name(self, guest: str) -> None:
-        if not ldm.is_domain_name(guest):
+        if not is_domain_name(guest):
             raise HostBug(self.name, f"{guest!r} cannot be a logical domain's name")
 
     def _answers(self, rows: tuple[DomainStatus, ...]) -> tuple[HostAnswer, ...]:
