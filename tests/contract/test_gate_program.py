@@ -106,7 +106,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory, program: Path) -> dict[str
     """One call for each rule; those that are polled a few at a time, since most of each is waiting."""
     worlds = {name: World(tmp_path_factory.mktemp("w"), program) for name in RULES}
     at_once = {name: _call(worlds[name], name) for name, (_, _, _, final) in RULES.items() if final}
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
         calls = {name: pool.submit(_call, worlds[name], name) for name in RULES if name not in at_once}
         return at_once | {name: call.result() for name, call in calls.items()}
 
@@ -126,7 +126,7 @@ def test_every_rule_that_holds_exits_1_with_one_sentence_in_its_time(
     if final:
         assert called.seconds < AT_ONCE_SECONDS
     else:
-        assert 5.0 <= called.seconds < 8.0
+        assert 5.0 <= called.seconds < 12.0  # the fencer gives it 15 s
 
 
 @pytest.mark.parametrize("action", ["off", "reboot"])
