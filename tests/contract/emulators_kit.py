@@ -116,7 +116,7 @@ def running_site(
             known_hosts.write_text(control.known_hosts())
             yield Site(control, written, directory, known_hosts)
             control.shutdown()
-        assert process.wait(5) == 0
+        assert process.wait(20) == 0
     finally:
         if process.poll() is None:
             process.kill()

@@ -115,7 +115,8 @@ def test_old_key_exchange_is_there_and_very_old_one_by_its_name(site: Site, clie
 
 def imported(site: Site, *within: str, **other: object) -> set[str]:
     """The modules that a call of `status` imports, which must succeed. `within`: words before the call."""
-    lines = {**site.options("ctrl1", "guest1", **other), "action": "status"}
+    limits = {"login_timeout": 20, "shell_timeout": 20}
+    lines = {**site.options("ctrl1", "guest1", **limits, **other), "action": "status"}
     done = subprocess.run(
         [*site.inside, *within, sys.executable, "-X", "importtime", "-m", "standfast.commands.fence_xscf"],
         input="".join(f"{key}={value}\n" for key, value in lines.items()),
