@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 CONFIG_DIR = "/etc/standfast"
 CONFIG_FILE = "/etc/standfast/clovmmigrate.conf"
 SECRETS_DIR = "/etc/standfast/secrets"
@@ -48,6 +50,13 @@ slowest (measured, two nodes): so long a hold by the hosts' word goes on after i
 
 HOLD_POLL_SECONDS = 5.0
 """A gate that refuses at once is called 25 times a second for as long as the hold lasts."""
+
+_DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
+
+
+def is_domain_name(name: str) -> bool:
+    """Whether `name` can be a logical domain's: safe as a word of a command, never an option."""
+    return _DOMAIN_NAME.fullmatch(name) is not None
 
 
 def secret_file(node: str) -> str:
