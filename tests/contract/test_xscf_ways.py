@@ -56,7 +56,7 @@ def failed(called: Called, *words: str) -> bool:
 def test_a_kill_is_seen_and_a_slow_prompt_waited_for(site: Site, client: str) -> None:
     site.control.inject("slow_prompt", "ctrl1", "lan0", seconds=0.3)
     mark = site.control.mark()
-    called = site.call("off", "ctrl1", "guest1", kill="sir", client=client)
+    called = site.call("off", "ctrl1", "guest1", kill="sir", power_timeout=30, client=client)
     assert called.code == 0, called
     assert "sir, seen: Solaris running -> " in called.out
     assert site.killed("ctrl1", "guest1", mark) == ["guest1"]
