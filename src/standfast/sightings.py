@@ -46,6 +46,7 @@ PLAIN_BREAK_SECONDS = 4.0
 _MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
 _PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
 _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
+_CANCELLED = "cancelled "
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
 
@@ -144,6 +145,18 @@ class Sightings:
     def dropped(self, node: str) -> float:
         """Note that `node` is not in the membership; for how long that has been seen without a break."""
         return self._goes_on(_DROPPED, node)
+
+    def cancelled(self, node: str) -> None:
+        """Note that a killing gate of this node cancels the migration of the guest of `node` just now. The
+        first time in one absence counts: a cancel that is repeated begins no wait anew."""
+        if self.seconds_since_cancel(node) is None:
+            self._note({_CANCELLED + node: self._clock()})
+
+    def seconds_since_cancel(self, node: str) -> float | None:
+        """Since this node first cancelled it in the absence that `dropped` counts; None: it has not."""
+        now, _, times = self._times()
+        then, since = times.get(_CANCELLED + node), times.get(_DROPPED[0] + node)
+        return None if then is None or since is None or then < since else now - then
 
     def _goes_on(self, names: tuple[str, str, float], what: str) -> float:
         """Note it as seen now. Only what was noted again and again counts: one who did not look may have

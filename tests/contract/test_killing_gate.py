@@ -78,9 +78,12 @@ class Site:
         for ago in range(int(seconds), -1, -1):
             self.sightings(float(ago)).plain("guest2", host)
 
-    def dropped(self, seconds: float) -> None:
+    def dropped(self, seconds: float, cancelled: int = -1) -> None:
+        """`cancelled`: a call that has ended since gave a cancel so many seconds ago."""
         for ago in range(int(seconds), -1, -1):
             self.sightings(float(ago)).dropped("cfguest2")
+            if ago == cancelled:
+                self.sightings(float(ago)).cancelled("cfguest2")
 
     def call(self) -> Called:
         return self.world.gate("reboot", more=MORE)
@@ -163,16 +166,40 @@ def test_what_was_seen_on_another_host_does_not_count(site: Site) -> None:
     assert site.orders == []
 
 
-def test_after_the_hold_limit_the_job_is_cancelled_then_the_copy_killed(site: Site) -> None:
+CANCEL = f"{ADDRESSES['ctrl2']} ldm cancel-operation migration guest2"
+
+
+def test_after_the_hold_limit_the_job_is_cancelled_and_who_runs_on_may_come_back(site: Site) -> None:
     site.record(replace(WINDOW, hold_limit_seconds=2))
     site.rows({"ctrl2": SENDING, "ctrl3": ARRIVING})
     site.dropped(5.0)
+    timer = threading.Timer(5.0, lambda: site.world.members("cfguest1", "cfguest2"))
+    timer.start()
+    called = site.call()
+    timer.join()
+    assert called.code == 1
+    assert "is in the membership" in called.said
+    assert site.orders == [CANCEL]
+
+
+def test_the_minute_after_a_cancel_outlives_the_call_that_gave_it(site: Site) -> None:
+    site.record(replace(WINDOW, hold_limit_seconds=2))
+    site.rows({"ctrl2": RUNNING})
+    site.dropped(70.0, cancelled=61)
+    site.seen_plain("ctrl2", 5.0)
+    called = site.call()
+    assert called.code == 1
+    assert "may come back" in called.said
+    assert site.orders == []
+
+
+def test_after_that_minute_what_is_still_on_its_way_is_killed_and_proven(site: Site) -> None:
+    site.record(replace(WINDOW, hold_limit_seconds=2))
+    site.rows({"ctrl2": SENDING, "ctrl3": ARRIVING})
+    site.dropped(70.0, cancelled=61)
     called = site.call()
     assert called.code == 0, called.said
-    assert site.orders == [
-        f"{ADDRESSES['ctrl2']} ldm cancel-operation migration guest2",
-        f"{ADDRESSES['ctrl2']} ldm stop-domain -f guest2",
-    ]
+    assert site.orders == [f"{ADDRESSES[host]} ldm stop-domain -f guest2" for host in ("ctrl3", "ctrl2")]
 
 
 def test_an_order_that_does_nothing_is_no_kill(site: Site) -> None:

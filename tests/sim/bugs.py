@@ -213,16 +213,27 @@ def _running_counts_from_the_drop(patch: Patch) -> None:
     )
 
 
+def _no_time_after_a_cancel(patch: Patch) -> None:
+    """As it was: whatever this call has acted on is waited for no more."""
+
+    def not_acted_on(view: killing.KillView, left: Any) -> Any:
+        acted = {event.host for event in view.events if isinstance(event, killing.Acted)}
+        return [look for look in left if look.host not in acted]
+
+    patch.setattr(killing, "_not_killed", not_acted_on)
+    patch.setattr(killing, "_grace", lambda view, left: None)
+
+
 def _source_is_killed_first(patch: Patch) -> None:
-    act = killing._next_act
+    kill = killing._kill
 
     def source_first(view: killing.KillView, left: Any) -> Any:
-        step = act(view, left)
         source = view.record.source if view.record is not None else ""
         here = any(look.host == source and not look.state.proves_not_here for look in left)
-        return killing.Kill(source) if isinstance(step, killing.Kill | killing.CancelJob) and here else step
+        return killing.Kill(source) if here else kill(view, left)
 
-    patch.setattr(killing, "_next_act", source_first)
+    patch.setattr(killing, "_kill", source_first)
+    patch.setattr(killing, "_cancel", lambda view, left: None)
 
 
 def _mover_let_through(patch: Patch) -> None:
@@ -292,6 +303,7 @@ BUGS = (
     Bug("guarded: silence counts as gone", ("S2", "S1"), _silence_counts_as_gone, guarded=True),
     Bug("guarded: running counts from the drop", ("S8",), _running_counts_from_the_drop, guarded=True),
     Bug("guarded: the source is killed before the target", ("S1",), _source_is_killed_first, guarded=True),
+    Bug("guarded: no time to run on after a cancel", ("S8",), _no_time_after_a_cancel, guarded=True),
     Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
     Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),
     Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),

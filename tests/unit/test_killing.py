@@ -180,12 +180,87 @@ def test_after_the_cancel_the_target_copy_dies_before_the_source_copy() -> None:
     late = {"seconds_since_drop": 300.0}
     assert killing.decide(view(events=tuple(events), now_seconds=1.0, **late)) == Ask("ctrl2")
     events += a_round(1.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)
+    late["seconds_since_cancel"] = killing.CANCEL_GRACE_SECONDS
     assert after(events, **late) == Kill("ctrl1")
     events += [Acted("ctrl1", kill=True), *a_round(2.0, ctrl2=S.RUNNING)]
-    assert after(events, **late) == Kill("ctrl2")
+    assert isinstance(after(events, **late), Hold)  # the kill of the one copy has let the other run on
+    assert after(events, seconds_plain=60.0, **late) == Kill("ctrl2")
     assert after(events, membership=frozenset({"node1", "node2"})) == Hold(
         "node2 is in the membership", final=True
     )
+
+
+CANCELLED: list[Event] = [*a_round(0.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING), Acted("ctrl2", kill=False)]
+LATE = {"seconds_since_drop": 320.0}
+
+
+@pytest.mark.parametrize("since", [None, 0.0, 59.0])
+@pytest.mark.parametrize(
+    "states", [{"ctrl2": S.RUNNING}, {"ctrl2": S.PAUSED}, {"ctrl2": S.MIGRATING_OUT, "ctrl1": S.INCOMING}]
+)
+def test_what_may_run_on_after_a_cancel_is_left_alone_for_a_minute(
+    states: dict[str, GuestState], since: float | None
+) -> None:
+    step = after(CANCELLED + a_round(1.0, **states), seconds_since_cancel=since, **LATE)
+    assert isinstance(step, Hold)
+    assert not step.final
+
+
+def test_what_a_cancel_has_let_run_has_a_minute_from_when_it_runs() -> None:
+    events = CANCELLED + a_round(1.0, ctrl2=S.RUNNING)
+    for plain in (None, 59.0):
+        assert isinstance(after(events, seconds_since_cancel=80.0, seconds_plain=plain, **LATE), Hold)
+    assert after(events, seconds_since_cancel=80.0, seconds_plain=60.0, **LATE) == Kill("ctrl2")
+
+
+def test_a_cancel_of_an_earlier_call_is_repeated_in_its_minute_and_not_after_it() -> None:
+    stuck = a_round(0.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)
+    assert after(stuck, seconds_since_cancel=30.0, **LATE) == CancelJob("ctrl2")
+    again = [*stuck, Acted("ctrl2", kill=False), *a_round(1.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)]
+    assert isinstance(after(again, seconds_since_cancel=31.0, **LATE), Hold)
+    assert after(again, seconds_since_cancel=60.0, **LATE) == Kill("ctrl1")
+    assert after(stuck, seconds_since_cancel=60.0, **LATE) == Kill("ctrl1")
+
+
+def test_what_cannot_run_on_is_not_waited_for_after_a_cancel() -> None:
+    events = CANCELLED + a_round(1.0, ctrl2=S.CRASHED)
+    assert after(events, seconds_since_cancel=1.0, **LATE) == Kill("ctrl2")
+    gone = CANCELLED + a_round(1.0) + a_round(2.5)
+    assert isinstance(after(gone, seconds_since_cancel=2.0, **LATE), Proven)
+
+
+@pytest.mark.parametrize(
+    ("states", "where"),
+    [
+        ({"ctrl2": S.RUNNING}, "ctrl2"),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.STOPPED}, "ctrl2"),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.SILENT}, ""),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.RUNNING}, ""),
+        ({"ctrl2": S.MIGRATING_OUT, "ctrl1": S.INCOMING}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_whole_round_that_shows_it_plainly_running_is_noted(
+    states: dict[str, GuestState], where: str
+) -> None:
+    events = a_round(0.0, ctrl1=S.RUNNING) + a_round(1.0, **states)
+    assert killing.plain_round(events, HOSTS) == where
+
+
+def test_a_round_that_is_not_whole_or_reports_a_job_is_not_noted() -> None:
+    whole = a_round(0.0, ctrl2=S.RUNNING)
+    assert killing.plain_round(whole[:2], HOSTS) == ""
+    assert killing.plain_round([whole[0], Acted("ctrl2", kill=False), *whole[1:]], HOSTS) == ""
+    assert killing.plain_round(whole, ()) == ""
+    first = whole[0]
+    assert isinstance(first, Asked)
+    assert killing.plain_round([replace(first, job=True), *whole[1:]], HOSTS) == ""
+
+
+def test_where_it_runs_is_what_each_host_said_last() -> None:
+    assert killing.shown_running(a_round(0.0, ctrl1=S.RUNNING) + a_round(1.0, ctrl2=S.RUNNING)) == "ctrl2"
+    assert killing.shown_running(a_round(0.0, ctrl1=S.RUNNING, ctrl2=S.RUNNING)) == ""
+    assert killing.shown_running([]) == ""
 
 
 def test_what_does_not_die_is_not_killed_forever() -> None:
@@ -260,6 +335,7 @@ class Tiny:
         self.job: tuple[str, str, float] | None = None
         self.silent = {host for host in HOSTS if self.random.random() < 0.05}
         self.moves = self.random.randrange(4)
+        self.cancelled: float | None = None
 
     @property
     def alive(self) -> list[str]:
@@ -303,6 +379,7 @@ class Tiny:
         return Asked(host, state, begun, self.now)
 
     def cancel(self, host: str) -> None:
+        self.cancelled = self.now if self.cancelled is None else self.cancelled
         if self.job is not None and self.job[0] == host and self.random.random() < 0.7:
             self._broken()
         self.advance(0.1)
@@ -332,6 +409,7 @@ def run_call(world: Tiny) -> bool:
                 now_seconds=world.now - began,
                 seconds_since_drop=world.now + world.random.choice((0, 400)),
                 seconds_plain=world.random.choice((None, 100.0)),
+                seconds_since_cancel=None if world.cancelled is None else world.now - world.cancelled,
                 events=tuple(events),
             )
         )

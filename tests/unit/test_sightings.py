@@ -276,6 +276,23 @@ def test_a_drop_counts_from_its_first_sight_and_anew_after_a_time_without_one(no
     assert node.process().dropped("n2") == 0.0
 
 
+def test_a_cancel_counts_from_the_first_one_of_the_same_absence(node: Node) -> None:
+    node.process().dropped("n2")
+    assert node.process().seconds_since_cancel("n2") is None
+    node.now += 5
+    node.process().cancelled("n2")
+    node.now += 5
+    node.process().dropped("n2")
+    node.process().cancelled("n2")
+    assert node.process().seconds_since_cancel("n2") == 5.0
+    assert node.process().seconds_since_cancel("n3") is None
+    node.now += BREAK_SECONDS + 1
+    node.process().dropped("n2")  # it was back, and is away again
+    assert node.process().seconds_since_cancel("n2") is None
+    node.process().cancelled("n2")
+    assert node.process().seconds_since_cancel("n2") == 0.0
+
+
 def test_holding_as_the_mover_is_counted_where_it_runs(node: Node) -> None:
     assert node.process().held_as_mover("n1", "ctrl2") == 0.0
     node.now += 5

@@ -12,16 +12,20 @@ success. Rules (docs/design.md, section 5):
   copy to come alive.
 * A host that is silent is dead only by its own power, or by a person's recorded word. Where one is neither,
   nothing is killed either: without a proof a kill gains nothing.
+* A cancelled migration may let a healthy guest run on. So nothing is killed for a minute after it, and
+  what runs then has the minute of every guest that runs again. It counts from the first cancel of this
+  absence, whichever call gave that: the order is repeated meanwhile, the minute is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from standfast.core import heartbeat
-from standfast.core.evidence import MOVING, GuestState
-from standfast.core.gate import JOINED_STATES
+from standfast.core.evidence import MOVING, GuestState, HostAnswer
+from standfast.core.gate import JOINED_STATES, plainly_on
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
 from standfast.core.record import Mode, Record
 
@@ -29,6 +33,8 @@ RUNNING_LIMIT_SECONDS = float(RELEASE_SECONDS)
 """Seen running plainly for so long without a break, and still out of the membership: it is not coming back by
 itself. It counts from when it runs again, not from the drop: after a long blackout a healthy guest runs some
 tenths of a second, or half a minute, before its node is a member."""
+CANCEL_GRACE_SECONDS = float(RELEASE_SECONDS)
+"""So long after the first cancel nothing is killed that may run on because of it."""
 PLAIN_MARGIN_SECONDS = 5.0
 """How much longer than the heartbeat timeout before its drop a guest must have been seen running."""
 ROUND_PAUSE_SECONDS = 1.0
@@ -143,6 +149,8 @@ class KillView:
     seconds_plain: float | None = None
     """For how long this node has now seen the guest, in every second, running plainly on one and the same
     host; None: it does not."""
+    seconds_since_cancel: float | None = None
+    """Since this node first cancelled a migration of the guest in this absence; None: it has not."""
     timeout_seconds: float = 0.0
     """The heartbeat timeout in force: the target stood still, or was cut off, for so long before its drop."""
     events: tuple[Event, ...] = ()
@@ -291,17 +299,12 @@ def _judge(view: KillView, last: tuple[Asked, ...]) -> Step:
         if look.state is GuestState.UNKNOWN:
             return Hold(f"the answer of {look.host} about {view.guest} could not be placed")
     left = [look for look in last if not _gone(view, look)]
-    wait = _wait(view, left)
-    if wait is not None:
-        return wait
-    return _next_act(view, left)
+    return _wait(view, left) or _cancel(view, left) or _grace(view, left) or _kill(view, left)
 
 
 def _wait(view: KillView, left: list[Asked]) -> Hold | None:
-    """Whether what is left may still come back by itself. The limits count for each copy that this call has
-    not acted on: a kill that was due on one host makes none due on another."""
-    acted = {event.host for event in view.events if isinstance(event, Acted)}
-    left = [look for look in left if look.host not in acted]
+    """Whether what is left may still come back by itself."""
+    left = _not_killed(view, left)
     if not left:
         return None
     shown = ", ".join(_shown(look) for look in left)
@@ -330,14 +333,46 @@ def _never_stood_still(view: KillView, dropped_seconds: float) -> bool:
     return view.timeout_seconds > 0 and view.seconds_plain is not None and view.seconds_plain >= needed
 
 
-def _next_act(view: KillView, left: list[Asked]) -> Step:
-    """Stop the job first, then the incoming copy, the target's, the others', the source's."""
-    acted = [event for event in view.events if isinstance(event, Acted)]
-    cancelled = {act.host for act in acted if not act.kill}
+def _not_killed(view: KillView, left: list[Asked]) -> list[Asked]:
+    """The limits count for each copy that this call has not killed: a kill that was due on one host makes
+    none due on another."""
+    killed = {event.host for event in view.events if isinstance(event, Acted) and event.kill}
+    return [look for look in left if look.host not in killed]
+
+
+def _cancel(view: KillView, left: list[Asked]) -> CancelJob | None:
+    """The job is stopped first; once in a call, and again by a later call while its end is waited for."""
+    if _grace_left_seconds(view) <= 0:
+        return None
+    cancelled = {event.host for event in view.events if isinstance(event, Acted) and not event.kill}
     for look in left:
         sends = look.state in (GuestState.MIGRATING_OUT, GuestState.ERROR)
         if (sends or (look.job and look.state is not GuestState.INCOMING)) and look.host not in cancelled:
             return CancelJob(look.host)
+    return None
+
+
+def _grace(view: KillView, left: list[Asked]) -> Hold | None:
+    """Whether a copy that is left may run on because this node has cancelled its migration."""
+    here = any(isinstance(event, Acted) and not event.kill for event in view.events)
+    seconds = _grace_left_seconds(view)
+    if seconds <= 0 or (view.seconds_since_cancel is None and not here):
+        return None
+    waited = _WAITED_FOR | {GuestState.RUNNING}
+    may_run = [look for look in _not_killed(view, left) if look.job or look.state in waited]
+    if not may_run:
+        return None
+    shown = ", ".join(_shown(look) for look in may_run)
+    return Hold(f"the migration of {view.guest} was cancelled: it may run on ({shown}; {seconds:.0f} s left)")
+
+
+def _grace_left_seconds(view: KillView) -> float:
+    return CANCEL_GRACE_SECONDS - (view.seconds_since_cancel or 0.0)
+
+
+def _kill(view: KillView, left: list[Asked]) -> Step:
+    """The incoming copy first, then the target's, the others', the source's."""
+    acted = [event for event in view.events if isinstance(event, Acted)]
     copies = [look for look in left if not look.state.proves_not_here]
     if not copies:
         return Hold(f"a migration of {view.guest} is reported, but no copy of it")
@@ -364,3 +399,23 @@ def _next_act(view: KillView, left: list[Asked]) -> Step:
 def _shown(look: Asked) -> str:
     word = "powered off" if look.powered_off else look.state.value
     return f"{look.host}: {word}"
+
+
+# -- what a call notes for the next one ----------------------------------------------------------------------
+
+
+def plain_round(events: Sequence[Event], hosts: Sequence[str]) -> str:
+    """The host on which a whole round of questions, the last events of a call, shows the guest plainly
+    running; empty: it does not, or the round is not whole. What the daemon notes each second is noted of
+    these rounds too, also where there is no daemon."""
+    looks = [event for event in events[-len(hosts) :] if isinstance(event, Asked)] if hosts else []
+    if {look.host for look in looks} != set(hosts) or any(look.job for look in looks):
+        return ""
+    return plainly_on([HostAnswer(look.host, "", look.state) for look in looks])
+
+
+def shown_running(events: Sequence[Event]) -> str:
+    """The one host that shows the guest running by its last answer in this call; empty: none, or several."""
+    last = {event.host: event.state for event in events if isinstance(event, Asked)}
+    running = [host for host, state in last.items() if state is GuestState.RUNNING]
+    return running[0] if len(running) == 1 else ""

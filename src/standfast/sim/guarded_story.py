@@ -27,6 +27,8 @@ FENCER_S = 25.0
 """What fencer, two rounds of questions and an order need beside the limits of the gate."""
 PLAIN_S = 60.0
 HOLD_LIMIT_S = 300.0
+GRACE_S = 60.0
+"""What is cancelled when the hold limit is over may run on for so long."""
 LOOKED_S = 10.0
 """So long before a death the nodes' daemons have been looking: 5 s are needed."""
 POWER_S = 20.0
@@ -147,10 +149,14 @@ class GuardedStory:
             yield from self._recovered(guest, how, self.kernel.now_ms, limit_s)
 
     def _stuck(self, guest: Guest) -> Steps:
-        """The blackout does not end: it is ended when the hold limit is over."""
+        """The blackout does not end: it is cancelled at the hold limit, or killed a minute later."""
+        yield 500  # the move has begun
         while guest.moving_to and not guest.in_blackout and guest.os_alive:
             yield 500
-        yield from self._recovered(guest, "stuck", self.kernel.now_ms, HOLD_LIMIT_S)
+        began_ms = self.kernel.now_ms
+        while guest.in_blackout and guest.node not in self.world.dropped_ms:
+            yield 500
+        yield from self._recovered(guest, "stuck", began_ms, HOLD_LIMIT_S + GRACE_S)
         if guest.moving_to:
             self.world.site.cancel(guest.host, guest.name)
 

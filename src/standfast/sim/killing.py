@@ -34,7 +34,7 @@ HOLD_POLL_SECONDS = 5.0
 POLL_MS = 500
 """The program polls four times a second; twice is what a run can afford."""
 STALE_SECONDS = 6.5
-MAX_STEPS = 400
+MAX_STEPS = 600
 QUESTION_LIMIT_MS = 3_000
 ORDER_LIMIT_MS = 10_000
 
@@ -47,6 +47,8 @@ class Call:
         self.guest = world.guests[target]
         self.events: list[Event] = []
         self.began = node.clock()
+        self.looked_ms: dict[str, int] = {}
+        """When each host last looked, to answer."""
         self.first_members: frozenset[str] | None = None
 
     def now(self) -> float:
@@ -107,25 +109,11 @@ class Call:
             now_seconds=self.now(),
             seconds_since_drop=node.sightings.dropped(target) if target not in members else None,
             seconds_since_return=node.sightings.seconds_since_return(target),
-            seconds_plain=self._plain(),
+            seconds_plain=node.sightings.seconds_plain(self.guest, core_killing.shown_running(self.events)),
+            seconds_since_cancel=node.sightings.seconds_since_cancel(target),
             timeout_seconds=core_killing.timeout_seconds(record),
             events=tuple(self.events),
         )
-
-    def _plain(self) -> float | None:
-        states = {event.host: event.state for event in self.events if isinstance(event, Asked)}
-        where = [host for host, state in states.items() if state is GuestState.RUNNING]
-        return self.node.sightings.seconds_plain(self.guest, where[0]) if len(where) == 1 else None
-
-    def _note_plain(self) -> None:
-        count = len(self.world.site.hosts)
-        last = [event for event in self.events[-count:] if isinstance(event, Asked)]
-        if len({look.host for look in last}) < count:
-            return
-        where = [look.host for look in last if look.state is GuestState.RUNNING]
-        others = [look for look in last if look.state is not GuestState.RUNNING]
-        if len(where) == 1 and all(look.state.proves_not_here for look in others):
-            self.node.sightings.plain(self.guest, where[0])
 
     def _carry_out(self, step: Step) -> Steps:
         site = self.world.site
@@ -140,9 +128,11 @@ class Call:
                     way_ms = self._between(20, 400)
                     yield way_ms // 2
                     state = site.ask(host, self.guest).state
+                    self.looked_ms[host] = self.world.kernel.now_ms
                     yield way_ms - way_ms // 2
                 self.events.append(Asked(host, state, begun, self.now()))
-                self._note_plain()
+                if where := core_killing.plain_round(self.events, tuple(site.hosts)):
+                    self.node.sightings.plain(self.guest, where)
             case AskPower(host):
                 last = self.events[-1]
                 assert isinstance(last, Asked)
@@ -154,6 +144,7 @@ class Call:
                     answer = replace(answer, begun_seconds=begun, ended_seconds=self.now())
                 self.events[-1] = answer
             case CancelJob(host):
+                self.node.sightings.cancelled(self.target)
                 yield from self._order(host, kill=False)
             case Kill(host):
                 yield from self._order(host, kill=True)
@@ -162,7 +153,8 @@ class Call:
         self.events.append(Acted(host, kill=kill))
         what = "stop" if kill else "cancel the migration of"
         self.world.kernel.say(self.node.name, "%s %s on %s", what, self.guest, host)
-        takes_ms = self.world.order(self.node.name, host, self.guest, kill=kill)
+        looked_ms = self.looked_ms.get(host, 0)
+        takes_ms = self.world.order(self.node.name, host, self.guest, kill=kill, looked_ms=looked_ms)
         yield min(takes_ms, ORDER_LIMIT_MS)
 
 
