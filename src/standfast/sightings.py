@@ -41,12 +41,14 @@ MAX_FILE_BYTES = 65536
 _EPOCH, _WINDOW, _RETURNED, _ALLOWED, _HELD = "epoch ", "window ", "returned ", "allowed ", "held "
 BREAK_SECONDS = 10.0
 """A hold is polled for 5 s and asked for again at once: a longer pause is the end of it."""
+PAUSE_SECONDS = 5.0
+"""More than lies between two looks of a node that runs. What is longer it has slept, and does not count."""
 PLAIN_BREAK_SECONDS = 4.0
 """The hosts are asked every second; some seconds without an answer end what was seen."""
 _MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
 _PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
 _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
-_CANCELLED = "cancelled "
+_CANCELLED, _APART = "cancelled ", "apart"
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
 
@@ -142,9 +144,14 @@ class Sightings:
             return None
         return now - times.get(f"{_PLAIN[0]}{guest} {host}", now)
 
-    def dropped(self, node: str) -> float:
-        """Note that `node` is not in the membership; for how long that has been seen without a break."""
-        return self._goes_on(_DROPPED, node)
+    def dropped(self, node: str, *, quorate: bool) -> float:
+        """Note that `node` is not in the membership; for how long this node has seen that without a break,
+        running, and in a membership that has quorum. Who is cut off sees its own absence: that counts for
+        nothing, and that of others begins anew when it is back."""
+        if quorate:
+            return self._goes_on(_DROPPED, node)
+        self._note({_APART: self._clock()})
+        return 0.0
 
     def cancelled(self, node: str) -> None:
         """Note that a killing gate of this node cancels the migration of the guest of `node` just now. The
@@ -166,6 +173,9 @@ class Sightings:
         last = times.get(last_name + what)
         unbroken = last is not None and now - last <= break_seconds
         since = times.get(since_name + what, now) if unbroken else now
+        if names is _DROPPED and last is not None and unbroken:
+            slept = max(0.0, now - last - PAUSE_SECONDS)
+            since = min(now, max(since + slept, times.get(_APART, 0.0)))
         self._note({last_name + what: now, since_name + what: since})
         return now - since
 

@@ -64,8 +64,9 @@ class Site:
         path = str(self.world.root / "run/standfast/sightings.json")
         self.sightings = lambda ago: Sightings(path, clock=lambda: boottime_seconds() - ago)
 
-    def record(self, found: object) -> None:
+    def record(self, found: object, *, quorum: bool = True) -> None:
         tree = ET.fromstring(cib_text(found, {}))  # type: ignore[arg-type]
+        tree.set("have-quorum", "1" if quorum else "0")
         self.world.cib(None, text=ET.tostring(guarded.guard(tree, "cfguest2"), encoding="unicode"))
 
     def rows(self, guests: Mapping[str, str]) -> None:
@@ -81,7 +82,7 @@ class Site:
     def dropped(self, seconds: float, cancelled: int = -1) -> None:
         """`cancelled`: a call that has ended since gave a cancel so many seconds ago."""
         for ago in range(int(seconds), -1, -1):
-            self.sightings(float(ago)).dropped("cfguest2")
+            self.sightings(float(ago)).dropped("cfguest2", quorate=True)
             if ago == cancelled:
                 self.sightings(float(ago)).cancelled("cfguest2")
 
@@ -180,6 +181,14 @@ def test_after_the_hold_limit_the_job_is_cancelled_and_who_runs_on_may_come_back
     assert called.code == 1
     assert "is in the membership" in called.said
     assert site.orders == [CANCEL]
+
+
+def test_what_a_node_counts_that_is_itself_cut_off_ends_nothing(site: Site) -> None:
+    site.record(replace(WINDOW, hold_limit_seconds=2), quorum=False)
+    site.rows({"ctrl2": SENDING, "ctrl3": ARRIVING})
+    site.dropped(5.0)
+    assert site.call().code == 1
+    assert site.orders == []
 
 
 def test_the_minute_after_a_cancel_outlives_the_call_that_gave_it(site: Site) -> None:

@@ -224,6 +224,11 @@ def _no_time_after_a_cancel(patch: Patch) -> None:
     patch.setattr(killing, "_grace", lambda view, left: None)
 
 
+def _drop_counts_while_cut_off(patch: Patch) -> None:
+    dropped = Sightings.dropped
+    patch.setattr(Sightings, "dropped", lambda self, node, *, quorate: dropped(self, node, quorate=True))
+
+
 def _source_is_killed_first(patch: Patch) -> None:
     kill = killing._kill
 
@@ -304,6 +309,7 @@ BUGS = (
     Bug("guarded: running counts from the drop", ("S8",), _running_counts_from_the_drop, guarded=True),
     Bug("guarded: the source is killed before the target", ("S1",), _source_is_killed_first, guarded=True),
     Bug("guarded: no time to run on after a cancel", ("S8",), _no_time_after_a_cancel, guarded=True),
+    Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),
     Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
     Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),
     Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),

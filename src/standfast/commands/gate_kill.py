@@ -112,7 +112,7 @@ class KillingGate:
             membership=sight.membership,
             hosts=self._names,
             now_seconds=time.monotonic() - self._began,
-            seconds_since_drop=self._sightings.dropped(node) if away else None,
+            seconds_since_drop=self._sightings.dropped(node, quorate=sight.quorate) if away else None,
             seconds_since_return=self._sightings.seconds_since_return(node),
             seconds_plain=self._sightings.seconds_plain(agreed, shown_running(self._events)),
             seconds_since_cancel=self._sightings.seconds_since_cancel(node),

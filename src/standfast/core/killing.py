@@ -142,7 +142,7 @@ class KillView:
     now_seconds: float
     """Since the begin of this call."""
     seconds_since_drop: float | None
-    """Since this node first saw the target outside the membership."""
+    """For how long this node, in a membership that has quorum, has seen the target outside of it."""
     seconds_since_return: float | None = None
     identity: str = ""
     """The guest's UUID where it is known."""

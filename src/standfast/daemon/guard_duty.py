@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from standfast.cluster import fencer
 from standfast.cluster.run import EngineError
+from standfast.core import topology
 from standfast.core.gate import plainly_on
 from standfast.core.guarded import kill_id
 from standfast.core.record import Mode
@@ -54,7 +55,8 @@ class GuardDuty:
             return
         self._began.set()
         if mover not in self._known.members:
-            await asyncio.to_thread(self._sightings.dropped, mover)
+            quorate = topology.quorate(self._known.tree)
+            await asyncio.to_thread(self._sightings.dropped, mover, quorate=quorate)
         try:
             used = await asyncio.to_thread(fencer.devices_for, mover, FENCER_LIMIT_SECONDS)
         except EngineError:

@@ -170,6 +170,12 @@ class Checkers:
             # However long it was: who was seen to run again, maybe because of our own cancel, has its time.
             self.fail("S8", f"{hit.node} was stopped {hit.resumed_s:.1f} s after its blackout")
 
+    def cancelled(self, node: str, dropped_s: float) -> None:
+        """S8, at each order of a killing gate that cancels a migration: for how long its node has been
+        missing from the membership that may act."""
+        if dropped_s < self.hold_limit_s - HOLD_MARGIN_SECONDS:
+            self.fail("S8", f"the migration of {node} was cancelled {dropped_s:.0f} s after its drop")
+
     def proven_gone(self, node: str, executor: str, *, power: bool, on_its_way: bool) -> None:
         """S2, where a killing gate says done."""
         if power or on_its_way:

@@ -134,7 +134,7 @@ class Daemon:
             aim = node.cib.aims.get(mover)
             if aim is not None:
                 if mover not in node.ring.members:
-                    node.sightings.dropped(mover)
+                    node.sightings.dropped(mover, quorate=self.world.fencer.quorate(node.ring))
                 answers = site.ask_all(aim.guest)
                 silent = any(answer.state is GuestState.SILENT for answer in answers)
                 yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)

@@ -102,6 +102,9 @@ class GuardedStory:
         if self.kernel.chance(0.25):
             yield from self._dies_at_rest(guest)
             return
+        if self.kernel.chance(0.1):
+            yield from self._while_one_is_cut_off(guest, target)
+            return
         outcome = rng.choice(OUTCOMES)
         blackout_ms = STUCK_MS if outcome == "stuck" else 0
         if self.kernel.chance(0.15):
@@ -136,6 +139,28 @@ class GuardedStory:
             self.world.site.lose(guest.host, self.kernel.now_ms + 1_000_000)
         else:
             self.world.site.kill(guest, "power off", power=False)
+
+    def _while_one_is_cut_off(self, guest: Guest, target: str) -> Steps:
+        """A node on a host of the migration, which nobody fences, is cut off for minutes, and comes back in
+        the blackout: what it has seen meanwhile was its own absence."""
+        names = [
+            name
+            for name in self.world.nodes
+            if name != guest.node and self.world.guest_of(name).host in (guest.host, target)
+        ]
+        if len(self.world.nodes) < 3 or not names or self.story.faults.mended:
+            return
+        other = self.kernel.rng.choice(names)
+        self.story.faults.cut_off(other)
+        yield self.kernel.between(250_000, 330_000)
+        moving = self.world.move(guest, target, "moved", announced=True, blackout_ms=100_000)
+        yield 500
+        while guest.moving_to and not guest.in_blackout and guest.os_alive:
+            yield 500
+        yield self.kernel.between(0, 60_000)
+        if not self.story.faults.mended:
+            self.story.faults.join([other])
+        yield moving
 
     def _dies_at_rest(self, guest: Guest) -> Steps:
         """Before its migration."""

@@ -94,6 +94,7 @@ class Call:
             members = self.first_members
         elif target in members:
             node.sightings.returned(target)
+        quorate = self.world.fencer.quorate(node.ring)
         record = node.cib.readable
         if record is not None:
             node.sightings.see(record)
@@ -107,7 +108,9 @@ class Call:
             membership=members,
             hosts=tuple(self.world.site.hosts),
             now_seconds=self.now(),
-            seconds_since_drop=node.sightings.dropped(target) if target not in members else None,
+            seconds_since_drop=node.sightings.dropped(target, quorate=quorate)
+            if target not in members
+            else None,
             seconds_since_return=node.sightings.seconds_since_return(target),
             seconds_plain=node.sightings.seconds_plain(self.guest, core_killing.shown_running(self.events)),
             seconds_since_cancel=node.sightings.seconds_since_cancel(target),

@@ -291,6 +291,7 @@ class World:
             if self.site.silent(host):
                 return
             if not kill:
+                self._cancelling(self.site.guests[name], given_ms)
                 self.site.cancel(host, name)
                 return
             self._stopping(self.site.guests[name], host, given_ms, looked_ms)
@@ -300,6 +301,12 @@ class World:
 
         self.kernel.at(takes_ms, carried_out)
         return takes_ms
+
+    def _cancelling(self, guest: Guest, given_ms: int) -> None:
+        self._now()
+        dropped_ms = self.dropped_ms.get(guest.node, given_ms)
+        if guest.in_blackout and self._untroubled(guest):
+            self.check.cancelled(guest.node, (given_ms - dropped_ms) / 1000)
 
     def _stopping(self, guest: Guest, host: str, given_ms: int, looked_ms: int) -> None:
         if guest.host != host or not guest.power:
