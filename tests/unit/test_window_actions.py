@@ -77,7 +77,12 @@ def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     async def own() -> str:
         return "n1"
 
-    def apply(original: ET.Element, wanted: ET.Element) -> None:
+    def query() -> ET.Element:
+        tree = ET.fromstring("<cib><configuration><crm_config/></configuration></cib>")
+        records.write(tree, cluster.record)
+        return tree
+
+    def apply(original: ET.Element, wanted: ET.Element, limit_seconds: float) -> None:
         before, after = records.read(original), records.read(wanted)
         assert before is not None
         assert after is not None
@@ -96,6 +101,7 @@ def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_run, "host_name", lambda _, name: name)
     monkeypatch.setattr(window_run, "require_root", lambda _: None)
     monkeypatch.setattr(cib, "apply", apply)
+    monkeypatch.setattr(cib, "query", query)
     monkeypatch.setattr(window_status, "ask", alarms)
     monkeypatch.setattr("standfast.sightings.Sightings.see", lambda *_: Seen(5.0, 60.0))
 
@@ -148,18 +154,18 @@ async def test_extend_without_a_window_is_refused(monkeypatch: pytest.MonkeyPatc
 async def test_a_lost_race_is_tried_again_on_what_is_there_now(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, lease = Eyes.take, cluster.record.lease_seconds
+    asked, lease = cib.query, cluster.record.lease_seconds
     looks = 0
 
-    async def take(self: Eyes, guest: str = "", **more: bool) -> tuple[Snapshot, ET.Element]:
+    def query() -> ET.Element:
         nonlocal looks
         looks += 1
-        found = await taken(self, guest, **more)
+        found = asked()
         if looks == 1:
             cluster.record = cluster.record.next(lease_seconds=lease + 60)
         return found
 
-    monkeypatch.setattr(Eyes, "take", take)
+    monkeypatch.setattr(cib, "query", query)
     assert await window_actions.extend(Screen(True), 10) == 0
     assert cluster.record.lease_seconds == lease + 660
 
