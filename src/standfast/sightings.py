@@ -49,6 +49,7 @@ _MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
 _PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
 _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
 _CANCELLED, _APART = "cancelled ", "apart"
+_OVERTAKEN = "overtaken "
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
 
@@ -165,6 +166,15 @@ class Sightings:
         then, since = times.get(_CANCELLED + node), times.get(_DROPPED[0] + node)
         return None if then is None or since is None or then < since else now - then
 
+    def overtaken(self, host: str, epoch: int) -> None:
+        """Note that `host` answers, which a person has called dead at `epoch`."""
+        if not self.is_overtaken(host, epoch):
+            self._note({f"{_OVERTAKEN}{epoch} {host}": self._clock()})
+
+    def is_overtaken(self, host: str, epoch: int) -> bool:
+        """Whether this node has heard `host` since it was called dead at `epoch`."""
+        return self._since(f"{_OVERTAKEN}{epoch} {host}") is not None
+
     def _goes_on(self, names: tuple[str, str, float], what: str) -> float:
         """Note it as seen now. Only what was noted again and again counts: one who did not look may have
         missed the end of it and its next beginning."""
@@ -248,7 +258,10 @@ class Sightings:
         now = self._clock()
         kept = {name: then for name, then in times.items() if name.startswith(_NEWEST_ONLY)}
         others = [
-            (then, name) for name, then in times.items() if name not in kept and now - then < KEPT_SECONDS
+            (then, name)
+            for name, then in times.items()
+            # What took a person's word back is true for as long as that word may stand.
+            if name not in kept and (now - then < KEPT_SECONDS or name.startswith(_OVERTAKEN))
         ]
         kept |= {name: then for then, name in sorted(others)[-MAX_ENTRIES:]}
         text = json.dumps({"format": FORMAT, "boot": self._boot, "seen": kept}, indent=0)

@@ -252,6 +252,19 @@ def test_a_person_s_word_counts_while_that_host_is_silent(site: Site) -> None:
     assert site.call().code == 0
 
 
+def test_a_person_s_word_is_overtaken_by_what_this_node_has_heard_since(site: Site) -> None:
+    site.record(replace(WINDOW, confirmed={"ctrl1": "burnt"}, confirmed_at={"ctrl1": 4}))
+    site.rows({"ctrl2": SUSPENDED})
+    assert site.call().code == 1  # ctrl1 has answered in this call
+    (site.folder / "silent" / ADDRESSES["ctrl1"]).touch()
+    site.rows({})
+    called = site.call()
+    assert called.code == 1
+    assert "has answered since it was called dead" in called.said
+    site.record(replace(WINDOW, confirmed={"ctrl1": "burnt"}, confirmed_at={"ctrl1": 6}))
+    assert site.call().code == 0
+
+
 def test_a_target_that_is_back_is_refused_at_once(site: Site) -> None:
     site.world.members("cfguest1", "cfguest2")
     called = site.call()

@@ -8,8 +8,12 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
+from cib_store import Store
 
+from standfast.core import confirmed
+from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.record import Mode, Phase, Record
+from standfast.core.steps import NodeAim
 from standfast.daemon import guard_duty
 from standfast.daemon.guard_duty import GuardDuty
 from standfast.daemon.known import Known
@@ -44,3 +48,43 @@ def test_a_mover_that_is_here_is_not_noted(tmp_path: Path, monkeypatch: pytest.M
     asyncio.run(GuardDuty(known, dict, sightings).look())
     now[0] += 4
     assert sightings.dropped("n2", quorate=True) == 0.0
+
+
+def test_a_host_that_answers_overtakes_a_person_s_word_here_at_once_and_in_the_record_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = confirmed.said(WINDOW, "ctrl1", "burnt")
+    store = Store(monkeypatch, ("n1", "n2", "n3"), found)
+    states = {"ctrl1": GuestState.SILENT, "ctrl2": GuestState.RUNNING}
+
+    rounds, written, while_silent = 0, asyncio.Event(), []
+
+    async def asked(*_: object) -> dict[str, tuple[HostAnswer, ...]]:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            while_silent.append((sightings.is_overtaken("ctrl1", found.epoch), store.writes))
+            states["ctrl1"] = GuestState.ABSENT
+        if not store.record.confirmed:
+            written.set()
+        return {"g2": tuple(HostAnswer(host, "g2", state) for host, state in states.items())}
+
+    monkeypatch.setattr(guard_duty, "ask_everywhere", asked)
+    monkeypatch.setattr(guard_duty, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(Known, "aims", lambda self: {"n2": NodeAim("n2", "g2", "ctrl2", 1, {})})
+    known = Known(node="n1", record=found, members=frozenset({"n1", "n2", "n3"}))
+    sightings = Sightings(str(tmp_path / "seen.json"), lambda: 100.0, lambda: "boot")
+    duty = GuardDuty(known, lambda: dict.fromkeys(states), sightings)  # type: ignore[arg-type, return-value]
+
+    async def play() -> None:
+        watching = asyncio.create_task(duty.watch())
+        try:
+            async with asyncio.timeout(5):
+                await written.wait()
+        finally:
+            watching.cancel()
+
+    asyncio.run(play())
+    assert while_silent == [(False, 0)]
+    assert sightings.is_overtaken("ctrl1", found.epoch)
+    assert (store.record.overtaken, store.writes) == ({"ctrl1": "burnt"}, 1)

@@ -301,6 +301,20 @@ def test_a_confirmed_host_that_answers_is_believed_more_than_the_person() -> Non
     assert after(a_round(0.0, ctrl1=S.RUNNING), record=told, seconds_plain=60.0) == Kill("ctrl1")
 
 
+def test_a_person_s_word_counts_no_more_for_a_host_that_was_heard_since() -> None:
+    told = replace(WINDOW, confirmed={"ctrl1": "burnt"})
+    rounds = silent(0.0, power_asked=True) + silent(1.5, power_asked=True)
+    assert isinstance(after(rounds, record=told), Proven)
+    step = after(rounds, record=told, heard=frozenset({"ctrl1"}))
+    assert isinstance(step, Hold)
+    assert "has answered since it was called dead" in step.reason
+    assert after(silent(0.0)[:2], record=told, heard=frozenset({"ctrl1"})) == AskPower("ctrl1")
+    told = replace(WINDOW, overtaken={"ctrl1": "burnt"})
+    step = after(rounds, record=told)
+    assert isinstance(step, Hold)
+    assert "has answered since it was called dead" in step.reason
+
+
 def test_nothing_is_killed_while_another_host_is_silent_and_unproven() -> None:
     events = silent(0.0, power_asked=True)
     events[0] = Asked("ctrl2", S.RUNNING, 0.0, 0.1)

@@ -319,6 +319,16 @@ def test_a_cancel_counts_from_the_first_one_of_the_same_absence(node: Node) -> N
     assert node.process().seconds_since_cancel("n2") == 0.0
 
 
+def test_that_a_host_was_heard_since_it_was_called_dead_is_never_forgotten(node: Node) -> None:
+    node.process().overtaken("ctrl1", 9)
+    node.now += 50_000
+    node.process().returned("n2")  # a write, which drops what is old
+    node.process().overtaken("ctrl1", 9)
+    assert node.process().is_overtaken("ctrl1", 9)
+    assert not node.process().is_overtaken("ctrl1", 12)  # said again: counts again
+    assert not node.process().is_overtaken("ctrl2", 9)
+
+
 def test_holding_as_the_mover_is_counted_where_it_runs(node: Node) -> None:
     assert node.process().held_as_mover("n1", "ctrl2") == 0.0
     node.now += 5

@@ -19,6 +19,7 @@ from standfast.commands import window_actions, window_run, window_status
 from standfast.commands.daemon_client import DaemonError
 from standfast.commands.standfast import main
 from standfast.commands.window_run import Screen
+from standfast.core import confirmed
 from standfast.core import record as records
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Refused
@@ -177,6 +178,7 @@ async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
     assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
     assert cluster.record.confirmed == {"ctrl1": "burnt"}
+    assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch}
 
 
 async def test_only_a_guarded_window_of_this_guest_takes_a_person_s_word(
@@ -227,6 +229,30 @@ async def test_status_tells_a_program_all_of_it(
     assert told["places"] == {"ctrl1": "absent", "ctrl2": "running", "ctrl3": "absent"}
     assert told["next_command"] == "standfast window close g2"
     assert told["alarms"] == ["standfastd does not answer on this node: not running"]
+
+
+async def test_status_shows_a_person_s_word_and_that_it_is_overtaken(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: set[str] = set()
+    monkeypatch.setattr("standfast.sightings.Sightings.is_overtaken", lambda _, host, epoch: host in heard)
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    cluster.record = confirmed.said(cluster.record, "ctrl1", "burnt")
+    for now in ("silent", "heard", "answers", "written"):
+        if now == "heard":
+            heard.add("ctrl1")
+        if now == "answers":
+            heard.clear()
+            cluster.guest_on = {"ctrl1": GuestState.ABSENT}
+        if now == "written":
+            cluster.guest_on = {"ctrl1": GuestState.SILENT}
+            cluster.record = confirmed.overtake(cluster.record, cluster.record.confirmed_at) or cluster.record
+        assert await window_status.show(Screen(True), None) == 0
+        told = json.loads(capsys.readouterr().out)
+        both = (told["confirmed_dead"], told["confirmed_dead_overtaken"])
+        assert both == (({"ctrl1": "burnt"}, {}) if now == "silent" else ({}, {"ctrl1": "burnt"})), now
+    assert await window_status.show(Screen(False), None) == 0
+    assert "it has answered since: ctrl1 (burnt)" in capsys.readouterr().out
 
 
 async def test_status_names_who_is_away(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from standfast.commands.gate_options import Options
 from standfast.commands.gate_run import STALE_SECONDS, Verdict, failed
 from standfast.commands.gate_sight import Sight
 from standfast.commands.gate_tools import Tools
+from standfast.core import confirmed
 from standfast.core.killing import (
     Acted,
     Ask,
@@ -34,6 +35,7 @@ from standfast.core.killing import (
     timeout_seconds,
 )
 from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
+from standfast.core.record import Record
 from standfast.sightings import Sightings
 
 POLL_INTERVAL_SECONDS = 0.25
@@ -58,6 +60,8 @@ class KillingGate:
         """What was ordered, for the log."""
         self._node = options.target
         """The target as the cluster writes it."""
+        self._record: Record | None = None
+        """As this call last read it."""
         self._began = time.monotonic()
 
     def answer(self) -> Verdict:
@@ -94,7 +98,7 @@ class KillingGate:
 
     def _view(self, sight: Sight) -> KillView:
         node = self._node
-        record = sight.record
+        self._record = record = sight.record
         away = sight.membership is not None and node not in sight.membership
         guest = gate_sight.guest_of(sight.cib, node)
         # Who reads a record of a window that this node has just begun to see: the clock begins now.
@@ -113,12 +117,18 @@ class KillingGate:
             hosts=self._names,
             now_seconds=time.monotonic() - self._began,
             seconds_since_drop=self._sightings.dropped(node, quorate=sight.quorate) if away else None,
+            heard=self._heard(),
             seconds_since_return=self._sightings.seconds_since_return(node),
             seconds_plain=self._sightings.seconds_plain(agreed, shown_running(self._events)),
             seconds_since_cancel=self._sightings.seconds_since_cancel(node),
             timeout_seconds=timeout_seconds(record),
             events=tuple(self._events),
         )
+
+    def _heard(self) -> frozenset[str]:
+        found = self._record
+        words = {} if found is None else {h: found.confirmed_at.get(h, 0) for h in found.confirmed}
+        return frozenset(h for h, epoch in words.items() if self._sightings.is_overtaken(h, epoch))
 
     def _carry_out(self, step: Step) -> None:
         match step:
@@ -128,6 +138,8 @@ class KillingGate:
                 said = self._hosts.ask_one(host, self._options.guest)
                 ended = time.monotonic() - self._began
                 self._events.append(Asked(host, said.state, begun, ended))
+                for name, epoch in confirmed.heard(self._record, [said]).items():
+                    self._sightings.overtaken(name, epoch)
                 if where := plain_round(self._events, self._names):
                     self._sightings.plain(self._options.guest, where)
             case AskPower(host):

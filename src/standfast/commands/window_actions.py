@@ -74,6 +74,7 @@ async def extend(screen: Screen, minutes: int) -> int:
 
 async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> int:
     """Note a person's word that a silent host is dead."""
+    from standfast.core import confirmed
     from standfast.core.evidence import GuestState
 
     loaded = window_run.load_config()
@@ -93,7 +94,7 @@ async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> in
 
         def dead(found: Record) -> Record:
             _refuse_other(found, guest, nodes)
-            return found.next(confirmed={**found.confirmed, name: reason})
+            return confirmed.said(found, name, reason)
 
         record = await _change(dead)
     return screen.end(EXIT_DONE, f"{name} counts as dead in this window", confirmed=dict(record.confirmed))

@@ -10,7 +10,8 @@ success. Rules (docs/design.md, section 5):
 * Before any act every host has been seen since the last act, and the membership is looked at each time.
 * The incoming copy and the target's are killed before the source's: a source killed first leaves the other
   copy to come alive.
-* A host that is silent is dead only by its own power, or by a person's recorded word. Where one is neither,
+* A host that is silent is dead only by its own power, or by a person's recorded word, which the host's own
+  later answer overtakes. Where one is neither,
   nothing is killed either: without a proof a kill gains nothing.
 * A cancelled migration may let a healthy guest run on. So nothing is killed for a minute after it, and
   what runs then has the minute of every guest that runs again. It counts from the first cancel of this
@@ -143,6 +144,8 @@ class KillView:
     """Since the begin of this call."""
     seconds_since_drop: float | None
     """For how long this node, in a membership that has quorum, has seen the target outside of it."""
+    heard: frozenset[str] = frozenset()
+    """Hosts that this node has heard since a person called them dead: that word counts no more."""
     seconds_since_return: float | None = None
     identity: str = ""
     """The guest's UUID where it is known."""
@@ -235,7 +238,7 @@ def _needs_power(view: KillView, look: Asked) -> bool:
 
 
 def _confirmed(view: KillView, host: str) -> bool:
-    return view.record is not None and host in view.record.confirmed
+    return view.record is not None and host in view.record.confirmed and host not in view.heard
 
 
 def _gone(view: KillView, look: Asked) -> bool:
@@ -292,8 +295,11 @@ def _judge(view: KillView, last: tuple[Asked, ...]) -> Step:
                 "nothing is killed by name"
             )
         if look.state is GuestState.SILENT and not _gone(view, look):
+            record = view.record
+            again = look.host in view.heard or (record is not None and look.host in record.overtaken)
+            since = " (it has answered since it was called dead)" if again else ""
             return Hold(
-                f"{look.host} is silent and its power is not proven off; if it is dead, type: "
+                f"{look.host} is silent{since} and its power is not proven off; if it is dead, type: "
                 f"standfast window confirm-dead {view.guest} --host {look.host}"
             )
         if look.state is GuestState.UNKNOWN:
