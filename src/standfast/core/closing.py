@@ -53,12 +53,17 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
         return lowering.unfinished(Message("WINDOW_OPEN", "a window is open"), None)
     if goal.node not in snapshot.aims:
         return Stop((_not_registered(goal),), unfinished=True)
+    if (first := others.guarded(snapshot, goal)) is not None:
+        return Stop((first,), unfinished=True)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
         if not _needs_aim(snapshot, goal) and (other := others.astray(snapshot, goal, record)) is not None:
             return Stop((other,), unfinished=True)
-        return WriteRecord(_enter(snapshot, goal, record), f"close the window of {goal.node}")
+        entered = _enter(snapshot, goal, record)
+        if snapshot.guarded - {goal.node}:
+            return lowering.unguard(snapshot, entered)
+        return WriteRecord(entered, f"close the window of {goal.node}")
     return _aim(snapshot, goal, record)
 
 
