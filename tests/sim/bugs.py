@@ -148,6 +148,10 @@ def _two_windows(patch: Patch) -> None:
     patch.setattr(opening, "decide", again)
 
 
+def _idle_saves_nothing(patch: Patch) -> None:
+    patch.setattr(closing, "_to_save", lambda snapshot, goal, record: [])
+
+
 def _aim_before_the_guest_is_found(patch: Patch) -> None:
     patch.setattr(closing, "_where", lambda snapshot, goal, record: None)
 
@@ -315,5 +319,6 @@ BUGS = (
     Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),
     Bug("guarded: the mover of two nodes is not held", ("S8",), _mover_of_two_not_held, guarded=True),
     Bug("guarded: the mover fences members, after 15 s", ("S8",), _mover_fences_members, guarded=True),
+    Bug("-u without a window saves nothing where the aim fits", ("L3",), _idle_saves_nothing),
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
 )
