@@ -233,6 +233,10 @@ def _drop_counts_while_cut_off(patch: Patch) -> None:
     patch.setattr(Sightings, "dropped", lambda self, node, *, quorate: dropped(self, node, quorate=True))
 
 
+def _one_round_is_a_proof(patch: Patch) -> None:
+    patch.setattr(killing, "_prove", lambda view, order, looks: killing.Proven("one round"))
+
+
 def _source_is_killed_first(patch: Patch) -> None:
     kill = killing._kill
 
@@ -313,6 +317,13 @@ BUGS = (
     Bug("guarded: running counts from the drop", ("S8",), _running_counts_from_the_drop, guarded=True),
     Bug("guarded: the source is killed before the target", ("S1",), _source_is_killed_first, guarded=True),
     Bug("guarded: no time to run on after a cancel", ("S8",), _no_time_after_a_cancel, guarded=True),
+    Bug("guarded: one round is a proof", ("S2", "S1"), _one_round_is_a_proof, guarded=True),
+    Bug(
+        "guarded: the membership is looked at once in a call",
+        ("S8",),
+        rules=Rules(membership_once=True),
+        guarded=True,
+    ),
     Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),
     Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
     Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),

@@ -138,6 +138,13 @@ class Faults:
         daemon.die()
         self._lasts(lambda: None if daemon.alive else daemon.started())
 
+    def daemons(self, names: list[str]) -> None:
+        """These nodes' daemons are dead until somebody starts them: their gates see for themselves."""
+        self.happened.append("daemons")
+        self.touched()
+        for name in names:
+            self.world.daemons[name].die()
+
     def facility(self) -> None:
         node = self._node()
         node.facility = "stopped"

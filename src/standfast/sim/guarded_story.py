@@ -23,6 +23,7 @@ BUDGETS_S = (0, 0, 0, 0, 20, 33, 60, 120)
 LEASES_S = (60, 300, 900, 1800)
 OUTCOMES = ("moved",) * 5 + ("cancelled", "failed", "failed", "stuck")
 STUCK_MS = 3_600_000
+WRONG_TO_GATE = 0.15
 FENCER_S = 25.0
 """What fencer, two rounds of questions and an order need beside the limits of the gate."""
 PLAIN_S = 60.0
@@ -99,6 +100,10 @@ class GuardedStory:
     def _what_happens(self, guest: Guest, target: str) -> Steps:
         rng = self.kernel.rng
         yield self.kernel.between(100, 30_000)
+        if self.world.extra.random() < WRONG_TO_GATE:
+            # One whole round in which nobody has it; the next one says how it is.
+            for name in (guest.host, target):
+                self.world.site.hosts[name].wrong_to_gate = True
         if self.kernel.chance(0.25):
             yield from self._dies_at_rest(guest)
             return
@@ -181,7 +186,16 @@ class GuardedStory:
         began_ms = self.kernel.now_ms
         while guest.in_blackout and guest.node not in self.world.dropped_ms:
             yield 500
+        without = [name for name in self.world.nodes if name != guest.node] if self.kernel.chance(0.4) else []
+        if without and not self.story.faults.mended:
+            self.story.faults.daemons(without)
         yield from self._recovered(guest, "stuck", began_ms, HOLD_LIMIT_S + GRACE_S)
+        if without:
+            # What the killing gate goes on doing when its guest is back: nothing.
+            yield 90_000
+        for name in without:
+            if self.world.nodes[name].up and not self.world.daemons[name].alive:
+                self.world.daemons[name].started()
         if guest.moving_to:
             self.world.site.cancel(guest.host, guest.name)
 

@@ -130,7 +130,7 @@ class Call:
                 else:
                     way_ms = self._between(20, 400)
                     yield way_ms // 2
-                    state = site.ask(host, self.guest).state
+                    state = site.ask_for_gate(host, self.guest).state
                     self.looked_ms[host] = self.world.kernel.now_ms
                     yield way_ms - way_ms // 2
                 self.events.append(Asked(host, state, begun, self.now()))
