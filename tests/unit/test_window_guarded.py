@@ -232,3 +232,21 @@ def test_a_mover_that_is_proven_off_leaves_its_killing_gate_with_the_first_write
     command.act(step)
     assert isinstance(drive(cluster, OTHER), Done)
     assert (cluster.guarded, cluster.record.phase) == (set(), Phase.IDLE)
+
+
+@pytest.mark.parametrize("target", ["ctrl2", "ctrl3"])
+def test_a_guest_that_moved_too_is_closed_after_the_mover_s_killing_gate_is_gone(target: str) -> None:
+    cluster = opened(3, GUARDED)
+    before = copy.deepcopy(cluster.facts())
+    cluster.guest_on = {target: GuestState.RUNNING}
+    cluster.guests["g1"] = {"ctrl3": GuestState.RUNNING}
+    mine = dataclasses.replace(CLOSE, target=target)
+    other = dataclasses.replace(OTHER, target="ctrl3")
+    assert codes(drive(cluster, other)) == ["OTHER_GUEST"]
+    outcome = drive(cluster, mine)
+    assert isinstance(outcome, Stop)
+    assert outcome.messages[0].next_command == "clovmmigrate -u g1 ctrl3"
+    assert (cluster.guarded, cluster.aims["n2"], cluster.record.phase) == (set(), target, Phase.CLOSING)
+    assert isinstance(drive(cluster, other), Done)
+    assert cluster.aims["n1"] == "ctrl3"
+    assert cluster.facts()[:2] == before[:2]

@@ -58,7 +58,9 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
-        if not _needs_aim(snapshot, goal) and (other := others.astray(snapshot, goal, record)) is not None:
+        # The mover of a guarded window comes first: until its killing gate is gone nobody else can be closed.
+        soon = not _needs_aim(snapshot, goal) and not snapshot.guarded
+        if soon and (other := others.astray(snapshot, goal, record)) is not None:
             return Stop((other,), unfinished=True)
         entered = _enter(snapshot, goal, record)
         if snapshot.guarded - {goal.node}:
@@ -314,6 +316,8 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
             return lowering.unfinished(_proof_failed(late, goal), goal)
         return Wait("proof", PROOF_LIMIT_SECONDS, f"proof of {', '.join(late[:4])}")
     found = others.astray(snapshot, goal, record) or others.unproven(snapshot, goal, record)
+    if found is not None and snapshot.guarded:
+        return lowering.unguard(snapshot, record.next())
     if found is not None:
         return Stop((found,), unfinished=True)
     if (changed := lowering.edited(snapshot, record, goal)) is not None:

@@ -97,11 +97,15 @@ class Story:
             yield self.kernel.between(1_000, 30_000)
 
     def _without_a_word(self, guest: Guest, target: str) -> Steps:
-        quiet = not self.faults.happened
+        quiet, home = not self.faults.happened, guest.host
         moved = yield self.world.move(guest, target, "moved", announced=False)
         began = self.kernel.now_ms
         self.world.noticed_at.pop(guest.node, None)
-        if moved and self.kernel.chance(0.3):
+        if moved and guest.os_alive and self.kernel.chance(0.25):
+            # And back: its devices aim where it is, and its XSCF does not know it until somebody saves.
+            yield self.kernel.between(1_000, 30_000)
+            yield self.world.move(guest, home, "moved", announced=False)
+        elif moved and self.kernel.chance(0.3):
             limit_ms = int(NOTICED_LIMIT_S * 1000) + 5_000
             while self.kernel.now_ms - began < limit_ms and guest.node not in self.world.noticed_at:
                 yield 5_000
