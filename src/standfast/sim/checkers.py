@@ -322,6 +322,11 @@ class Checkers:
         if phase != "idle":
             self.fail("L2", f"the window is still {phase} with everything well: {last}")
 
+    def reached(self, guest: str, *, by_its_devices: bool, last: str) -> None:
+        """L2: everything is well again, and `-u` was typed for whoever is not reached, again and again."""
+        if not by_its_devices:
+            self.fail("L2", f"the devices of {guest} do not reach it with everything well: {last}")
+
     def as_before(
         self, node: str, *, keys: Mapping[str, str], was: Mapping[str, str], ran: object, runs: object
     ) -> None:

@@ -21,6 +21,7 @@ from standfast.sim.store import Cib
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
+    from standfast.sim.ring import Ring
     from standfast.sim.world import World
 
 BUDGETS_S = (20, 33, 60, 120, 600)
@@ -351,17 +352,17 @@ class Story:
         if ring is None:
             return next(iter(world.site.guests.values()))
         record = ring.cib.record
-        wrong = [
-            guest
-            for guest in world.site.guests.values()
-            if ring.cib.aims[guest.node].host != guest.host
-            or guest.name in world.site.hosts[guest.host].stale
-        ]
+        wrong = [guest for guest in world.site.guests.values() if not self._reached(guest, ring)]
         if wrong:
             return wrong[0]
         if record.phase is Phase.IDLE:
             return None
         return world.guest_of(record.mover or next(iter(world.nodes)))
+
+    def _reached(self, guest: Guest, ring: Ring) -> bool:
+        """Whether its devices would hit this guest, and no other."""
+        aimed = ring.cib.aims[guest.node].host == guest.host
+        return aimed and guest.name not in self.world.site.hosts[guest.host].stale
 
     def _told(self, outcome: Any) -> tuple[Guest, str] | None:
         """The -u that a refusal prints, for the operator to type next: whose, and with which host."""
@@ -379,6 +380,9 @@ class Story:
         check.ended(phase, last)
         if ring is None or phase != "idle":
             return
+        if not ring.stalled and all(node.running and node.joined for node in world.nodes.values()):
+            for guest in world.site.guests.values():
+                check.reached(guest.name, by_its_devices=self._reached(guest, ring), last=last)
         runs = heartbeat.expected_runtime(world.base, len(world.nodes))
         for name, node in world.nodes.items():
             check.as_before(name, keys=node.keys, was=world.base, ran=runs, runs=node.runtime)
