@@ -301,6 +301,49 @@ def test_a_confirmed_host_that_answers_is_believed_more_than_the_person() -> Non
     assert after(a_round(0.0, ctrl1=S.RUNNING), record=told, seconds_plain=60.0) == Kill("ctrl1")
 
 
+def test_a_machine_that_was_off_a_moment_ago_is_asked_for_its_power_only() -> None:
+    off = {"power_asked": True, "powered_off": True}
+    again = after(silent(0.0, **off) + silent(1.5, **off)[:1])
+    assert again == AskPower("ctrl1")
+    for unsure in (None, False):
+        rounds = silent(0.0, power_asked=True, powered_off=unsure)
+        assert after(rounds + silent(1.5)[:1]) == Ask("ctrl1")
+    source_off = [replace(event, host=event.host) for event in a_round(0.0) if isinstance(event, Asked)]
+    source_off[0] = replace(source_off[0], state=S.SILENT, power_asked=True, powered_off=True)
+    step = after(list(source_off))
+    assert step == AskPower("ctrl2", pytest.approx(3 / 8 + killing.ROUND_PAUSE_SECONDS))
+
+
+def test_slow_answers_about_the_power_of_a_machine_do_not_keep_the_proof_away_for_ever() -> None:
+    """3 s without an answer, then 2 s until the service processor says it: more than the gap that counts."""
+    events: list[Event] = []
+    now = 0.0
+    for _ in range(60):
+        step = killing.decide(view(events=tuple(events), now_seconds=now))
+        if isinstance(step, Proven):
+            break
+        assert isinstance(step, Ask | AskPower), step
+        now = max(now, step.not_before_seconds)
+        began, off = now, step.host == "ctrl2"
+        now += 2.0 if isinstance(step, AskPower) else 3.0 if off else 0.1
+        if isinstance(step, AskPower):
+            events = killing.power_answered(events, step.host, True, began, now)
+        else:
+            events.append(Asked(step.host, S.SILENT if off else S.ABSENT, began, now))
+    assert isinstance(step, Proven)
+    assert now < 15.0
+
+
+def test_the_answer_about_power_belongs_to_the_question_that_nobody_heard_or_stands_alone() -> None:
+    asked = Asked("ctrl1", S.SILENT, 0.0, 3.0)
+    told = replace(asked, power_asked=True, powered_off=True, begun_seconds=3.0, ended_seconds=4.0)
+    assert killing.power_answered([asked], "ctrl1", True, 3.0, 4.0) == [told]
+    unknown = replace(asked, power_asked=True)
+    assert killing.power_answered([asked], "ctrl1", None, 3.0, 4.0) == [unknown]
+    alone = replace(told, begun_seconds=5.0, ended_seconds=6.0)
+    assert killing.power_answered([told], "ctrl1", True, 5.0, 6.0) == [told, alone]
+
+
 def test_a_person_s_word_counts_no_more_for_a_host_that_was_heard_since() -> None:
     told = replace(WINDOW, confirmed={"ctrl1": "burnt"})
     rounds = silent(0.0, power_asked=True) + silent(1.5, power_asked=True)
@@ -444,10 +487,8 @@ def run_call(world: Tiny) -> bool:
                         ended_seconds=answer.ended_seconds - began,
                     )
                 )
-            case AskPower():
-                last = events.pop()
-                assert isinstance(last, Asked)
-                events.append(replace(last, power_asked=True))
+            case AskPower(host):
+                events = killing.power_answered(events, host, None, world.now - began, world.now - began)
             case CancelJob(host):
                 events.append(Acted(host, kill=False))
                 world.cancel(host)

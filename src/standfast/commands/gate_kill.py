@@ -8,7 +8,6 @@ yes is said that this very call has not seen the proof of.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from standfast.commands import gate_sight
 from standfast.commands.gate_hosts import Hosts
@@ -31,6 +30,7 @@ from standfast.core.killing import (
     Step,
     decide,
     plain_round,
+    power_answered,
     shown_running,
     timeout_seconds,
 )
@@ -142,18 +142,13 @@ class KillingGate:
                     self._sightings.overtaken(name, epoch)
                 if where := plain_round(self._events, self._names):
                     self._sightings.plain(self._options.guest, where)
-            case AskPower(host):
-                last = self._events[-1]
-                assert isinstance(last, Asked)
+            case AskPower(host, not_before):
+                time.sleep(max(0.0, self._began + not_before - time.monotonic()))
                 begun = time.monotonic() - self._began
                 off, words = self._hosts.power(host)
                 self._done.append(f"power of {host}: {words}")
-                answer = replace(last, power_asked=True, powered_off=off)
-                if off:
-                    # What is known of this host is known from now, not from the question that nobody heard.
-                    ended = time.monotonic() - self._began
-                    answer = replace(answer, begun_seconds=begun, ended_seconds=ended)
-                self._events[-1] = answer
+                ended = time.monotonic() - self._began
+                self._events = power_answered(self._events, host, off, begun, ended)
             case CancelJob(host):
                 # Before the order: a call that is ended in it must not leave a cancel that nobody knows of.
                 self._sightings.cancelled(self._node)

@@ -21,7 +21,7 @@ success. Rules (docs/design.md, section 5):
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from standfast.core import heartbeat
@@ -90,9 +90,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class AskPower:
-    """Ask the power agent of this silent host; nothing is switched."""
+    """Ask the power agent of this silent host, not before `not_before_seconds` of this call; nothing is
+    switched. `power_answered` is the event of its answer."""
 
     host: str
+    not_before_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,21 @@ class KillView:
     """What this call has seen and done, in order."""
 
 
+def power_answered(
+    events: Sequence[Event], host: str, off: bool | None, begun_seconds: float, ended_seconds: float
+) -> list[Event]:
+    """These events with the answer of a power agent: what is known of a host that is off is known from now,
+    not from the question that nobody heard."""
+    last = events[-1] if events else None
+    if isinstance(last, Asked) and last.host == host and not last.power_asked:
+        answer = replace(last, power_asked=True, powered_off=off)
+        if off:
+            answer = replace(answer, begun_seconds=begun_seconds, ended_seconds=ended_seconds)
+        return [*events[:-1], answer]
+    look = Asked(host, GuestState.SILENT, begun_seconds, ended_seconds, powered_off=off, power_asked=True)
+    return [*events, look]
+
+
 def timeout_seconds(record: Record | None) -> float:
     """The longest heartbeat timeout before the window, or the window's own if longer; 0: not known."""
     if record is None or not record.old:
@@ -179,13 +196,21 @@ def decide(view: KillView) -> Step:
         return AskPower(looks[-1].host)
     position = len(looks) % len(order)
     if not looks or position:
-        return Ask(order[position])
+        return _question(view, order[position])
     last = looks[-len(order) :]
     if all(_gone(view, look) for look in last):
         return _prove(view, order, looks)
     if view.now_seconds - last[-1].ended_seconds > FRESH_SECONDS:
-        return Ask(order[0])
+        return _question(view, order[0])
     return _judge(view, last)
+
+
+def _question(view: KillView, host: str, not_before_seconds: float = 0.0) -> Ask | AskPower:
+    """A machine that was off a moment ago is asked for its power only: with the seconds of a question that
+    nobody answers a whole migration would fit between this answer and the one before it, in every round."""
+    looks = [event for event in view.events if isinstance(event, Asked) and event.host == host]
+    off = bool(looks) and looks[-1].state is GuestState.SILENT and looks[-1].powered_off is True
+    return AskPower(host, not_before_seconds) if off else Ask(host, not_before_seconds)
 
 
 def _refused(view: KillView) -> Hold | None:
@@ -263,7 +288,7 @@ def _stranger(view: KillView, look: Asked) -> bool:
 def _prove(view: KillView, order: tuple[str, ...], looks: tuple[Asked, ...]) -> Step:
     """Two rounds in a row, one question after the other, the same answers, none of them old."""
     size = len(order)
-    again = Ask(order[0], looks[-1].ended_seconds + ROUND_PAUSE_SECONDS)
+    again = _question(view, order[0], looks[-1].ended_seconds + ROUND_PAUSE_SECONDS)
     if len(looks) < 2 * size:
         return again
     first, second = looks[-2 * size : -size], looks[-size:]

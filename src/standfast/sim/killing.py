@@ -136,16 +136,12 @@ class Call:
                 self.events.append(Asked(host, state, begun, self.now()))
                 if where := core_killing.plain_round(self.events, tuple(site.hosts)):
                     self.node.sightings.plain(self.guest, where)
-            case AskPower(host):
-                last = self.events[-1]
-                assert isinstance(last, Asked)
+            case AskPower(host, not_before):
+                yield max(0, int((not_before - self.now()) * 1000) + 1)
                 begun = self.now()
                 off = site.power_off(host)
                 yield 3_600 if off is None else self._between(200, 1_500)
-                answer = replace(last, power_asked=True, powered_off=off)
-                if off:
-                    answer = replace(answer, begun_seconds=begun, ended_seconds=self.now())
-                self.events[-1] = answer
+                self.events = core_killing.power_answered(self.events, host, off, begun, self.now())
             case CancelJob(host):
                 self.node.sightings.cancelled(self.target)
                 yield from self._order(host, kill=False)
