@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from standfast.core import closing, evidence, gate, killing, lowering, members, opening, window
+from standfast.core import closing, confirmed, evidence, gate, killing, lowering, members, opening, window
 from standfast.core.evidence import GuestState
 from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
@@ -237,6 +237,10 @@ def _one_round_is_a_proof(patch: Patch) -> None:
     patch.setattr(killing, "_prove", lambda view, order, looks: killing.Proven("one round"))
 
 
+def _a_persons_word_outlives_the_answer(patch: Patch) -> None:
+    patch.setattr(confirmed, "heard", lambda record, answers: {})
+
+
 def _source_is_killed_first(patch: Patch) -> None:
     kill = killing._kill
 
@@ -322,6 +326,12 @@ BUGS = (
         "guarded: the membership is looked at once in a call",
         ("S8",),
         rules=Rules(membership_once=True),
+        guarded=True,
+    ),
+    Bug(
+        "guarded: a person's word outlives the host's own answer",
+        ("S2", "S1"),
+        _a_persons_word_outlives_the_answer,
         guarded=True,
     ),
     Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),

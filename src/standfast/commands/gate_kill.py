@@ -126,9 +126,8 @@ class KillingGate:
         )
 
     def _heard(self) -> frozenset[str]:
-        found = self._record
-        words = {} if found is None else {h: found.confirmed_at.get(h, 0) for h in found.confirmed}
-        return frozenset(h for h, epoch in words.items() if self._sightings.is_overtaken(h, epoch))
+        words = confirmed.words(self._record)
+        return frozenset(host for host, at in words.items() if self._sightings.is_overtaken(host, at))
 
     def _carry_out(self, step: Step) -> None:
         match step:

@@ -23,18 +23,23 @@ def said(record: Record, host: str, reason: str) -> Record:
     )
 
 
+def words(record: Record | None) -> dict[str, int]:
+    """The hosts that are called dead in `record`: host -> the epoch of that word."""
+    if record is None:
+        return {}
+    return {host: record.confirmed_at.get(host, 0) for host in record.confirmed}
+
+
 def heard(record: Record | None, answers: Iterable[HostAnswer]) -> dict[str, int]:
     """The hosts that are called dead in `record` and have answered a question that was asked after it was
     read: host -> the epoch of that word."""
-    if record is None:
-        return {}
     alive = {answer.host for answer in answers if answer.state is not GuestState.SILENT}
-    return {host: record.confirmed_at.get(host, 0) for host in record.confirmed if host in alive}
+    return {host: epoch for host, epoch in words(record).items() if host in alive}
 
 
-def overtake(record: Record, words: Mapping[str, int]) -> Record | None:
+def overtake(record: Record, these: Mapping[str, int]) -> Record | None:
     """The record in which these words (host -> epoch) count no more; None where none of them stands in it."""
-    gone = {h: why for h, why in record.confirmed.items() if words.get(h) == record.confirmed_at.get(h, 0)}
+    gone = {host: record.confirmed[host] for host, at in words(record).items() if these.get(host) == at}
     if not gone:
         return None
     return record.next(

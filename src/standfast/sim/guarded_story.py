@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from standfast.core import heartbeat
+from standfast.core import confirmed, heartbeat
 from standfast.core.record import Mode, Phase
 from standfast.core.steps import Done
 from standfast.sim.kernel import Steps
@@ -110,6 +110,9 @@ class GuardedStory:
         if self.kernel.chance(0.1):
             yield from self._while_one_is_cut_off(guest, target)
             return
+        if self.kernel.chance(0.06):
+            yield from self._called_dead(guest)
+            return
         outcome = rng.choice(OUTCOMES)
         blackout_ms = STUCK_MS if outcome == "stuck" else 0
         if self.kernel.chance(0.15):
@@ -166,6 +169,47 @@ class GuardedStory:
         if not self.story.faults.mended:
             self.story.faults.join([other])
         yield moving
+
+    def _called_dead(self, guest: Guest) -> Steps:
+        """A host without power, whose service processor is silent too, is called dead by a person. Later it
+        is back, with the guest, and falls silent once more while that lives: the word says nothing of it."""
+        world, host, node = self.world, self.world.site.hosts[guest.host], self.world.nodes[guest.node]
+        if not guest.os_alive or self.story.faults.mended:
+            return
+        self.story.faults.happened.append("called dead")
+        self.story.faults.touched()
+        world.site.lose(host.name, self.kernel.now_ms + 1_000_000)
+        host.power_answers = False
+        yield self.kernel.between(12_000, 40_000)
+        self._confirm(guest, host.name)
+        yield self.kernel.between(20_000, 60_000)
+        host.silent_until_ms = host.off_until_ms = self.kernel.now_ms
+        world.site.boot(guest)
+        for _ in range(60):
+            ring = world.main_ring()
+            if node.running and node.joined and ring is node.ring and len(ring.members) > 1:
+                break
+            yield 2_000
+        yield self.kernel.between(2_000, 20_000)
+        if not self.story.faults.mended:
+            host.silent_until_ms = self.kernel.now_ms + self.kernel.between(60_000, 150_000)
+            self.kernel.say(host.name, "is silent")
+            node.stand("freeze", True)
+            yield self.kernel.between(40_000, 120_000)
+            node.stand("freeze", False)
+
+    def _confirm(self, guest: Guest, host: str) -> None:
+        def dead(now: Cib) -> Cib:
+            guarded = not now.damage and now.record.open and now.record.mode is Mode.GUARDED
+            if not guarded or now.record.mover != guest.node:
+                return now
+            return written(now.record.epoch, confirmed.said(now.record, host, "seen"))(now)
+
+        able = [node for node in self.world.nodes.values() if node.running and node.joined]
+        if able and self.world.site.silent(host) and not self.story.faults.mended:
+            self.kernel.say("story", "%s is called dead", host)
+            node = self.kernel.rng.choice(able)
+            self.world.network.write(node, dead, f"{host} is called dead", 20_000)(lambda answer: None)
 
     def _dies_at_rest(self, guest: Guest) -> Steps:
         """Before its migration."""

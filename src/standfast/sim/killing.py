@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from standfast.core import confirmed
 from standfast.core import killing as core_killing
 from standfast.core.evidence import GuestState
 from standfast.core.killing import (
@@ -47,6 +48,7 @@ class Call:
         self.guest = world.guests[target]
         self.events: list[Event] = []
         self.began = node.clock()
+        self.record = node.cib.readable
         self.looked_ms: dict[str, int] = {}
         """When each host last looked, to answer."""
         self.first_members: frozenset[str] | None = None
@@ -95,7 +97,8 @@ class Call:
         elif target in members:
             node.sightings.returned(target)
         quorate = self.world.fencer.quorate(node.ring)
-        record = node.cib.readable
+        self.record = record = node.cib.readable
+        words = confirmed.words(record)
         if record is not None:
             node.sightings.see(record)
         return KillView(
@@ -111,6 +114,7 @@ class Call:
             seconds_since_drop=node.sightings.dropped(target, quorate=quorate)
             if target not in members
             else None,
+            heard=frozenset(host for host, at in words.items() if node.sightings.is_overtaken(host, at)),
             seconds_since_return=node.sightings.seconds_since_return(target),
             seconds_plain=node.sightings.seconds_plain(self.guest, core_killing.shown_running(self.events)),
             seconds_since_cancel=node.sightings.seconds_since_cancel(target),
@@ -130,7 +134,10 @@ class Call:
                 else:
                     way_ms = self._between(20, 400)
                     yield way_ms // 2
-                    state = site.ask_for_gate(host, self.guest).state
+                    answer = site.ask_for_gate(host, self.guest)
+                    state = answer.state
+                    for name, epoch in confirmed.heard(self.record, [answer]).items():
+                        self.node.sightings.overtaken(name, epoch)
                     self.looked_ms[host] = self.world.kernel.now_ms
                     yield way_ms - way_ms // 2
                 self.events.append(Asked(host, state, begun, self.now()))
