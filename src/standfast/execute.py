@@ -213,7 +213,7 @@ class Executor:
         except record.RecordError as error:
             return Stop((Message("RECORD", f"{step.reason}: {error}"),), unfinished=memory.open)
         except HostError as error:
-            return Stop((_not_saved(error, self.goal),), unfinished=True)
+            return Stop((_not_saved(error, self.goal),), unfinished=memory.open)
         except devices.DeviceError as error:
             return Stop((Message("DEVICES", str(error)),), unfinished=True)
         if isinstance(step, WriteRecord):

@@ -41,11 +41,15 @@ MAX_FILE_BYTES = 65536
 _EPOCH, _WINDOW, _RETURNED, _ALLOWED, _HELD = "epoch ", "window ", "returned ", "allowed ", "held "
 BREAK_SECONDS = 10.0
 """A hold is polled for 5 s and asked for again at once: a longer pause is the end of it."""
+PAUSE_SECONDS = 5.0
+"""More than lies between two looks of a node that runs. What is longer it has slept, and does not count."""
 PLAIN_BREAK_SECONDS = 4.0
 """The hosts are asked every second; some seconds without an answer end what was seen."""
 _MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
 _PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
 _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
+_CANCELLED, _APART = "cancelled ", "apart"
+_OVERTAKEN = "overtaken "
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
 
@@ -141,9 +145,35 @@ class Sightings:
             return None
         return now - times.get(f"{_PLAIN[0]}{guest} {host}", now)
 
-    def dropped(self, node: str) -> float:
-        """Note that `node` is not in the membership; for how long that has been seen without a break."""
-        return self._goes_on(_DROPPED, node)
+    def dropped(self, node: str, *, quorate: bool) -> float:
+        """Note that `node` is not in the membership; for how long this node has seen that without a break,
+        running, and in a membership that has quorum. Who is cut off sees its own absence: that counts for
+        nothing, and that of others begins anew when it is back."""
+        if quorate:
+            return self._goes_on(_DROPPED, node)
+        self._note({_APART: self._clock()})
+        return 0.0
+
+    def cancelled(self, node: str) -> None:
+        """Note that a killing gate of this node cancels the migration of the guest of `node` just now. The
+        first time in one absence counts: a cancel that is repeated begins no wait anew."""
+        if self.seconds_since_cancel(node) is None:
+            self._note({_CANCELLED + node: self._clock()})
+
+    def seconds_since_cancel(self, node: str) -> float | None:
+        """Since this node first cancelled it in the absence that `dropped` counts; None: it has not."""
+        now, _, times = self._times()
+        then, since = times.get(_CANCELLED + node), times.get(_DROPPED[0] + node)
+        return None if then is None or since is None or then < since else now - then
+
+    def overtaken(self, host: str, epoch: int) -> None:
+        """Note that `host` answers, which a person has called dead at `epoch`."""
+        if not self.is_overtaken(host, epoch):
+            self._note({f"{_OVERTAKEN}{epoch} {host}": self._clock()})
+
+    def is_overtaken(self, host: str, epoch: int) -> bool:
+        """Whether this node has heard `host` since it was called dead at `epoch`."""
+        return self._since(f"{_OVERTAKEN}{epoch} {host}") is not None
 
     def _goes_on(self, names: tuple[str, str, float], what: str) -> float:
         """Note it as seen now. Only what was noted again and again counts: one who did not look may have
@@ -153,6 +183,9 @@ class Sightings:
         last = times.get(last_name + what)
         unbroken = last is not None and now - last <= break_seconds
         since = times.get(since_name + what, now) if unbroken else now
+        if names is _DROPPED and last is not None and unbroken:
+            slept = max(0.0, now - last - PAUSE_SECONDS)
+            since = min(now, max(since + slept, times.get(_APART, 0.0)))
         self._note({last_name + what: now, since_name + what: since})
         return now - since
 
@@ -225,7 +258,10 @@ class Sightings:
         now = self._clock()
         kept = {name: then for name, then in times.items() if name.startswith(_NEWEST_ONLY)}
         others = [
-            (then, name) for name, then in times.items() if name not in kept and now - then < KEPT_SECONDS
+            (then, name)
+            for name, then in times.items()
+            # What took a person's word back is true for as long as that word may stand.
+            if name not in kept and (now - then < KEPT_SECONDS or name.startswith(_OVERTAKEN))
         ]
         kept |= {name: then for then, name in sorted(others)[-MAX_ENTRIES:]}
         text = json.dumps({"format": FORMAT, "boot": self._boot, "seen": kept}, indent=0)

@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, guarded, preflight, record
+from standfast.core.closing import proof_asked
 from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
 from standfast.core.opening import called
@@ -184,8 +185,7 @@ def needs_controller(found: Record | None, goal: OpenGoal | CloseGoal, me: str) 
     phase = found.phase if found is not None else Phase.IDLE
     if isinstance(goal, OpenGoal):
         return phase is Phase.IDLE and not (found is not None and called(found, me, goal.since_epoch))
-    answered = found is not None and found.prove > goal.since_epoch
-    return phase is not Phase.CLOSING and not (phase is Phase.IDLE and answered)
+    return phase is not Phase.CLOSING and not proof_asked(found, goal)
 
 
 def _reports(texts: Mapping[str, str]) -> dict[str, Report]:

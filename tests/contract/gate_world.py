@@ -191,7 +191,7 @@ class World:
 def cib(found: Record | None, levels: Mapping[str, str]) -> str:
     """A CIB with two registered nodes."""
     root = ET.fromstring(
-        '<cib epoch="1"><configuration><crm_config/><nodes><node id="1" uname="cfguest1"/>'
+        '<cib epoch="1" have-quorum="1"><configuration><crm_config/><nodes><node id="1" uname="cfguest1"/>'
         '<node id="2" uname="cfguest2"/></nodes><resources/><constraints/><fencing-topology/>'
         "</configuration><status/></cib>"
     )

@@ -66,8 +66,9 @@ class Site:
         path = str(self.world.root / "run/standfast/sightings.json")
         self.sightings = lambda ago: Sightings(path, clock=lambda: boottime_seconds() - ago)
 
-    def record(self, found: object) -> None:
+    def record(self, found: object, *, quorum: bool = True) -> None:
         tree = ET.fromstring(cib_text(found, {}))  # type: ignore[arg-type]
+        tree.set("have-quorum", "1" if quorum else "0")
         self.world.cib(None, text=ET.tostring(guarded.guard(tree, "cfguest2"), encoding="unicode"))
 
     def rows(self, guests: Mapping[str, str]) -> None:
@@ -80,9 +81,12 @@ class Site:
         for ago in range(int(seconds), -1, -1):
             self.sightings(float(ago)).plain("guest2", host)
 
-    def dropped(self, seconds: float) -> None:
+    def dropped(self, seconds: float, cancelled: int = -1) -> None:
+        """`cancelled`: a call that has ended since gave a cancel so many seconds ago."""
         for ago in range(int(seconds), -1, -1):
-            self.sightings(float(ago)).dropped("cfguest2")
+            self.sightings(float(ago)).dropped("cfguest2", quorate=True)
+            if ago == cancelled:
+                self.sightings(float(ago)).cancelled("cfguest2")
 
     def call(self) -> Called:
         return self.world.gate("reboot", more=MORE)
@@ -203,16 +207,48 @@ def test_what_was_seen_on_another_host_does_not_count(site: Site) -> None:
     assert site.orders == []
 
 
-def test_after_the_hold_limit_the_job_is_cancelled_then_the_copy_killed(site: Site) -> None:
+CANCEL = f"{ADDRESSES['ctrl2']} ldm cancel-operation migration guest2"
+
+
+def test_after_the_hold_limit_the_job_is_cancelled_and_who_runs_on_may_come_back(site: Site) -> None:
     site.record(replace(WINDOW, hold_limit_seconds=2))
     site.rows({"ctrl2": SENDING, "ctrl3": ARRIVING})
     site.dropped(5.0)
+    timer = threading.Timer(5.0, lambda: site.world.members("cfguest1", "cfguest2"))
+    timer.start()
+    called = site.call()
+    timer.join()
+    assert called.code == 1
+    assert "is in the membership" in called.said
+    assert site.orders == [CANCEL]
+
+
+def test_what_a_node_counts_that_is_itself_cut_off_ends_nothing(site: Site) -> None:
+    site.record(replace(WINDOW, hold_limit_seconds=2), quorum=False)
+    site.rows({"ctrl2": SENDING, "ctrl3": ARRIVING})
+    site.dropped(5.0)
+    assert site.call().code == 1
+    assert site.orders == []
+
+
+def test_the_minute_after_a_cancel_outlives_the_call_that_gave_it(site: Site) -> None:
+    site.record(replace(WINDOW, hold_limit_seconds=2))
+    site.rows({"ctrl2": RUNNING})
+    site.dropped(70.0, cancelled=61)
+    site.seen_plain("ctrl2", 5.0)
+    called = site.call()
+    assert called.code == 1
+    assert "may come back" in called.said
+    assert site.orders == []
+
+
+def test_after_that_minute_what_is_still_on_its_way_is_killed_and_proven(site: Site) -> None:
+    site.record(replace(WINDOW, hold_limit_seconds=2))
+    site.rows({"ctrl2": SENDING, "ctrl3": ARRIVING})
+    site.dropped(70.0, cancelled=61)
     called = site.call()
     assert called.code == 0, called.said
-    assert site.orders == [
-        f"{ADDRESSES['ctrl2']} ldm cancel-operation migration guest2",
-        f"{ADDRESSES['ctrl2']} ldm stop-domain -f guest2",
-    ]
+    assert site.orders == [f"{ADDRESSES[host]} ldm stop-domain -f guest2" for host in ("ctrl3", "ctrl2")]
 
 
 def test_an_order_that_does_nothing_is_no_kill(site: Site) -> None:
@@ -251,6 +287,19 @@ def test_a_silent_host_is_dead_when_its_service_processor_says_that_its_machine_
 def test_a_person_s_word_counts_while_that_host_is_silent(site: Site) -> None:
     (site.folder / "silent" / ADDRESSES["ctrl1"]).touch()
     site.record(replace(WINDOW, confirmed={"ctrl1": "burnt"}))
+    assert site.call().code == 0
+
+
+def test_a_person_s_word_is_overtaken_by_what_this_node_has_heard_since(site: Site) -> None:
+    site.record(replace(WINDOW, confirmed={"ctrl1": "burnt"}, confirmed_at={"ctrl1": 4}))
+    site.rows({"ctrl2": SUSPENDED})
+    assert site.call().code == 1  # ctrl1 has answered in this call
+    (site.folder / "silent" / ADDRESSES["ctrl1"]).touch()
+    site.rows({})
+    called = site.call()
+    assert called.code == 1
+    assert "has answered since it was called dead" in called.said
+    site.record(replace(WINDOW, confirmed={"ctrl1": "burnt"}, confirmed_at={"ctrl1": 6}))
     assert site.call().code == 0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from standfast.core import closing, evidence, gate, killing, lowering, members, opening, window
+from standfast.core import closing, confirmed, evidence, gate, killing, lowering, members, opening, window
 from standfast.core.evidence import GuestState
 from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
@@ -148,6 +148,10 @@ def _two_windows(patch: Patch) -> None:
     patch.setattr(opening, "decide", again)
 
 
+def _idle_saves_nothing(patch: Patch) -> None:
+    patch.setattr(closing, "_to_save", lambda snapshot, goal, record: [])
+
+
 def _aim_before_the_guest_is_found(patch: Patch) -> None:
     patch.setattr(closing, "_where", lambda snapshot, goal, record: None)
 
@@ -213,16 +217,40 @@ def _running_counts_from_the_drop(patch: Patch) -> None:
     )
 
 
+def _no_time_after_a_cancel(patch: Patch) -> None:
+    """As it was: whatever this call has acted on is waited for no more."""
+
+    def not_acted_on(view: killing.KillView, left: Any) -> Any:
+        acted = {event.host for event in view.events if isinstance(event, killing.Acted)}
+        return [look for look in left if look.host not in acted]
+
+    patch.setattr(killing, "_not_killed", not_acted_on)
+    patch.setattr(killing, "_grace", lambda view, left: None)
+
+
+def _drop_counts_while_cut_off(patch: Patch) -> None:
+    dropped = Sightings.dropped
+    patch.setattr(Sightings, "dropped", lambda self, node, *, quorate: dropped(self, node, quorate=True))
+
+
+def _one_round_is_a_proof(patch: Patch) -> None:
+    patch.setattr(killing, "_prove", lambda view, order, looks: killing.Proven("one round"))
+
+
+def _a_persons_word_outlives_the_answer(patch: Patch) -> None:
+    patch.setattr(confirmed, "heard", lambda record, answers: {})
+
+
 def _source_is_killed_first(patch: Patch) -> None:
-    act = killing._next_act
+    kill = killing._kill
 
     def source_first(view: killing.KillView, left: Any) -> Any:
-        step = act(view, left)
         source = view.record.source if view.record is not None else ""
         here = any(look.host == source and not look.state.proves_not_here for look in left)
-        return killing.Kill(source) if isinstance(step, killing.Kill | killing.CancelJob) and here else step
+        return killing.Kill(source) if here else kill(view, left)
 
-    patch.setattr(killing, "_next_act", source_first)
+    patch.setattr(killing, "_kill", source_first)
+    patch.setattr(killing, "_cancel", lambda view, left: None)
 
 
 def _mover_let_through(patch: Patch) -> None:
@@ -292,10 +320,26 @@ BUGS = (
     Bug("guarded: silence counts as gone", ("S2", "S1"), _silence_counts_as_gone, guarded=True),
     Bug("guarded: running counts from the drop", ("S8",), _running_counts_from_the_drop, guarded=True),
     Bug("guarded: the source is killed before the target", ("S1",), _source_is_killed_first, guarded=True),
+    Bug("guarded: no time to run on after a cancel", ("S8",), _no_time_after_a_cancel, guarded=True),
+    Bug("guarded: one round is a proof", ("S2", "S1"), _one_round_is_a_proof, guarded=True),
+    Bug(
+        "guarded: the membership is looked at once in a call",
+        ("S8",),
+        rules=Rules(membership_once=True),
+        guarded=True,
+    ),
+    Bug(
+        "guarded: a person's word outlives the host's own answer",
+        ("S2", "S1"),
+        _a_persons_word_outlives_the_answer,
+        guarded=True,
+    ),
+    Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),
     Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
     Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),
     Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),
     Bug("guarded: the mover of two nodes is not held", ("S8",), _mover_of_two_not_held, guarded=True),
     Bug("guarded: the mover fences members, after 15 s", ("S8",), _mover_fences_members, guarded=True),
+    Bug("-u without a window saves nothing where the aim fits", ("L2", "L3"), _idle_saves_nothing),
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
 )

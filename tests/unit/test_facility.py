@@ -15,13 +15,14 @@ from driver import codes, drive, opened
 from fake_cluster import CLOSE, OPEN, FakeCluster
 
 from standfast.cluster import cib
+from standfast.cluster.record_change import MAX_TRIES
 from standfast.cluster.run import EngineError
 from standfast.core import closing, devices, facility, members, names, preflight
 from standfast.core.facility import LastNodeError
 from standfast.core.record import Phase, Record
 from standfast.core.steps import Done
 from standfast.daemon.door import Door
-from standfast.daemon.facility_switch import MAX_TRIES, Asked
+from standfast.daemon.facility_switch import Asked
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import Answer
 

@@ -101,6 +101,16 @@ def test_the_mover_fences_only_after_it_has_held_and_is_seen_running() -> None:
     assert ask(MOVER_ASKS).allow
 
 
+def test_a_mover_does_not_hold_a_target_that_is_on_no_host_in_two_rounds() -> None:
+    """What it believes of others may be from before; what every host says now, twice, is not."""
+    gone = (HostAnswer("ctrl1", "g3", GuestState.STOPPED), HostAnswer("ctrl2", "g3", GuestState.ABSENT))
+    fresh = {"seconds_held_as_mover": None, "hosts": gone}
+    assert ask(MOVER_ASKS, **fresh, hosts_before=gone).allow
+    assert ask(MOVER_ASKS, **fresh).rule is Rule.EXECUTOR_MOVING
+    member = frozenset({"n2", "n3"})
+    assert ask(MOVER_ASKS, **fresh, hosts_before=gone, membership=member).rule is Rule.TARGET_BACK
+
+
 def test_a_mover_fences_no_member_in_its_window() -> None:
     """What it asked for as it woke up goes on for four levels of 5 s after the other one is back."""
     for held in (None, 10.0, 1000.0):

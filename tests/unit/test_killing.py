@@ -180,12 +180,87 @@ def test_after_the_cancel_the_target_copy_dies_before_the_source_copy() -> None:
     late = {"seconds_since_drop": 300.0}
     assert killing.decide(view(events=tuple(events), now_seconds=1.0, **late)) == Ask("ctrl2")
     events += a_round(1.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)
+    late["seconds_since_cancel"] = killing.CANCEL_GRACE_SECONDS
     assert after(events, **late) == Kill("ctrl1")
     events += [Acted("ctrl1", kill=True), *a_round(2.0, ctrl2=S.RUNNING)]
-    assert after(events, **late) == Kill("ctrl2")
+    assert isinstance(after(events, **late), Hold)  # the kill of the one copy has let the other run on
+    assert after(events, seconds_plain=60.0, **late) == Kill("ctrl2")
     assert after(events, membership=frozenset({"node1", "node2"})) == Hold(
         "node2 is in the membership", final=True
     )
+
+
+CANCELLED: list[Event] = [*a_round(0.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING), Acted("ctrl2", kill=False)]
+LATE = {"seconds_since_drop": 320.0}
+
+
+@pytest.mark.parametrize("since", [None, 0.0, 59.0])
+@pytest.mark.parametrize(
+    "states", [{"ctrl2": S.RUNNING}, {"ctrl2": S.PAUSED}, {"ctrl2": S.MIGRATING_OUT, "ctrl1": S.INCOMING}]
+)
+def test_what_may_run_on_after_a_cancel_is_left_alone_for_a_minute(
+    states: dict[str, GuestState], since: float | None
+) -> None:
+    step = after(CANCELLED + a_round(1.0, **states), seconds_since_cancel=since, **LATE)
+    assert isinstance(step, Hold)
+    assert not step.final
+
+
+def test_what_a_cancel_has_let_run_has_a_minute_from_when_it_runs() -> None:
+    events = CANCELLED + a_round(1.0, ctrl2=S.RUNNING)
+    for plain in (None, 59.0):
+        assert isinstance(after(events, seconds_since_cancel=80.0, seconds_plain=plain, **LATE), Hold)
+    assert after(events, seconds_since_cancel=80.0, seconds_plain=60.0, **LATE) == Kill("ctrl2")
+
+
+def test_a_cancel_of_an_earlier_call_is_repeated_in_its_minute_and_not_after_it() -> None:
+    stuck = a_round(0.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)
+    assert after(stuck, seconds_since_cancel=30.0, **LATE) == CancelJob("ctrl2")
+    again = [*stuck, Acted("ctrl2", kill=False), *a_round(1.0, ctrl2=S.MIGRATING_OUT, ctrl1=S.INCOMING)]
+    assert isinstance(after(again, seconds_since_cancel=31.0, **LATE), Hold)
+    assert after(again, seconds_since_cancel=60.0, **LATE) == Kill("ctrl1")
+    assert after(stuck, seconds_since_cancel=60.0, **LATE) == Kill("ctrl1")
+
+
+def test_what_cannot_run_on_is_not_waited_for_after_a_cancel() -> None:
+    events = CANCELLED + a_round(1.0, ctrl2=S.CRASHED)
+    assert after(events, seconds_since_cancel=1.0, **LATE) == Kill("ctrl2")
+    gone = CANCELLED + a_round(1.0) + a_round(2.5)
+    assert isinstance(after(gone, seconds_since_cancel=2.0, **LATE), Proven)
+
+
+@pytest.mark.parametrize(
+    ("states", "where"),
+    [
+        ({"ctrl2": S.RUNNING}, "ctrl2"),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.STOPPED}, "ctrl2"),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.SILENT}, ""),
+        ({"ctrl2": S.RUNNING, "ctrl1": S.RUNNING}, ""),
+        ({"ctrl2": S.MIGRATING_OUT, "ctrl1": S.INCOMING}, ""),
+        ({}, ""),
+    ],
+)
+def test_a_whole_round_that_shows_it_plainly_running_is_noted(
+    states: dict[str, GuestState], where: str
+) -> None:
+    events = a_round(0.0, ctrl1=S.RUNNING) + a_round(1.0, **states)
+    assert killing.plain_round(events, HOSTS) == where
+
+
+def test_a_round_that_is_not_whole_or_reports_a_job_is_not_noted() -> None:
+    whole = a_round(0.0, ctrl2=S.RUNNING)
+    assert killing.plain_round(whole[:2], HOSTS) == ""
+    assert killing.plain_round([whole[0], Acted("ctrl2", kill=False), *whole[1:]], HOSTS) == ""
+    assert killing.plain_round(whole, ()) == ""
+    first = whole[0]
+    assert isinstance(first, Asked)
+    assert killing.plain_round([replace(first, job=True), *whole[1:]], HOSTS) == ""
+
+
+def test_where_it_runs_is_what_each_host_said_last() -> None:
+    assert killing.shown_running(a_round(0.0, ctrl1=S.RUNNING) + a_round(1.0, ctrl2=S.RUNNING)) == "ctrl2"
+    assert killing.shown_running(a_round(0.0, ctrl1=S.RUNNING, ctrl2=S.RUNNING)) == ""
+    assert killing.shown_running([]) == ""
 
 
 def test_what_does_not_die_is_not_killed_forever() -> None:
@@ -226,6 +301,63 @@ def test_a_confirmed_host_that_answers_is_believed_more_than_the_person() -> Non
     assert after(a_round(0.0, ctrl1=S.RUNNING), record=told, seconds_plain=60.0) == Kill("ctrl1")
 
 
+def test_a_machine_that_was_off_a_moment_ago_is_asked_for_its_power_only() -> None:
+    off = {"power_asked": True, "powered_off": True}
+    again = after(silent(0.0, **off) + silent(1.5, **off)[:1])
+    assert again == AskPower("ctrl1")
+    for unsure in (None, False):
+        rounds = silent(0.0, power_asked=True, powered_off=unsure)
+        assert after(rounds + silent(1.5)[:1]) == Ask("ctrl1")
+    source_off = [replace(event, host=event.host) for event in a_round(0.0) if isinstance(event, Asked)]
+    source_off[0] = replace(source_off[0], state=S.SILENT, power_asked=True, powered_off=True)
+    step = after(list(source_off))
+    assert step == AskPower("ctrl2", pytest.approx(3 / 8 + killing.ROUND_PAUSE_SECONDS))
+
+
+def test_slow_answers_about_the_power_of_a_machine_do_not_keep_the_proof_away_for_ever() -> None:
+    """3 s without an answer, then 2 s until the service processor says it: more than the gap that counts."""
+    events: list[Event] = []
+    now = 0.0
+    for _ in range(60):
+        step = killing.decide(view(events=tuple(events), now_seconds=now))
+        if isinstance(step, Proven):
+            break
+        assert isinstance(step, Ask | AskPower), step
+        now = max(now, step.not_before_seconds)
+        began, off = now, step.host == "ctrl2"
+        now += 2.0 if isinstance(step, AskPower) else 3.0 if off else 0.1
+        if isinstance(step, AskPower):
+            events = killing.power_answered(events, step.host, True, began, now)
+        else:
+            events.append(Asked(step.host, S.SILENT if off else S.ABSENT, began, now))
+    assert isinstance(step, Proven)
+    assert now < 15.0
+
+
+def test_the_answer_about_power_belongs_to_the_question_that_nobody_heard_or_stands_alone() -> None:
+    asked = Asked("ctrl1", S.SILENT, 0.0, 3.0)
+    told = replace(asked, power_asked=True, powered_off=True, begun_seconds=3.0, ended_seconds=4.0)
+    assert killing.power_answered([asked], "ctrl1", True, 3.0, 4.0) == [told]
+    unknown = replace(asked, power_asked=True)
+    assert killing.power_answered([asked], "ctrl1", None, 3.0, 4.0) == [unknown]
+    alone = replace(told, begun_seconds=5.0, ended_seconds=6.0)
+    assert killing.power_answered([told], "ctrl1", True, 5.0, 6.0) == [told, alone]
+
+
+def test_a_person_s_word_counts_no_more_for_a_host_that_was_heard_since() -> None:
+    told = replace(WINDOW, confirmed={"ctrl1": "burnt"})
+    rounds = silent(0.0, power_asked=True) + silent(1.5, power_asked=True)
+    assert isinstance(after(rounds, record=told), Proven)
+    step = after(rounds, record=told, heard=frozenset({"ctrl1"}))
+    assert isinstance(step, Hold)
+    assert "has answered since it was called dead" in step.reason
+    assert after(silent(0.0)[:2], record=told, heard=frozenset({"ctrl1"})) == AskPower("ctrl1")
+    told = replace(WINDOW, overtaken={"ctrl1": "burnt"})
+    step = after(rounds, record=told)
+    assert isinstance(step, Hold)
+    assert "has answered since it was called dead" in step.reason
+
+
 def test_nothing_is_killed_while_another_host_is_silent_and_unproven() -> None:
     events = silent(0.0, power_asked=True)
     events[0] = Asked("ctrl2", S.RUNNING, 0.0, 0.1)
@@ -260,6 +392,7 @@ class Tiny:
         self.job: tuple[str, str, float] | None = None
         self.silent = {host for host in HOSTS if self.random.random() < 0.05}
         self.moves = self.random.randrange(4)
+        self.cancelled: float | None = None
 
     @property
     def alive(self) -> list[str]:
@@ -303,6 +436,7 @@ class Tiny:
         return Asked(host, state, begun, self.now)
 
     def cancel(self, host: str) -> None:
+        self.cancelled = self.now if self.cancelled is None else self.cancelled
         if self.job is not None and self.job[0] == host and self.random.random() < 0.7:
             self._broken()
         self.advance(0.1)
@@ -332,6 +466,7 @@ def run_call(world: Tiny) -> bool:
                 now_seconds=world.now - began,
                 seconds_since_drop=world.now + world.random.choice((0, 400)),
                 seconds_plain=world.random.choice((None, 100.0)),
+                seconds_since_cancel=None if world.cancelled is None else world.now - world.cancelled,
                 events=tuple(events),
             )
         )
@@ -352,10 +487,8 @@ def run_call(world: Tiny) -> bool:
                         ended_seconds=answer.ended_seconds - began,
                     )
                 )
-            case AskPower():
-                last = events.pop()
-                assert isinstance(last, Asked)
-                events.append(replace(last, power_asked=True))
+            case AskPower(host):
+                events = killing.power_answered(events, host, None, world.now - began, world.now - began)
             case CancelJob(host):
                 events.append(Acted(host, kill=False))
                 world.cancel(host)

@@ -6,11 +6,11 @@ import dataclasses
 from xml.etree import ElementTree as ET
 
 import pytest
+from cib_store import Store
 from driver import codes, drive
 from fake_cluster import CLOSE, OPEN, FakeCluster
 from test_window import MOVED
 
-from standfast.cluster import cib as engine_cib
 from standfast.core import owed, record
 from standfast.core.device_setup import tear_down
 from standfast.core.record import OldHeartbeat, Record
@@ -89,15 +89,11 @@ def test_forgetting_names_the_reason_and_moves_the_epoch() -> None:
 
 
 def test_the_daemon_takes_out_its_own_entry_only_and_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    written: list[ET.Element] = []
-    monkeypatch.setattr(engine_cib, "apply", lambda before, wanted, limit: written.append(wanted))
-    owed_duty.settle(cib_of(dataclasses.replace(Record.fresh(), owed={"n3": OLD, "n4": OLD})), "n3")
-    (tree,) = written
-    found = record.read(tree)
-    assert found is not None
-    assert (list(found.owed), found.owner, found.epoch) == (["n4"], "n3", 2)
-    owed_duty.settle(tree, "n3")
-    assert len(written) == 1
+    site = Store(monkeypatch, ("n3", "n4"), dataclasses.replace(Record.fresh(), owed={"n3": OLD, "n4": OLD}))
+    owed_duty.settle("n3")
+    assert (list(site.record.owed), site.record.owner, site.record.epoch) == (["n4"], "n3", 2)
+    owed_duty.settle("n3")
+    assert site.writes == 1
 
 
 def test_tries_come_at_once_then_ever_more_rarely_and_never_end() -> None:

@@ -23,6 +23,9 @@ FULL = Record(
     saved={"ctrl2": "standfast-a", "ctrl3": 'skipped: "dead", really'},
     aimed=True,
     abort=True,
+    confirmed={"ctrl1": "burnt"},
+    confirmed_at={"ctrl1": 6},
+    overtaken={"ctrl4": "no power"},
     maintenance="false",
     old={
         "n1": OldHeartbeat({"token": "4545"}, {"token": 4545, "hold": 855}, "ab12", "ef56"),
@@ -99,11 +102,19 @@ def test_a_record_after_a_window_keeps_what_outlives_it() -> None:
 
 def test_a_record_of_before_there_were_confirmed_hosts_has_none() -> None:
     values = rec.to_values(FULL)
-    del values["standfast-confirmed"]
-    assert rec.from_values(values).confirmed == {}
+    for name in ("confirmed", "confirmed-at", "overtaken"):
+        del values[f"standfast-{name}"]
+    found = rec.from_values(values)
+    assert (found.confirmed, found.confirmed_at, found.overtaken) == ({}, {}, {})
 
 
-MAY_BE_MISSING = {"standfast-owed", "standfast-confirmed", "standfast-stopped"}
+MAY_BE_MISSING = {
+    "standfast-owed",
+    "standfast-confirmed",
+    "standfast-confirmed-at",
+    "standfast-overtaken",
+    "standfast-stopped",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(rec.to_values(FULL)) - MAY_BE_MISSING))

@@ -14,6 +14,7 @@ from standfast.sightings import (
     BREAK_SECONDS,
     LOCK_LIMIT_SECONDS,
     MAX_ENTRIES,
+    PAUSE_SECONDS,
     PLAIN_BREAK_SECONDS,
     Sightings,
     boottime_seconds,
@@ -269,11 +270,63 @@ def test_running_plainly_on_another_host_is_another_story(node: Node) -> None:
 
 
 def test_a_drop_counts_from_its_first_sight_and_anew_after_a_time_without_one(node: Node) -> None:
-    assert node.process().dropped("n2") == 0.0
-    node.now += BREAK_SECONDS
-    assert node.process().dropped("n2") == BREAK_SECONDS
+    assert node.process().dropped("n2", quorate=True) == 0.0
+    for seconds in (5, 10):
+        node.now += 5
+        assert node.process().dropped("n2", quorate=True) == seconds
     node.now += BREAK_SECONDS + 1  # nobody looked: it may have been back meanwhile
-    assert node.process().dropped("n2") == 0.0
+    assert node.process().dropped("n2", quorate=True) == 0.0
+
+
+def test_a_drop_does_not_count_while_this_node_is_itself_cut_off(node: Node) -> None:
+    for _ in range(100):
+        assert node.process().dropped("n2", quorate=False) == 0.0
+        node.now += 5
+    assert node.process().dropped("n2", quorate=True) == 0.0
+    node.now += 5
+    assert node.process().dropped("n2", quorate=True) == 5.0
+
+
+def test_a_drop_begins_anew_when_this_node_was_cut_off_in_between(node: Node) -> None:
+    node.process().dropped("n2", quorate=True)
+    for seconds, quorate, counted in ((4, True, 4.0), (2, False, 0.0), (2, True, 2.0), (4, True, 6.0)):
+        node.now += seconds
+        assert node.process().dropped("n2", quorate=quorate) == counted
+
+
+def test_what_this_node_slept_through_does_not_count(node: Node) -> None:
+    node.process().dropped("n2", quorate=True)
+    node.now += PAUSE_SECONDS + 3
+    assert node.process().dropped("n2", quorate=True) == PAUSE_SECONDS
+    node.now += 1
+    assert node.process().dropped("n2", quorate=True) == PAUSE_SECONDS + 1
+
+
+def test_a_cancel_counts_from_the_first_one_of_the_same_absence(node: Node) -> None:
+    node.process().dropped("n2", quorate=True)
+    assert node.process().seconds_since_cancel("n2") is None
+    node.now += 5
+    node.process().cancelled("n2")
+    node.now += 5
+    node.process().dropped("n2", quorate=True)
+    node.process().cancelled("n2")
+    assert node.process().seconds_since_cancel("n2") == 5.0
+    assert node.process().seconds_since_cancel("n3") is None
+    node.now += BREAK_SECONDS + 1
+    node.process().dropped("n2", quorate=True)  # it was back, and is away again
+    assert node.process().seconds_since_cancel("n2") is None
+    node.process().cancelled("n2")
+    assert node.process().seconds_since_cancel("n2") == 0.0
+
+
+def test_that_a_host_was_heard_since_it_was_called_dead_is_never_forgotten(node: Node) -> None:
+    node.process().overtaken("ctrl1", 9)
+    node.now += 50_000
+    node.process().returned("n2")  # a write, which drops what is old
+    node.process().overtaken("ctrl1", 9)
+    assert node.process().is_overtaken("ctrl1", 9)
+    assert not node.process().is_overtaken("ctrl1", 12)  # said again: counts again
+    assert not node.process().is_overtaken("ctrl2", 9)
 
 
 def test_holding_as_the_mover_is_counted_where_it_runs(node: Node) -> None:
@@ -286,6 +339,6 @@ def test_holding_as_the_mover_is_counted_where_it_runs(node: Node) -> None:
 def test_what_one_process_noted_goes_on_where_the_file_cannot_be_written(tmp_path: Path) -> None:
     now = [100.0]
     lone = Sightings("/proc/standfast/sightings.json", lambda: now[0], lambda: "boot-a")
-    lone.dropped("n2")
+    lone.dropped("n2", quorate=True)
     now[0] += 3
-    assert lone.dropped("n2") == 3.0
+    assert lone.dropped("n2", quorate=True) == 3.0

@@ -4,7 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from standfast.core.topology import levels_for
+from standfast.core.topology import levels_for, quorate
 
 CIB = """<cib><configuration><crm_config/>
 <nodes><node id="2" uname="n2"><instance_attributes id="a">
@@ -53,3 +53,10 @@ def test_levels_come_in_the_order_of_their_index() -> None:
         f'<fencing-level id="l{index}" target="n2" index="{index}" devices="g,x"/>' for index in (2, 1)
     )
     assert [level.index for level in levels(xml)] == [1, 2]
+
+
+@pytest.mark.parametrize(("mark", "has"), [("1", True), ("0", False), (None, False)])
+def test_quorum_is_what_the_controller_has_marked(mark: str | None, has: bool) -> None:
+    cib = ET.Element("cib", {} if mark is None else {"have-quorum": mark})
+    assert quorate(cib) is has
+    assert quorate(None) is False

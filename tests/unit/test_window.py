@@ -6,13 +6,14 @@ import copy
 import dataclasses
 
 import pytest
-from driver import codes, drive, opened
-from fake_cluster import CLOSE, OPEN, FakeCluster
+from driver import Command, codes, drive, opened
+from fake_cluster import CLOSE, HOSTS, OPEN, FakeCluster
 
-from standfast.core import heartbeat
+from standfast import survey
+from standfast.core import closing, heartbeat
 from standfast.core.evidence import GuestState
 from standfast.core.record import Phase, Record, Totem
-from standfast.core.steps import CloseGoal, Done, Snapshot, Stop
+from standfast.core.steps import CloseGoal, Done, Snapshot, Stop, Wait
 from standfast.core.window import decide
 
 MOVED = {"ctrl3": GuestState.RUNNING}
@@ -398,6 +399,78 @@ def test_u_repeated_when_idle_proves_again_and_opens_nothing() -> None:
     assert codes(decision) == ["PROOF"]
     assert isinstance(decision, Stop)
     assert not decision.unfinished
+
+
+BACK = CloseGoal(node="n2", guest="g2", target="ctrl2")
+
+
+def saved_everywhere(cluster: FakeCluster, _: int) -> None:
+    """The agents of n2 see their guest once its own host, and the last of the others, have saved."""
+    if len(cluster.saves) == 3:
+        cluster.agent_fails.clear()
+
+
+def test_u_when_idle_saves_where_the_aim_fits_and_the_agents_do_not_see_the_guest() -> None:
+    """It was away and back while nobody looked: its XSCF calls it Unknown until its host saves."""
+    cluster = FakeCluster(2)
+    cluster.agent_fails = {"SA-n2"}
+    before = copy.deepcopy(cluster.facts())
+    assert isinstance(drive(cluster, BACK, disturb=saved_everywhere), Done)
+    assert cluster.saves == ["ctrl2", "ctrl1", "ctrl3"]
+    assert cluster.record.phase is Phase.IDLE
+    assert cluster.facts() == before
+    drive(cluster, BACK)
+    assert len(cluster.saves) == 3
+
+
+@pytest.mark.parametrize("steps", range(20))
+def test_u_when_idle_that_is_killed_after_any_step_holds_nothing_and_is_finished_by_the_next(
+    steps: int,
+) -> None:
+    cluster = FakeCluster(2)
+    cluster.agent_fails = {"SA-n2"}
+    drive(cluster, BACK, limit=steps, disturb=saved_everywhere)
+    assert cluster.record.phase is Phase.IDLE
+    cluster.saves.clear()
+    assert isinstance(drive(cluster, BACK, disturb=saved_everywhere), Done)
+
+
+def test_u_when_idle_that_stays_unproven_is_refused_and_leaves_no_window() -> None:
+    cluster = FakeCluster(2)
+    cluster.agent_fails = {"SA-n2"}
+    decision = drive(cluster, dataclasses.replace(BACK, skip_save={"ctrl1": "dead"}))
+    assert codes(decision) == ["PROOF"]
+    assert isinstance(decision, Stop)
+    assert not decision.unfinished
+    assert (cluster.saves, cluster.record.phase) == (["ctrl2", "ctrl3"], Phase.IDLE)
+
+
+def test_u_when_idle_saves_only_where_it_can_log_in() -> None:
+    hosts = {name: dataclasses.replace(entry, login=name != "ctrl2") for name, entry in HOSTS.items()}
+    cluster = FakeCluster(2, hosts=hosts)
+    cluster.agent_fails = {"SA-n2"}
+    assert codes(drive(cluster, BACK)) == ["PROOF"]
+    assert cluster.saves == ["ctrl1", "ctrl3"]
+
+
+def test_a_missing_proof_when_idle_is_called_that_and_not_a_busy_cluster() -> None:
+    """Our own write keeps the controller busy; it is not asked any more, and there is nothing to wait for."""
+    cluster = FakeCluster(2)
+    cluster.agent_fails = {"SA-n2"}
+    command = Command(cluster, BACK, "n1")
+    while not closing.proof_asked(cluster.record, command.goal):  # type: ignore[arg-type]
+        command.act(command.look())
+    assert not survey.needs_controller(cluster.record, command.goal, "n1")
+    snapshot = dataclasses.replace(cluster.snapshot("n1", 0, frozenset({"calm"})), cluster_idle=None)
+    assert isinstance(decide(snapshot, command.goal), Wait)
+
+
+def test_the_proof_of_another_guest_does_not_keep_the_controller_from_being_asked() -> None:
+    cluster = FakeCluster(2)
+    record = cluster.record.next(prove=9, mover="n1")
+    assert survey.needs_controller(record, dataclasses.replace(BACK, since_epoch=1), "n1")
+    mine = dataclasses.replace(record, mover="n2")
+    assert not survey.needs_controller(mine, dataclasses.replace(BACK, since_epoch=1), "n1")
 
 
 def test_a_proof_from_before_the_window_does_not_close_it() -> None:

@@ -19,6 +19,7 @@ from standfast.commands import window_actions, window_run, window_status
 from standfast.commands.daemon_client import DaemonError
 from standfast.commands.standfast import main
 from standfast.commands.window_run import Screen
+from standfast.core import confirmed
 from standfast.core import record as records
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Refused
@@ -77,7 +78,12 @@ def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     async def own() -> str:
         return "n1"
 
-    def apply(original: ET.Element, wanted: ET.Element) -> None:
+    def query() -> ET.Element:
+        tree = ET.fromstring("<cib><configuration><crm_config/></configuration></cib>")
+        records.write(tree, cluster.record)
+        return tree
+
+    def apply(original: ET.Element, wanted: ET.Element, limit_seconds: float) -> None:
         before, after = records.read(original), records.read(wanted)
         assert before is not None
         assert after is not None
@@ -96,6 +102,7 @@ def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window_run, "host_name", lambda _, name: name)
     monkeypatch.setattr(window_run, "require_root", lambda _: None)
     monkeypatch.setattr(cib, "apply", apply)
+    monkeypatch.setattr(cib, "query", query)
     monkeypatch.setattr(window_status, "ask", alarms)
     monkeypatch.setattr("standfast.sightings.Sightings.see", lambda *_: Seen(5.0, 60.0))
 
@@ -148,18 +155,18 @@ async def test_extend_without_a_window_is_refused(monkeypatch: pytest.MonkeyPatc
 async def test_a_lost_race_is_tried_again_on_what_is_there_now(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    taken, lease = Eyes.take, cluster.record.lease_seconds
+    asked, lease = cib.query, cluster.record.lease_seconds
     looks = 0
 
-    async def take(self: Eyes, guest: str = "", **more: bool) -> tuple[Snapshot, ET.Element]:
+    def query() -> ET.Element:
         nonlocal looks
         looks += 1
-        found = await taken(self, guest, **more)
+        found = asked()
         if looks == 1:
             cluster.record = cluster.record.next(lease_seconds=lease + 60)
         return found
 
-    monkeypatch.setattr(Eyes, "take", take)
+    monkeypatch.setattr(cib, "query", query)
     assert await window_actions.extend(Screen(True), 10) == 0
     assert cluster.record.lease_seconds == lease + 660
 
@@ -171,6 +178,7 @@ async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
     assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
     assert cluster.record.confirmed == {"ctrl1": "burnt"}
+    assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch}
 
 
 async def test_only_a_guarded_window_of_this_guest_takes_a_person_s_word(
@@ -221,6 +229,30 @@ async def test_status_tells_a_program_all_of_it(
     assert told["places"] == {"ctrl1": "absent", "ctrl2": "running", "ctrl3": "absent"}
     assert told["next_command"] == "standfast window close g2"
     assert told["alarms"] == ["standfastd does not answer on this node: not running"]
+
+
+async def test_status_shows_a_person_s_word_and_that_it_is_overtaken(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    heard: set[str] = set()
+    monkeypatch.setattr("standfast.sightings.Sightings.is_overtaken", lambda _, host, epoch: host in heard)
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    cluster.record = confirmed.said(cluster.record, "ctrl1", "burnt")
+    for now in ("silent", "heard", "answers", "written"):
+        if now == "heard":
+            heard.add("ctrl1")
+        if now == "answers":
+            heard.clear()
+            cluster.guest_on = {"ctrl1": GuestState.ABSENT}
+        if now == "written":
+            cluster.guest_on = {"ctrl1": GuestState.SILENT}
+            cluster.record = confirmed.overtake(cluster.record, cluster.record.confirmed_at) or cluster.record
+        assert await window_status.show(Screen(True), None) == 0
+        told = json.loads(capsys.readouterr().out)
+        both = (told["confirmed_dead"], told["confirmed_dead_overtaken"])
+        assert both == (({"ctrl1": "burnt"}, {}) if now == "silent" else ({}, {"ctrl1": "burnt"})), now
+    assert await window_status.show(Screen(False), None) == 0
+    assert "it has answered since: ctrl1 (burnt)" in capsys.readouterr().out
 
 
 async def test_status_names_who_is_away(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from fake_cluster import CLOSE, HOSTS, OPEN, FakeCluster
 
 from standfast.core.evidence import GuestState
 from standfast.core.record import Mode, Phase, Totem
-from standfast.core.steps import CloseGoal, Done, Guard, Reload, Unguard
+from standfast.core.steps import CloseGoal, Done, Guard, Reload, Stop, Unguard
 from standfast.core.window import decide
 
 GUARDED = dataclasses.replace(OPEN, mover="n2", budget_seconds=0, mode=Mode.GUARDED, target="ctrl3")
@@ -176,3 +176,77 @@ def test_a_host_that_another_node_lives_on_is_warned_of_and_not_refused() -> Non
     empty = drive(FakeCluster(3), GUARDED)
     assert isinstance(empty, Done)
     assert empty.warnings == ()
+
+
+# -- closing for another guest -------------------------------------------------------------------------------
+
+OTHER = CloseGoal(node="n1", guest="g1", target="ctrl1")
+
+
+@pytest.mark.parametrize("steps", range(9))
+def test_a_guarded_window_is_not_closed_for_another_guest(steps: int) -> None:
+    """Whatever was done of its opening: its mover is never left with its killing gate alone."""
+    cluster = FakeCluster(3)
+    before = copy.deepcopy(cluster.facts())
+    drive(cluster, GUARDED, limit=steps)
+    held, record = set(cluster.guarded), cluster.record
+    outcome = drive(cluster, OTHER)
+    if held:
+        assert codes(outcome) == ["OTHER_GUEST"]
+        assert isinstance(outcome, Stop)
+        assert (outcome.unfinished, cluster.guarded) == (True, held)
+        assert outcome.messages[0].next_command == "clovmmigrate -u g2 ctrl2"
+        assert cluster.record.mover == record.mover == "n2"
+        assert isinstance(drive(cluster, BACK), Done)
+    else:
+        assert isinstance(outcome, Done)
+    assert cluster.facts() == before
+
+
+def test_nor_while_it_is_being_closed_or_moved() -> None:
+    cluster = opened(3, GUARDED)
+    cluster.guest_on = dict(MOVED)
+    cluster.agent_fails = {"SA-n2"}
+    assert codes(drive(cluster, CLOSE)) == ["PROOF"]
+    outcome = drive(cluster, OTHER)
+    assert codes(outcome) == ["OTHER_GUEST"]
+    assert isinstance(outcome, Stop)
+    assert outcome.messages[0].next_command == "clovmmigrate -u g2 ctrl3"
+    cluster.guest_on = {"ctrl2": GuestState.MIGRATING_OUT, "ctrl3": GuestState.INCOMING}
+    outcome = drive(cluster, OTHER)
+    assert isinstance(outcome, Stop)
+    assert outcome.messages[0].next_command == "clovmmigrate -u g2 HOST"
+
+
+def test_a_mover_that_is_proven_off_leaves_its_killing_gate_with_the_first_write() -> None:
+    cluster = opened(3, GUARDED)
+    cluster.gone, cluster.proven_off = {"n2"}, frozenset({"n2"})
+    cluster.guest_on = {}
+    cluster.sync()
+    command = Command(cluster, OTHER, "n1")
+    while not isinstance(step := command.look(), Unguard):
+        assert not isinstance(step, Done | Stop)
+        command.act(step)
+    assert (step.nodes, step.record.phase, step.record.mover) == (("n2",), Phase.CLOSING, "n1")
+    assert "n2" in step.record.settle
+    command.act(step)
+    assert isinstance(drive(cluster, OTHER), Done)
+    assert (cluster.guarded, cluster.record.phase) == (set(), Phase.IDLE)
+
+
+@pytest.mark.parametrize("target", ["ctrl2", "ctrl3"])
+def test_a_guest_that_moved_too_is_closed_after_the_mover_s_killing_gate_is_gone(target: str) -> None:
+    cluster = opened(3, GUARDED)
+    before = copy.deepcopy(cluster.facts())
+    cluster.guest_on = {target: GuestState.RUNNING}
+    cluster.guests["g1"] = {"ctrl3": GuestState.RUNNING}
+    mine = dataclasses.replace(CLOSE, target=target)
+    other = dataclasses.replace(OTHER, target="ctrl3")
+    assert codes(drive(cluster, other)) == ["OTHER_GUEST"]
+    outcome = drive(cluster, mine)
+    assert isinstance(outcome, Stop)
+    assert outcome.messages[0].next_command == "clovmmigrate -u g1 ctrl3"
+    assert (cluster.guarded, cluster.aims["n2"], cluster.record.phase) == (set(), target, Phase.CLOSING)
+    assert isinstance(drive(cluster, other), Done)
+    assert cluster.aims["n1"] == "ctrl3"
+    assert cluster.facts()[:2] == before[:2]

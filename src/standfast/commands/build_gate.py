@@ -47,6 +47,7 @@ MODULES = (
 
 KILL_MODULES = (
     "standfast/commands/gate_kill.py",
+    "standfast/core/confirmed.py",
     "standfast/core/heartbeat.py",
     "standfast/core/killing.py",
 )

@@ -8,7 +8,6 @@ yes is said that this very call has not seen the proof of.
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 from standfast.commands import gate_sight
 from standfast.commands.gate_hosts import Hosts
@@ -16,7 +15,7 @@ from standfast.commands.gate_options import Options
 from standfast.commands.gate_run import STALE_SECONDS, Verdict, failed
 from standfast.commands.gate_sight import Sight
 from standfast.commands.gate_tools import Tools
-from standfast.core.evidence import GuestState
+from standfast.core import confirmed
 from standfast.core.killing import (
     Acted,
     Ask,
@@ -30,13 +29,18 @@ from standfast.core.killing import (
     Proven,
     Step,
     decide,
+    plain_round,
+    power_answered,
+    shown_running,
     timeout_seconds,
 )
 from standfast.core.names import HOLD_POLL_SECONDS, ORDERED, SIGHTINGS_FILE
+from standfast.core.record import Record
 from standfast.sightings import Sightings
 
 POLL_INTERVAL_SECONDS = 0.25
-MAX_STEPS = 400
+MAX_STEPS = 600
+"""More than a call takes that cancels a migration and waits for what comes of it."""
 RULE = "kill"
 """In the log, for whatever this gate answers."""
 
@@ -49,10 +53,15 @@ class KillingGate:
         self._options = options
         self._tools = tools
         self._hosts = Hosts(options.root)
+        self._names = tuple(host.name for host in self._hosts.all)
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
         self._events: list[Event] = []
         self._done: list[str] = []
         """What was ordered, for the log."""
+        self._node = options.target
+        """The target as the cluster writes it."""
+        self._record: Record | None = None
+        """As this call last read it."""
         self._began = time.monotonic()
 
     def answer(self) -> Verdict:
@@ -82,14 +91,14 @@ class KillingGate:
 
     def _sight(self) -> Sight:
         sight = gate_sight.sight(self._tools.node, *self._tools.wait())
-        node = gate_sight.canonical(sight.cib, self._options.target)
-        if sight.membership is not None and node in sight.membership:
-            self._sightings.returned(node)
+        self._node = gate_sight.canonical(sight.cib, self._options.target)
+        if sight.membership is not None and self._node in sight.membership:
+            self._sightings.returned(self._node)
         return sight
 
     def _view(self, sight: Sight) -> KillView:
-        node = gate_sight.canonical(sight.cib, self._options.target)
-        record = sight.record
+        node = self._node
+        self._record = record = sight.record
         away = sight.membership is not None and node not in sight.membership
         guest = gate_sight.guest_of(sight.cib, node)
         # Who reads a record of a window that this node has just begun to see: the clock begins now.
@@ -105,32 +114,20 @@ class KillingGate:
             record=record,
             record_error=sight.record_error,
             membership=sight.membership,
-            hosts=tuple(host.name for host in self._hosts.all),
+            hosts=self._names,
             now_seconds=time.monotonic() - self._began,
-            seconds_since_drop=self._sightings.dropped(node) if away else None,
+            seconds_since_drop=self._sightings.dropped(node, quorate=sight.quorate) if away else None,
+            heard=self._heard(),
             seconds_since_return=self._sightings.seconds_since_return(node),
-            seconds_plain=self._plain(agreed),
+            seconds_plain=self._sightings.seconds_plain(agreed, shown_running(self._events)),
+            seconds_since_cancel=self._sightings.seconds_since_cancel(node),
             timeout_seconds=timeout_seconds(record),
             events=tuple(self._events),
         )
 
-    def _note_plain(self) -> None:
-        """What the daemon notes each second, also where there is none: a whole round showed it running."""
-        count = len(self._hosts.all)
-        looks = self._events[-count:]
-        last = [event for event in looks if isinstance(event, Asked)]
-        if len(last) < count or {look.host for look in last} != {host.name for host in self._hosts.all}:
-            return
-        where = [look.host for look in last if look.state is GuestState.RUNNING]
-        others = [look for look in last if look.state is not GuestState.RUNNING]
-        if len(where) == 1 and all(look.state.proves_not_here for look in others):
-            self._sightings.plain(self._options.guest, where[0])
-
-    def _plain(self, guest: str) -> float | None:
-        """Seen running plainly where this call's own last look at each host shows it too."""
-        states = {event.host: event.state for event in self._events if isinstance(event, Asked)}
-        where = [host for host, state in states.items() if state is GuestState.RUNNING]
-        return self._sightings.seconds_plain(guest, where[0]) if len(where) == 1 else None
+    def _heard(self) -> frozenset[str]:
+        words = confirmed.words(self._record)
+        return frozenset(host for host, at in words.items() if self._sightings.is_overtaken(host, at))
 
     def _carry_out(self, step: Step) -> None:
         match step:
@@ -140,20 +137,20 @@ class KillingGate:
                 said = self._hosts.ask_one(host, self._options.guest)
                 ended = time.monotonic() - self._began
                 self._events.append(Asked(host, said.state, begun, ended))
-                self._note_plain()
-            case AskPower(host):
-                last = self._events[-1]
-                assert isinstance(last, Asked)
+                for name, epoch in confirmed.heard(self._record, [said]).items():
+                    self._sightings.overtaken(name, epoch)
+                if where := plain_round(self._events, self._names):
+                    self._sightings.plain(self._options.guest, where)
+            case AskPower(host, not_before):
+                time.sleep(max(0.0, self._began + not_before - time.monotonic()))
                 begun = time.monotonic() - self._began
                 off, words = self._hosts.power(host)
                 self._done.append(f"power of {host}: {words}")
-                answer = replace(last, power_asked=True, powered_off=off)
-                if off:
-                    # What is known of this host is known from now, not from the question that nobody heard.
-                    ended = time.monotonic() - self._began
-                    answer = replace(answer, begun_seconds=begun, ended_seconds=ended)
-                self._events[-1] = answer
+                ended = time.monotonic() - self._began
+                self._events = power_answered(self._events, host, off, begun, ended)
             case CancelJob(host):
+                # Before the order: a call that is ended in it must not leave a cancel that nobody knows of.
+                self._sightings.cancelled(self._node)
                 self._order(host, kill=False)
             case Kill(host):
                 self._order(host, kill=True)

@@ -33,6 +33,8 @@ class Sight:
     cib: ET.Element | None
     record: Record | None
     record_error: str
+    quorate: bool
+    """This node is in a membership that has quorum."""
     notes: tuple[str, ...]
     """What could not be read, for the log."""
 
@@ -67,6 +69,7 @@ def sight(executor: str, state: Child, cib: Child, members: Child) -> Sight:
         cib=root,
         record=record,
         record_error=record_error,
+        quorate=topology.quorate(root),
         notes=tuple(notes),
     )
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from standfast.commands import window_run
@@ -12,14 +11,17 @@ from standfast.commands.window_run import EXIT_DONE, Screen
 from standfast.core.messages import Message, Refused
 
 if TYPE_CHECKING:
+    from xml.etree import ElementTree as ET
+
     from standfast.core.record import Record
     from standfast.core.steps import Snapshot
     from standfast.survey import Survey
 
 PROGRAM = "standfast window"
-MAX_CONFLICTS = 20
 
-Change = Callable[["Record", "Snapshot", "Survey"], Awaitable["Record"]]
+Change = Callable[["Record"], "Record"]
+
+_NO_WINDOW = Message("NO_WINDOW", "no window is open", next_command="standfast window open GUEST")
 
 
 async def place(guest: str, host: str) -> tuple[str, str]:
@@ -61,36 +63,49 @@ async def _placed(snapshot: Snapshot, survey: Survey, guest: str, host: str) -> 
 async def extend(screen: Screen, minutes: int) -> int:
     """Lengthen the lease."""
 
-    async def longer(found: Record, _: Snapshot, __: Survey) -> Record:
+    def longer(found: Record) -> Record:
         return found.next(lease_seconds=found.lease_seconds + 60 * minutes)
 
-    record = await _change(longer)
+    async with window_run.driving(PROGRAM):
+        record = await _change(longer)
     text = f"the lease is {record.lease_seconds // 60} min now, from the beginning of the window"
     return screen.end(EXIT_DONE, text, lease_seconds=record.lease_seconds)
 
 
 async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> int:
     """Note a person's word that a silent host is dead."""
+    from standfast.core import confirmed
+    from standfast.core.evidence import GuestState
+
     loaded = window_run.load_config()
     name = window_run.host_name(loaded.config, host)
 
-    async def dead(found: Record, snapshot: Snapshot, survey: Survey) -> Record:
-        from standfast.core.evidence import GuestState
-        from standfast.core.record import Mode
-
+    async with window_run.driving(PROGRAM) as (_, survey):
+        snapshot, _ = await window_run.look(survey)
         nodes = [aim.node for aim in snapshot.aims.values() if aim.guest == guest]
-        if found.mode is not Mode.GUARDED or found.mover not in nodes:
-            text = f"there is no guarded window of {guest}: only there a host's silence holds a kill"
-            raise Refused(Message("NOT_GUARDED", text, next_command="standfast window status"))
+        if snapshot.record is None or not snapshot.record.open:
+            raise Refused(_NO_WINDOW)
+        _refuse_other(snapshot.record, guest, nodes)
         answers = (await survey.ask([guest])).get(guest, ())
         said = [answer for answer in answers if answer.host == name]
         if not said or said[0].state is not GuestState.SILENT:
             text = f"{name} answers ({', '.join(map(str, said))}): what it says is believed, not what you say"
             raise Refused(Message("HOST_ANSWERS", text, host=name, next_command="standfast window status"))
-        return found.next(confirmed={**found.confirmed, name: reason})
 
-    record = await _change(dead)
+        def dead(found: Record) -> Record:
+            _refuse_other(found, guest, nodes)
+            return confirmed.said(found, name, reason)
+
+        record = await _change(dead)
     return screen.end(EXIT_DONE, f"{name} counts as dead in this window", confirmed=dict(record.confirmed))
+
+
+def _refuse_other(found: Record, guest: str, nodes: list[str]) -> None:
+    from standfast.core.record import Mode
+
+    if found.mode is not Mode.GUARDED or found.mover not in nodes:
+        text = f"there is no guarded window of {guest}: only there a host's silence holds a kill"
+        raise Refused(Message("NOT_GUARDED", text, next_command="standfast window status"))
 
 
 async def repair(screen: Screen) -> int:
@@ -128,31 +143,24 @@ async def repair(screen: Screen) -> int:
 
 
 async def _change(change: Change) -> Record:
-    """Change the record of an open window by compare-and-set. Raises Refused."""
-    from standfast.cluster import cib
-    from standfast.core import record as records
+    """Change the record of an open window. Raises Refused."""
+    from standfast.cluster import cib, record_change
+    from standfast.cluster.run import EngineError
+    from standfast.core.record import RecordError
 
-    async with window_run.driving(PROGRAM) as (_, survey):
-        for _ in range(MAX_CONFLICTS):
-            snapshot, tree = await window_run.look(survey)
-            found = snapshot.record
-            if found is None or not found.open:
-                raise Refused(
-                    Message("NO_WINDOW", "no window is open", next_command="standfast window open GUEST")
-                )
-            wanted = await change(found, snapshot, survey)
-            try:
-                changed = copy.deepcopy(tree)
-                records.write(changed, wanted)
-                await asyncio.to_thread(cib.apply, tree, changed)
-            except cib.CibConflict:
-                continue
-            except cib.CibUnknown as error:
-                text = f"it is not known whether this was written: {error}"
-                raise Refused(Message("STALLED", text, next_command="standfast window status")) from None
-            except (cib.CibError, records.RecordError) as error:
-                raise Refused(Message("ENGINE", str(error), next_command="standfast window status")) from None
-            return wanted
-        raise Refused(
-            Message("CONTENDED", "somebody else keeps changing the record", next_command="the same again")
-        )
+    def decide(found: Record, _: ET.Element) -> Record:
+        if not found.open:
+            raise Refused(_NO_WINDOW)
+        return change(found)
+
+    try:
+        return await asyncio.to_thread(record_change.change, decide)
+    except record_change.NoRecordError:
+        raise Refused(_NO_WINDOW) from None
+    except record_change.ContendedError as error:
+        raise Refused(Message("CONTENDED", str(error), next_command="the same again")) from None
+    except cib.CibUnknown as error:
+        text = f"it is not known whether this was written: {error}"
+        raise Refused(Message("STALLED", text, next_command="standfast window status")) from None
+    except (EngineError, RecordError) as error:
+        raise Refused(Message("ENGINE", str(error), next_command="standfast window status")) from None

@@ -13,6 +13,10 @@ from standfast.commands.daemon_client import DaemonError, ask
 from standfast.commands.window_run import EXIT_DONE, EXIT_UNFINISHED, Screen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from standfast.core.evidence import HostAnswer
+    from standfast.core.record import Record
     from standfast.core.steps import Snapshot
     from standfast.survey import Survey
 
@@ -61,6 +65,7 @@ async def facts(survey: Survey) -> dict[str, object]:
     guest = aim.guest if aim is not None else ""
     seen = await asyncio.to_thread(Sightings().see, record)
     answers = (await survey.ask([guest])).get(guest, ()) if guest and record.open else ()
+    alive = await asyncio.to_thread(_alive, record, answers)
     away = sorted(set(record.old) - snapshot.members) if record.open else []
     return {
         "open": record.open,
@@ -85,7 +90,8 @@ async def facts(survey: Survey) -> dict[str, object]:
         "away": away,
         "places": {answer.host: answer.state.value for answer in answers},
         "saved": dict(record.saved),
-        "confirmed_dead": dict(record.confirmed),
+        "confirmed_dead": {host: why for host, why in record.confirmed.items() if host not in alive},
+        "confirmed_dead_overtaken": {**record.overtaken, **alive},
         "killing_gate_on": sorted(
             node for node in snapshot.members if (r := snapshot.reports.get(node)) and r.killing
         ),
@@ -93,6 +99,19 @@ async def facts(survey: Survey) -> dict[str, object]:
         "owed": sorted(record.owed),
         "alarms": await _alarms(),
         "next_command": _next(snapshot, guest),
+    }
+
+
+def _alive(record: Record, answers: Sequence[HostAnswer]) -> dict[str, str]:
+    """Hosts that a person has called dead, and that have answered since, in this look or before: why."""
+    from standfast.core import confirmed
+    from standfast.sightings import Sightings
+
+    now, sightings = confirmed.heard(record, answers), Sightings()
+    return {
+        host: why
+        for host, why in record.confirmed.items()
+        if host in now or sightings.is_overtaken(host, record.confirmed_at.get(host, 0))
     }
 
 
@@ -134,6 +153,16 @@ def lines(found: dict[str, object]) -> list[str]:
             shown.append(
                 f"{found['guest']}: " + ", ".join(f"{host} {state}" for host, state in places.items())
             )
+        for key, text in (
+            ("confirmed_dead", "called dead by a person, and silent: "),
+            (
+                "confirmed_dead_overtaken",
+                "called dead by a person, but it has answered since: ",
+            ),
+        ):
+            words = found.get(key)
+            if isinstance(words, dict) and words:
+                shown.append(text + ", ".join(f"{host} ({why})" for host, why in words.items()))
         for key, text in (
             ("away", "not in the membership: "),
             ("killing_gate_on", "fenced by its killing gate from: "),

@@ -53,12 +53,19 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
         return lowering.unfinished(Message("WINDOW_OPEN", "a window is open"), None)
     if goal.node not in snapshot.aims:
         return Stop((_not_registered(goal),), unfinished=True)
+    if (first := others.guarded(snapshot, goal)) is not None:
+        return Stop((first,), unfinished=True)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
-        if not _needs_aim(snapshot, goal) and (other := others.astray(snapshot, goal, record)) is not None:
+        # The mover of a guarded window comes first: until its killing gate is gone nobody else can be closed.
+        soon = not _needs_aim(snapshot, goal) and not snapshot.guarded
+        if soon and (other := others.astray(snapshot, goal, record)) is not None:
             return Stop((other,), unfinished=True)
-        return WriteRecord(_enter(snapshot, goal, record), f"close the window of {goal.node}")
+        entered = _enter(snapshot, goal, record)
+        if snapshot.guarded - {goal.node}:
+            return lowering.unguard(snapshot, entered)
+        return WriteRecord(entered, f"close the window of {goal.node}")
     return _aim(snapshot, goal, record)
 
 
@@ -102,23 +109,68 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
     if goal.node not in snapshot.aims:
         return Stop((_not_registered(goal),), unfinished=False)
     aim = snapshot.aims[goal.node]
-    proven = f"no window is open; every agent of {goal.node} has proven {goal.target} from every node"
-    answered = record.prove > goal.since_epoch and record.mover == goal.node and aim.host == goal.target
-    if answered and not _unproven(snapshot, goal, record):
-        return Done(proven)
+    asked = proof_asked(record, goal) and aim.host == goal.target
+    if asked and _proven_and_saved(snapshot, goal, record):
+        return _proven(goal)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
     if snapshot.guarded:
         return lowering.unguard(snapshot, record.next())
     if _needs_aim(snapshot, goal):
         return WriteRecord(_repair(snapshot, goal, record), f"aim the agents of {goal.node} at {goal.target}")
-    if record.prove <= goal.since_epoch or record.mover != goal.node:
-        again = record.next(prove=record.epoch + 1, mover=goal.node)
+    if not proof_asked(record, goal) or record.window:
+        # What a window has saved says nothing of now.
+        again = record.next(prove=record.epoch + 1, mover=goal.node, saved={}, window=0)
         return WriteRecord(again, f"have every agent of {goal.node} prove itself again")
+    return _idle_proof(snapshot, goal, record)
+
+
+def proof_asked(record: Record | None, goal: CloseGoal) -> bool:
+    """Whether the proof of this guest's agents has been asked for since this command began, and no window is
+    left: all was quiet when that was done."""
+    if record is None or record.phase is not Phase.IDLE:
+        return False
+    return record.prove > goal.since_epoch and record.mover == goal.node
+
+
+def _proven(goal: CloseGoal) -> Done:
+    return Done(f"no window is open; every agent of {goal.node} has proven {goal.target} from every node")
+
+
+def _proven_and_saved(snapshot: Snapshot, goal: CloseGoal, record: Record) -> bool:
+    begun = _saving(record) and _to_save(snapshot, goal, record)
+    return not begun and not _unproven(snapshot, goal, record)
+
+
+def _saving(record: Record) -> bool:
+    """Whether a ``-u`` without a window has begun to save; what a window has saved stands there with it."""
+    return bool(record.saved) and not record.window
+
+
+def _to_save(snapshot: Snapshot, goal: CloseGoal, record: Record) -> list[str]:
+    """Where a configuration can be saved and was not yet, the host that has the guest first. A guest that was
+    moved away and back without a window leaves each host on which it was with a map of before (SPARC M12/M10
+    notes C120-0105, 3.1.5), and nobody knows which those were."""
+    hosts = (goal.target, *(name for name in snapshot.hosts if name != goal.target))
+    can = [name for name in hosts if snapshot.hosts[name].login and name not in goal.skip_save]
+    return [name for name in can if name not in record.saved]
+
+
+def _idle_proof(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
+    """The aim fits. Where the agents do not prove it the service processors may not know the guest: the hosts
+    save, as in a closing, and the proof is asked for once more. Nothing is held by it: there is no window."""
     late = _unproven(snapshot, goal, record)
-    if not late:
-        return Done(proven)
-    if "proof" in snapshot.expired:
+    if _proven_and_saved(snapshot, goal, record):
+        return _proven(goal)
+    expired = "proof" in snapshot.expired
+    if _saving(record) or expired:
+        for host in _to_save(snapshot, goal, record):
+            why = f"save the domain configuration on {host}: {goal.guest} is not proven there"
+            return SaveConfiguration(host, host == goal.target, why)
+        if _saving(record) and record.prove < record.epoch:
+            again = record.next(prove=record.epoch + 1)
+            return WriteRecord(again, f"have every agent of {goal.node} prove itself, now that it is saved")
+    if expired:
         return Stop((_proof_failed(late, goal),), unfinished=False)
     return Wait("proof", PROOF_LIMIT_SECONDS, f"proof of {', '.join(late[:4])}")
 
@@ -161,7 +213,7 @@ def _ready(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
     since = snapshot.seconds_since_return
     if record.open and since is not None and since < SETTLE_SECONDS:
         return Wait("settle", SETTLE_SECONDS + 5.0, f"{goal.node} to be back for {SETTLE_SECONDS} s")
-    if record.phase is Phase.CLOSING:
+    if record.phase is Phase.CLOSING or proof_asked(record, goal):
         # Each of our own writes makes the controller look again: quiet was asked for once, at the beginning.
         return None
     pending = set(snapshot.fencing_pending) - snapshot.proven_off
@@ -264,6 +316,8 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
             return lowering.unfinished(_proof_failed(late, goal), goal)
         return Wait("proof", PROOF_LIMIT_SECONDS, f"proof of {', '.join(late[:4])}")
     found = others.astray(snapshot, goal, record) or others.unproven(snapshot, goal, record)
+    if found is not None and snapshot.guarded:
+        return lowering.unguard(snapshot, record.next())
     if found is not None:
         return Stop((found,), unfinished=True)
     if (changed := lowering.edited(snapshot, record, goal)) is not None:

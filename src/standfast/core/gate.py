@@ -12,7 +12,8 @@ TARGET_BACK         lease, or a window that closed within 15 s, and the target i
 SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its own guest is not plainly
-                    running, or it has not held this target for 45 s yet; TARGET_BACK if that is a member
+                    running, or it has not held this target, which is not gone, for 45 s yet; TARGET_BACK if
+                    that is a member
 GUARDED             a guarded window of the target, within its lease, and it is not gone: its killing gate's
 FROZEN              the window holds everybody and its lease has not ended
 UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is
@@ -275,6 +276,8 @@ def _by_mover(record: Record, view: GateView) -> Answer | None:
             f"{view.executor} is itself the node that is being moved, and {view.target} is in the membership",
             final=True,
         )
+    if _gone(view):
+        return None  # what the hosts say now is no belief from before, and nothing is left that could be hit
     if not plainly_on(view.mover_hosts):
         shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.mover_hosts)
         return _hold(

@@ -10,18 +10,23 @@ success. Rules (docs/design.md, section 5):
 * Before any act every host has been seen since the last act, and the membership is looked at each time.
 * The incoming copy and the target's are killed before the source's: a source killed first leaves the other
   copy to come alive.
-* A host that is silent is dead only by its own power, or by a person's recorded word. Where one is neither,
+* A host that is silent is dead only by its own power, or by a person's recorded word, which the host's own
+  later answer overtakes. Where one is neither,
   nothing is killed either: without a proof a kill gains nothing.
+* A cancelled migration may let a healthy guest run on. So nothing is killed for a minute after it, and
+  what runs then has the minute of every guest that runs again. It counts from the first cancel of this
+  absence, whichever call gave that: the order is repeated meanwhile, the minute is not.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from standfast.core import heartbeat
-from standfast.core.evidence import MOVING, GuestState
-from standfast.core.gate import JOINED_STATES
+from standfast.core.evidence import MOVING, GuestState, HostAnswer
+from standfast.core.gate import JOINED_STATES, plainly_on
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
 from standfast.core.record import Mode, Record
 
@@ -29,6 +34,8 @@ RUNNING_LIMIT_SECONDS = float(RELEASE_SECONDS)
 """Seen running plainly for so long without a break, and still out of the membership: it is not coming back by
 itself. It counts from when it runs again, not from the drop: after a long blackout a healthy guest runs some
 tenths of a second, or half a minute, before its node is a member."""
+CANCEL_GRACE_SECONDS = float(RELEASE_SECONDS)
+"""So long after the first cancel nothing is killed that may run on because of it."""
 PLAIN_MARGIN_SECONDS = 5.0
 """How much longer than the heartbeat timeout before its drop a guest must have been seen running."""
 ROUND_PAUSE_SECONDS = 1.0
@@ -83,9 +90,11 @@ class Ask:
 
 @dataclass(frozen=True)
 class AskPower:
-    """Ask the power agent of this silent host; nothing is switched."""
+    """Ask the power agent of this silent host, not before `not_before_seconds` of this call; nothing is
+    switched. `power_answered` is the event of its answer."""
 
     host: str
+    not_before_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -136,17 +145,36 @@ class KillView:
     now_seconds: float
     """Since the begin of this call."""
     seconds_since_drop: float | None
-    """Since this node first saw the target outside the membership."""
+    """For how long this node, in a membership that has quorum, has seen the target outside of it."""
+    heard: frozenset[str] = frozenset()
+    """Hosts that this node has heard since a person called them dead: that word counts no more."""
     seconds_since_return: float | None = None
     identity: str = ""
     """The guest's UUID where it is known."""
     seconds_plain: float | None = None
     """For how long this node has now seen the guest, in every second, running plainly on one and the same
     host; None: it does not."""
+    seconds_since_cancel: float | None = None
+    """Since this node first cancelled a migration of the guest in this absence; None: it has not."""
     timeout_seconds: float = 0.0
     """The heartbeat timeout in force: the target stood still, or was cut off, for so long before its drop."""
     events: tuple[Event, ...] = ()
     """What this call has seen and done, in order."""
+
+
+def power_answered(
+    events: Sequence[Event], host: str, off: bool | None, begun_seconds: float, ended_seconds: float
+) -> list[Event]:
+    """These events with the answer of a power agent: what is known of a host that is off is known from now,
+    not from the question that nobody heard."""
+    last = events[-1] if events else None
+    if isinstance(last, Asked) and last.host == host and not last.power_asked:
+        answer = replace(last, power_asked=True, powered_off=off)
+        if off:
+            answer = replace(answer, begun_seconds=begun_seconds, ended_seconds=ended_seconds)
+        return [*events[:-1], answer]
+    look = Asked(host, GuestState.SILENT, begun_seconds, ended_seconds, powered_off=off, power_asked=True)
+    return [*events, look]
 
 
 def timeout_seconds(record: Record | None) -> float:
@@ -168,13 +196,21 @@ def decide(view: KillView) -> Step:
         return AskPower(looks[-1].host)
     position = len(looks) % len(order)
     if not looks or position:
-        return Ask(order[position])
+        return _question(view, order[position])
     last = looks[-len(order) :]
     if all(_gone(view, look) for look in last):
         return _prove(view, order, looks)
     if view.now_seconds - last[-1].ended_seconds > FRESH_SECONDS:
-        return Ask(order[0])
+        return _question(view, order[0])
     return _judge(view, last)
+
+
+def _question(view: KillView, host: str, not_before_seconds: float = 0.0) -> Ask | AskPower:
+    """A machine that was off a moment ago is asked for its power only: with the seconds of a question that
+    nobody answers a whole migration would fit between this answer and the one before it, in every round."""
+    looks = [event for event in view.events if isinstance(event, Asked) and event.host == host]
+    off = bool(looks) and looks[-1].state is GuestState.SILENT and looks[-1].powered_off is True
+    return AskPower(host, not_before_seconds) if off else Ask(host, not_before_seconds)
 
 
 def _refused(view: KillView) -> Hold | None:
@@ -227,7 +263,7 @@ def _needs_power(view: KillView, look: Asked) -> bool:
 
 
 def _confirmed(view: KillView, host: str) -> bool:
-    return view.record is not None and host in view.record.confirmed
+    return view.record is not None and host in view.record.confirmed and host not in view.heard
 
 
 def _gone(view: KillView, look: Asked) -> bool:
@@ -252,7 +288,7 @@ def _stranger(view: KillView, look: Asked) -> bool:
 def _prove(view: KillView, order: tuple[str, ...], looks: tuple[Asked, ...]) -> Step:
     """Two rounds in a row, one question after the other, the same answers, none of them old."""
     size = len(order)
-    again = Ask(order[0], looks[-1].ended_seconds + ROUND_PAUSE_SECONDS)
+    again = _question(view, order[0], looks[-1].ended_seconds + ROUND_PAUSE_SECONDS)
     if len(looks) < 2 * size:
         return again
     first, second = looks[-2 * size : -size], looks[-size:]
@@ -284,24 +320,22 @@ def _judge(view: KillView, last: tuple[Asked, ...]) -> Step:
                 "nothing is killed by name"
             )
         if look.state is GuestState.SILENT and not _gone(view, look):
+            record = view.record
+            again = look.host in view.heard or (record is not None and look.host in record.overtaken)
+            since = " (it has answered since it was called dead)" if again else ""
             return Hold(
-                f"{look.host} is silent and its power is not proven off; if it is dead, type: "
+                f"{look.host} is silent{since} and its power is not proven off; if it is dead, type: "
                 f"standfast window confirm-dead {view.guest} --host {look.host}"
             )
         if look.state is GuestState.UNKNOWN:
             return Hold(f"the answer of {look.host} about {view.guest} could not be placed")
     left = [look for look in last if not _gone(view, look)]
-    wait = _wait(view, left)
-    if wait is not None:
-        return wait
-    return _next_act(view, left)
+    return _wait(view, left) or _cancel(view, left) or _grace(view, left) or _kill(view, left)
 
 
 def _wait(view: KillView, left: list[Asked]) -> Hold | None:
-    """Whether what is left may still come back by itself. The limits count for each copy that this call has
-    not acted on: a kill that was due on one host makes none due on another."""
-    acted = {event.host for event in view.events if isinstance(event, Acted)}
-    left = [look for look in left if look.host not in acted]
+    """Whether what is left may still come back by itself."""
+    left = _not_killed(view, left)
     if not left:
         return None
     shown = ", ".join(_shown(look) for look in left)
@@ -330,14 +364,46 @@ def _never_stood_still(view: KillView, dropped_seconds: float) -> bool:
     return view.timeout_seconds > 0 and view.seconds_plain is not None and view.seconds_plain >= needed
 
 
-def _next_act(view: KillView, left: list[Asked]) -> Step:
-    """Stop the job first, then the incoming copy, the target's, the others', the source's."""
-    acted = [event for event in view.events if isinstance(event, Acted)]
-    cancelled = {act.host for act in acted if not act.kill}
+def _not_killed(view: KillView, left: list[Asked]) -> list[Asked]:
+    """The limits count for each copy that this call has not killed: a kill that was due on one host makes
+    none due on another."""
+    killed = {event.host for event in view.events if isinstance(event, Acted) and event.kill}
+    return [look for look in left if look.host not in killed]
+
+
+def _cancel(view: KillView, left: list[Asked]) -> CancelJob | None:
+    """The job is stopped first; once in a call, and again by a later call while its end is waited for."""
+    if _grace_left_seconds(view) <= 0:
+        return None
+    cancelled = {event.host for event in view.events if isinstance(event, Acted) and not event.kill}
     for look in left:
         sends = look.state in (GuestState.MIGRATING_OUT, GuestState.ERROR)
         if (sends or (look.job and look.state is not GuestState.INCOMING)) and look.host not in cancelled:
             return CancelJob(look.host)
+    return None
+
+
+def _grace(view: KillView, left: list[Asked]) -> Hold | None:
+    """Whether a copy that is left may run on because this node has cancelled its migration."""
+    here = any(isinstance(event, Acted) and not event.kill for event in view.events)
+    seconds = _grace_left_seconds(view)
+    if seconds <= 0 or (view.seconds_since_cancel is None and not here):
+        return None
+    waited = _WAITED_FOR | {GuestState.RUNNING}
+    may_run = [look for look in _not_killed(view, left) if look.job or look.state in waited]
+    if not may_run:
+        return None
+    shown = ", ".join(_shown(look) for look in may_run)
+    return Hold(f"the migration of {view.guest} was cancelled: it may run on ({shown}; {seconds:.0f} s left)")
+
+
+def _grace_left_seconds(view: KillView) -> float:
+    return CANCEL_GRACE_SECONDS - (view.seconds_since_cancel or 0.0)
+
+
+def _kill(view: KillView, left: list[Asked]) -> Step:
+    """The incoming copy first, then the target's, the others', the source's."""
+    acted = [event for event in view.events if isinstance(event, Acted)]
     copies = [look for look in left if not look.state.proves_not_here]
     if not copies:
         return Hold(f"a migration of {view.guest} is reported, but no copy of it")
@@ -364,3 +430,23 @@ def _next_act(view: KillView, left: list[Asked]) -> Step:
 def _shown(look: Asked) -> str:
     word = "powered off" if look.powered_off else look.state.value
     return f"{look.host}: {word}"
+
+
+# -- what a call notes for the next one ----------------------------------------------------------------------
+
+
+def plain_round(events: Sequence[Event], hosts: Sequence[str]) -> str:
+    """The host on which a whole round of questions, the last events of a call, shows the guest plainly
+    running; empty: it does not, or the round is not whole. What the daemon notes each second is noted of
+    these rounds too, also where there is no daemon."""
+    looks = [event for event in events[-len(hosts) :] if isinstance(event, Asked)] if hosts else []
+    if {look.host for look in looks} != set(hosts) or any(look.job for look in looks):
+        return ""
+    return plainly_on([HostAnswer(look.host, "", look.state) for look in looks])
+
+
+def shown_running(events: Sequence[Event]) -> str:
+    """The one host that shows the guest running by its last answer in this call; empty: none, or several."""
+    last = {event.host: event.state for event in events if isinstance(event, Asked)}
+    running = [host for host, state in last.items() if state is GuestState.RUNNING]
+    return running[0] if len(running) == 1 else ""

@@ -112,6 +112,8 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             mode=Mode.FROZEN,
             # What a person swore of a host was true in this window.
             confirmed={},
+            confirmed_at={},
+            overtaken={},
             # A later command would take what is left here for its own: it has rolled nothing back.
             abort=False,
             owed=_owed(snapshot, record),

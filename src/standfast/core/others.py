@@ -9,6 +9,10 @@ The heartbeat timeout comes down for all at once (invariant S5), so closing look
 * One that the window was opened for, or that a ``-u`` has named in it, must run plainly at its aim with all
   its agents proven, or its node must be proven off.
 
+A guarded window is its mover's alone: a ``-u`` of another guest would take the record from the killing gate,
+and leave the mover held by it with nobody who may act. So that one is closed first; where the mover is proven
+off, its killing gate goes with the same write.
+
 None of this holds for the repair of an aim without a window: there no heartbeat comes down.
 """
 
@@ -18,11 +22,27 @@ from collections.abc import Iterator
 
 from standfast.core import members
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
+from standfast.core.gate import plainly_on
 from standfast.core.messages import Message
 from standfast.core.record import Record
 from standfast.core.steps import CloseGoal, NodeAim, Snapshot
 
 ON_ITS_WAY = MOVING | {GuestState.UNKNOWN}
+
+
+def guarded(snapshot: Snapshot, goal: CloseGoal) -> Message | None:
+    """Another node that only its killing gate may fence, while anything of it may be alive."""
+    for node in sorted(snapshot.guarded - {goal.node} - snapshot.proven_off):
+        aim = snapshot.aims.get(node)
+        if aim is None:
+            continue  # its agents were removed: nothing of it is closed by a -u of its own
+        where = plainly_on(snapshot.places.get(aim.guest, ()))
+        text = (
+            f"a guarded window is open for {aim.guest}, and only its killing gate may fence {node}: it is "
+            f"closed before anything is done for {goal.guest}"
+        )
+        return _message(aim, text, where, f"clovmmigrate -u {aim.guest} {where or 'HOST'}")
+    return None
 
 
 def moving(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Message | None:

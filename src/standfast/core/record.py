@@ -4,7 +4,8 @@ Rules of this file:
 
 * The set exists from set-up on with every name present, so that a change is always a modification
   (the controller ignores options that come with a newly created set) and a missing name is damage; only
-  ``owed``, ``confirmed`` and ``stopped`` may be missing, since older versions did not write them.
+  ``owed``, ``confirmed``, ``confirmed-at``, ``overtaken`` and ``stopped`` may be missing, since older
+  versions did not write them.
 * Every name has the prefix ``standfast-``: names in ``crm_config`` are global to the cluster.
 * The id of the phase's nvpair carries the epoch. A patch that moves it names the old id, so it is refused
   whole when somebody else has moved on, and it cannot apply twice.
@@ -107,6 +108,11 @@ class Record:
     """The window never opened: closing only puts the heartbeat back."""
     confirmed: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> a person's reason why it is dead; counts in this window, while it is silent."""
+    confirmed_at: Mapping[str, int] = field(default_factory=dict)
+    """Control domain -> epoch at which that was said."""
+    overtaken: Mapping[str, str] = field(default_factory=dict)
+    """Control domain -> the reason of such a word that counts no more: it has answered since
+    (core/confirmed.py)."""
     maintenance: str = ""
     """What maintenance-mode was before the window set it; empty: the window did not touch it."""
     old: Mapping[str, OldHeartbeat] = field(default_factory=dict)
@@ -170,6 +176,8 @@ def to_values(record: Record) -> dict[str, str]:
         "prove": str(record.prove),
         "abort": _flag(record.abort),
         "confirmed": _dump(dict(record.confirmed)),
+        "confirmed-at": _dump(dict(record.confirmed_at)),
+        "overtaken": _dump(dict(record.overtaken)),
         "maintenance": record.maintenance,
         "old": _dump_beats(record.old),
         "owed": _dump_beats(record.owed),
@@ -216,6 +224,8 @@ def from_values(values: Mapping[str, str]) -> Record:
             # Records made before there were these names lack them. Calling that damage would hold all
             # fencing from the first program that is updated until the next write; empty is what they knew.
             confirmed={str(k): str(v) for k, v in json.loads(get.get("confirmed", "{}")).items()},
+            confirmed_at={str(k): int(v) for k, v in json.loads(get.get("confirmed-at", "{}")).items()},
+            overtaken={str(k): str(v) for k, v in json.loads(get.get("overtaken", "{}")).items()},
             owed=_beats(get.get("owed", "{}")),
             stopped=tuple(name for name in get.get("stopped", "").split(",") if name),
             why=get["why"],

@@ -19,6 +19,12 @@ NOT_REAL_AGENTS = frozenset(
 """Agents whose success does not mean that the node was killed by this very call."""
 
 
+def quorate(cib: ET.Element | None) -> bool:
+    """Whether the membership that wrote this copy has quorum, by the controller's own mark on it. Of a node
+    that is cut off that is its own half. Not marked: not known, and counted as no."""
+    return cib is not None and cib.get("have-quorum") == "1"
+
+
 @dataclass(frozen=True)
 class Device:
     """A fence device as configured. `agent` is empty if the CIB has no such primitive."""

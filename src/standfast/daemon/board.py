@@ -136,8 +136,8 @@ class Board:
         before, self._window = self._window, (found.window, found.open)
         if before is None or found.open:
             return
-        # Another number: a whole window went by while this node did not look.
-        if before[1] or before[0] != found.window:
+        # Another number: a whole window went by while this node did not look. (0: a -u without a window.)
+        if before[1] or (found.window and before[0] != found.window):
             self.start_anew()
 
     async def _test(self, identifier: str, epoch: int) -> None:

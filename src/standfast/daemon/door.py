@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 from standfast.cluster import fencer
 from standfast.cluster.cib import CibUnknown
+from standfast.cluster.record_change import NoRecordError
 from standfast.cluster.run import EngineError
 from standfast.core import devices
 from standfast.core.facility import LastNodeError
 from standfast.core.record import RecordError
-from standfast.daemon.facility_switch import NoRecordError
 from standfast.daemon.kills import Busy, Kills
 from standfast.daemon.main import Daemon
 from standfast.daemon.server import HOLD, Answer

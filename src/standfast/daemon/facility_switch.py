@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 import time
 from collections.abc import Callable, Set
 from enum import Enum
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
-from standfast.cluster import cib, ring
+from standfast.cluster import cib, record_change, ring
+from standfast.cluster.record_change import NoRecordError
 from standfast.cluster.run import EngineError
 from standfast.core import facility, record
 from standfast.core.facility import LastNodeError
@@ -29,17 +30,11 @@ from standfast.core.record import Record
 from standfast.daemon.owed_duty import Backoff
 
 WRITE_LIMIT_SECONDS = 10.0
-MAX_TRIES = 8
-"""How often the list is written anew when somebody else has moved the record meanwhile."""
 
 log = logging.getLogger("standfastd")
 
 Change = Callable[[Record, Set[str], Set[str]], Record | None]
 """From record, members and the nodes of the CIB to the next record; None: there is nothing to change."""
-
-
-class NoRecordError(Exception):
-    """Nothing is set up: there is no record to write to."""
 
 
 class Asked(Enum):
@@ -113,9 +108,7 @@ class Switch:
             return self._set(True)
         self._marker.write_text(Asked.ASKED.value)
         try:
-            self._written = _write(
-                node, lambda found, members, known: facility.stop(found, node, members, known)
-            )
+            self._written = _write(lambda found, members, known: facility.stop(found, node, members, known))
         except cib.CibUnknown:
             raise
         except BaseException:
@@ -146,7 +139,7 @@ class Switch:
     def _take_off(self, node: str) -> None:
         self._marker.unlink(missing_ok=True)
         with contextlib.suppress(NoRecordError):
-            self._written = _write(node, lambda found, _, known: facility.start(found, node, known))
+            self._written = _write(lambda found, _, known: facility.start(found, node, known))
 
     def _settle(self, node: str) -> str:
         if self._asked() is Asked.NOTHING:
@@ -172,21 +165,10 @@ def _look() -> tuple[Record, frozenset[str], frozenset[str]]:
     return found, ring.look().members, facility.configured(tree)
 
 
-def _write(node: str, change: Change) -> int:
-    """Change the list by compare-and-set; the epoch at which it stands as wanted."""
-    for _ in range(MAX_TRIES):
-        tree = cib.query()
-        found = record.read(tree)
-        if found is None:
-            raise NoRecordError("no node's service processor is registered")
-        new = change(found, ring.look().members, facility.configured(tree))
-        if new is None:
-            return found.epoch
-        wanted = copy.deepcopy(tree)
-        record.write(wanted, new)
-        try:
-            cib.apply(tree, wanted, WRITE_LIMIT_SECONDS)
-        except cib.CibConflict:
-            continue
-        return new.epoch
-    raise EngineError(f"the record was changed by somebody else {MAX_TRIES} times in a row (for {node})")
+def _write(change: Change) -> int:
+    """Change the list; the epoch at which it stands as wanted."""
+
+    def decide(found: Record, tree: ET.Element) -> Record | None:
+        return change(found, ring.look().members, facility.configured(tree))
+
+    return record_change.change(decide, WRITE_LIMIT_SECONDS).epoch

@@ -9,14 +9,18 @@ pause while its node was lost did not stand still.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
-from standfast.cluster import fencer
+from standfast.cluster import fencer, record_change
+from standfast.cluster.record_change import NoRecordError
 from standfast.cluster.run import EngineError
+from standfast.core import confirmed, topology
 from standfast.core.gate import plainly_on
 from standfast.core.guarded import kill_id
-from standfast.core.record import Mode
+from standfast.core.record import Mode, Record, RecordError
 from standfast.hosts.asking import ask_everywhere
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 POLL_SECONDS = 1.0
 ASK_LIMIT_SECONDS = 2.0
 FENCER_LIMIT_SECONDS = 3.0
+WRITE_LIMIT_SECONDS = 10.0
+
+log = logging.getLogger("standfastd")
 
 
 class GuardDuty:
@@ -37,6 +44,7 @@ class GuardDuty:
         self.killing = ""
         """Node that this node's fencer would fence by its killing gate and by nothing else."""
         self._began = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
 
     @property
     def mover(self) -> str:
@@ -54,7 +62,8 @@ class GuardDuty:
             return
         self._began.set()
         if mover not in self._known.members:
-            await asyncio.to_thread(self._sightings.dropped, mover)
+            quorate = topology.quorate(self._known.tree)
+            await asyncio.to_thread(self._sightings.dropped, mover, quorate=quorate)
         try:
             used = await asyncio.to_thread(fencer.devices_for, mover, FENCER_LIMIT_SECONDS)
         except EngineError:
@@ -64,7 +73,7 @@ class GuardDuty:
     async def watch(self) -> None:
         """For ever: in a guarded window, ask the hosts every second where the mover's guest runs."""
         while True:
-            mover = self.mover
+            mover, found = self.mover, self._known.record
             if not mover:
                 self._began.clear()
                 await self._began.wait()
@@ -73,7 +82,28 @@ class GuardDuty:
             if aim is not None:
                 guest = aim.guest
                 answers = (await ask_everywhere(self._hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
+                if words := confirmed.heard(found, answers):
+                    await self._overtake(words)
                 where = plainly_on(answers)
                 if where and len(answers) == len(self._hosts()):
                     await asyncio.to_thread(self._sightings.plain, guest, where)
             await asyncio.sleep(POLL_SECONDS)
+
+    async def _overtake(self, words: Mapping[str, int]) -> None:
+        """Hosts answer that a person has called dead (host -> epoch of that word): noted for this node's gate
+        at once, and in the record for all. The write is not waited for: it takes as long as the ring."""
+        for host, epoch in words.items():
+            await asyncio.to_thread(self._sightings.overtaken, host, epoch)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(words))
+
+    async def _write(self, words: Mapping[str, int]) -> None:
+        def overtake(found: Record, _: ET.Element) -> Record | None:
+            return confirmed.overtake(found, words)
+
+        try:
+            await asyncio.to_thread(record_change.change, overtake, WRITE_LIMIT_SECONDS)
+        except (EngineError, RecordError, NoRecordError) as error:
+            log.error("that %s has answered since it was called dead: %s", ", ".join(words), error)
+        else:
+            log.warning("%s has answered: a person's word that it is dead counts no more", ", ".join(words))

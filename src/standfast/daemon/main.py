@@ -322,9 +322,7 @@ class Daemon:
         found = self.known.record
         self._compare()
         if found is None or not found.open:
-            if self.known.tree is not None and await self._back.step(
-                self.known.tree, self.known.node, self.known.file
-            ):
+            if self.known.tree is not None and await self._back.step(self.known.node, self.known.file):
                 self._kick.set()
             return
         wanted = _wanted_runtime(found, self.known.node)

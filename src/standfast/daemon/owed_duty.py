@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import time
 from collections.abc import Callable
 from xml.etree import ElementTree as ET
 
-from standfast.cluster import cib, cmap
+from standfast.cluster import cmap, record_change
+from standfast.cluster.record_change import NoRecordError
 from standfast.cluster.run import EngineError
 from standfast.core import owed, record
 from standfast.core.owed import Debt
+from standfast.core.record import Record
 from standfast.daemon.heartbeat_duty import FileState
 
 FIRST_WAIT_SECONDS = 2.0
@@ -47,15 +48,13 @@ class Backoff:
         self.wait_seconds, self._next = FIRST_WAIT_SECONDS, 0.0
 
 
-def settle(tree: ET.Element, node: str) -> None:
-    """Take the entry of `node` out of the record of `tree`, by compare-and-set: refused whole where somebody
-    has moved the record meanwhile, and it cannot be carried out twice. Raises CibError, RecordError."""
-    found = record.read(tree)
-    if owed.entry_of(found, node) is None or found is None:
-        return
-    wanted = copy.deepcopy(tree)
-    record.write(wanted, owed.without(found, node, owner=node))
-    cib.apply(tree, wanted, SETTLE_LIMIT_SECONDS)
+def settle(node: str) -> None:
+    """Take the entry of `node` out of the record. Raises what `record_change.change` does."""
+
+    def without(found: Record, _: ET.Element) -> Record | None:
+        return owed.without(found, node, owner=node) if owed.entry_of(found, node) is not None else None
+
+    record_change.change(without, SETTLE_LIMIT_SECONDS)
 
 
 class TakeBack:
@@ -67,7 +66,7 @@ class TakeBack:
         self._backoff = Backoff()
         self._tried = Debt.NONE
 
-    async def step(self, tree: ET.Element, node: str, file: FileState) -> bool:
+    async def step(self, node: str, file: FileState) -> bool:
         """The next step, where one is due; whether one was done, so that a new look tells more."""
         debt = file.debt
         if debt not in (Debt.RELOAD, Debt.PAID):
@@ -82,9 +81,9 @@ class TakeBack:
             if debt is Debt.RELOAD:
                 await asyncio.to_thread(cmap.reload)
             else:
-                await asyncio.to_thread(settle, tree, node)
+                await asyncio.to_thread(settle, node)
                 self._note("corosync.conf", "the old values are back, nothing is owed to this node any more")
-        except (EngineError, record.RecordError) as error:
+        except (EngineError, record.RecordError, NoRecordError) as error:
             log.error("%s: %s; tried again in %.0f s", debt.value, error, self._backoff.wait_seconds)
             return False
         await asyncio.sleep(PAUSE_SECONDS)

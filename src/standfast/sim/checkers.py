@@ -74,6 +74,8 @@ class Stopped:
     """For how long after the drop the present or last blackout lasts, left alone."""
     resumed_s: float | None
     """Since it ran again after a blackout; None: it had none."""
+    seen_running: bool
+    """Its host was asked between the end of its blackout and the order."""
     member_when_given: bool
     """It was a good member before the order was given, and is one."""
     untroubled: bool
@@ -157,13 +159,22 @@ class Checkers:
             return
         if hit.member_when_given and hit.untroubled:
             self.fail("S8", f"{hit.node} was stopped, which is a member")
-        elif hit.loss != "blackout" or not hit.untroubled:
             return
-        elif hit.blackout_after_drop_s < self.hold_limit_s - HOLD_MARGIN_SECONDS:
-            if hit.in_blackout:
+        if hit.loss != "blackout" or not hit.untroubled:
+            return
+        in_time = hit.blackout_after_drop_s < self.hold_limit_s - HOLD_MARGIN_SECONDS
+        if hit.in_blackout:
+            if in_time:
                 self.fail("S8", f"{hit.node} was stopped in a blackout that ends in time")
-            elif hit.resumed_s is not None and hit.resumed_s < BACK_SECONDS:
-                self.fail("S8", f"{hit.node} was stopped {hit.resumed_s:.1f} s after its blackout")
+        elif hit.resumed_s is not None and hit.resumed_s < BACK_SECONDS and (in_time or hit.seen_running):
+            # However long it was: who was seen to run again, maybe because of our own cancel, has its time.
+            self.fail("S8", f"{hit.node} was stopped {hit.resumed_s:.1f} s after its blackout")
+
+    def cancelled(self, node: str, dropped_s: float) -> None:
+        """S8, at each order of a killing gate that cancels a migration: for how long its node has been
+        missing from the membership that may act."""
+        if dropped_s < self.hold_limit_s - HOLD_MARGIN_SECONDS:
+            self.fail("S8", f"the migration of {node} was cancelled {dropped_s:.0f} s after its drop")
 
     def proven_gone(self, node: str, executor: str, *, power: bool, on_its_way: bool) -> None:
         """S2, where a killing gate says done."""
@@ -310,6 +321,11 @@ class Checkers:
         """L2: everything is well again, and closing was tried again and again."""
         if phase != "idle":
             self.fail("L2", f"the window is still {phase} with everything well: {last}")
+
+    def reached(self, guest: str, *, by_its_devices: bool, last: str) -> None:
+        """L2: everything is well again, and `-u` was typed for whoever is not reached, again and again."""
+        if not by_its_devices:
+            self.fail("L2", f"the devices of {guest} do not reach it with everything well: {last}")
 
     def as_before(
         self, node: str, *, keys: Mapping[str, str], was: Mapping[str, str], ran: object, runs: object

@@ -257,7 +257,9 @@ class Command:
                 yield self.kernel.between(500, 3000)
                 if self.world.site.silent(host_name):
                     text = f"the domain configuration on {host_name} was not saved"
-                    return Stop((Message("NOT_SAVED", text, next_command="ldm add-spconfig"),), True)
+                    return Stop(
+                        (Message("NOT_SAVED", text, next_command="ldm add-spconfig"),), self.memory.open
+                    )
                 self.world.site.save(host_name)
                 found = cib.readable
                 if found is None:

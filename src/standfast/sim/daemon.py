@@ -6,17 +6,18 @@ sockets; what the file must hold is decided by the production functions (core.me
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from standfast.core import evidence, heartbeat, members, owed, xscf
+from standfast.core import confirmed, evidence, heartbeat, members, owed, xscf
 from standfast.core.evidence import GuestState
 from standfast.core.gate import plainly_on
 from standfast.core.owed import Debt
 from standfast.core.record import Mode, Record
 from standfast.core.report import Report, proof
 from standfast.sim.kernel import Steps
-from standfast.sim.store import kill_levels, written
+from standfast.sim.store import Cib, kill_levels, written
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
@@ -52,7 +53,7 @@ class Daemon:
         self.rows: dict[str, Row] = {}
         self.hosts: dict[str, str] = {}
         self.proven_since = 0
-        self._looking = self._taking = False
+        self._looking = self._taking = self._writing = False
         self._aims: object = None
         self._last: Report | None = None
         for aim in node.cib.aims.values():
@@ -100,6 +101,7 @@ class Daemon:
         self.alive = True
         self.known, self.rows, self._aims, self._last = frozenset(), {}, None, None
         self.proven_since, self._looking, self._taking, self.hosts = 0, False, False, {}
+        self._writing = False
         self.node.later(1_000, lambda: self._begin(first_ms=500))
 
     # -- looking -------------------------------------------------------------------------------------------
@@ -131,16 +133,36 @@ class Daemon:
         """In a guarded window, each second: where does the mover's guest run, and is it away?"""
         while self.alive and self.run == run:
             mover, node, site = self._mover(), self.node, self.world.site
+            record = node.cib.readable
             aim = node.cib.aims.get(mover)
             if aim is not None:
                 if mover not in node.ring.members:
-                    node.sightings.dropped(mover)
+                    node.sightings.dropped(mover, quorate=self.world.fencer.quorate(node.ring))
                 answers = site.ask_all(aim.guest)
                 silent = any(answer.state is GuestState.SILENT for answer in answers)
                 yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)
+                if words := confirmed.heard(record, answers):
+                    self._overtake(words)
                 if where := plainly_on(answers):
                     node.sightings.plain(aim.guest, where)
             yield AWAY_MS
+
+    def _overtake(self, words: Mapping[str, int]) -> None:
+        """Hosts answer that a person has called dead: noted here, and in the record for all."""
+        for host, epoch in words.items():
+            self.node.sightings.overtaken(host, epoch)
+
+        def change(now: Cib) -> Cib:
+            record = None if now.damage else confirmed.overtake(now.record, words)
+            return now if record is None else written(now.record.epoch, record)(now)
+
+        if not self._writing:
+            self._writing = True
+            what = "somebody that was called dead has answered"
+            self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
+
+    def _written(self) -> None:
+        self._writing = False
 
     def _killing(self) -> str:
         mover = self._mover()

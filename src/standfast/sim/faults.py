@@ -111,19 +111,39 @@ class Faults:
             node.trouble_ms = self.kernel.now_ms
         self.kernel.say("network", "cut off: %s", " ".join(cut))
         self.world.network.look()
-        self._lasts(self._join)
+        self._lasts(lambda: self.join(list(self.world.nodes)))
 
-    def _join(self) -> None:
+    def cut_off(self, name: str) -> None:
+        """One of three or more is cut off: trouble of its own only."""
+        self.happened.append("cut off")
+        self.touched()
+        node = self.world.nodes[name]
+        self.world.network.side[name] = 1
+        node.last_loss, node.trouble_ms = "partition", self.kernel.now_ms
+        self.kernel.say("network", "cut off: %s", name)
+        self.world.network.look()
+
+    def join(self, troubled: list[str]) -> None:
+        """The network is whole again. `troubled`: who may not be well because of it."""
+        self.touched()
         self.kernel.say("network", "whole again")
         for name, node in self.world.nodes.items():
             self.world.network.side[name] = 0
-            node.trouble_ms = self.kernel.now_ms
+            if name in troubled:
+                node.trouble_ms = self.kernel.now_ms
         self.world.network.look()
 
     def daemon(self) -> None:
         daemon = self.world.daemon_of(self._node())
         daemon.die()
         self._lasts(lambda: None if daemon.alive else daemon.started())
+
+    def daemons(self, names: list[str]) -> None:
+        """These nodes' daemons are dead until somebody starts them: their gates see for themselves."""
+        self.happened.append("daemons")
+        self.touched()
+        for name in names:
+            self.world.daemons[name].die()
 
     def facility(self) -> None:
         node = self._node()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from standfast.core import heartbeat
+from standfast.core import confirmed, heartbeat
 from standfast.core.record import Mode, Phase
 from standfast.core.steps import Done
 from standfast.sim.kernel import Steps
@@ -23,10 +23,13 @@ BUDGETS_S = (0, 0, 0, 0, 20, 33, 60, 120)
 LEASES_S = (60, 300, 900, 1800)
 OUTCOMES = ("moved",) * 5 + ("cancelled", "failed", "failed", "stuck")
 STUCK_MS = 3_600_000
+WRONG_TO_GATE = 0.15
 FENCER_S = 25.0
 """What fencer, two rounds of questions and an order need beside the limits of the gate."""
 PLAIN_S = 60.0
 HOLD_LIMIT_S = 300.0
+GRACE_S = 60.0
+"""What is cancelled when the hold limit is over may run on for so long."""
 LOOKED_S = 10.0
 """So long before a death the nodes' daemons have been looking: 5 s are needed."""
 POWER_S = 20.0
@@ -97,8 +100,18 @@ class GuardedStory:
     def _what_happens(self, guest: Guest, target: str) -> Steps:
         rng = self.kernel.rng
         yield self.kernel.between(100, 30_000)
+        if self.world.extra.random() < WRONG_TO_GATE:
+            # One whole round in which nobody has it; the next one says how it is.
+            for name in (guest.host, target):
+                self.world.site.hosts[name].wrong_to_gate = True
         if self.kernel.chance(0.25):
             yield from self._dies_at_rest(guest)
+            return
+        if self.kernel.chance(0.1):
+            yield from self._while_one_is_cut_off(guest, target)
+            return
+        if self.kernel.chance(0.06):
+            yield from self._called_dead(guest)
             return
         outcome = rng.choice(OUTCOMES)
         blackout_ms = STUCK_MS if outcome == "stuck" else 0
@@ -135,6 +148,69 @@ class GuardedStory:
         else:
             self.world.site.kill(guest, "power off", power=False)
 
+    def _while_one_is_cut_off(self, guest: Guest, target: str) -> Steps:
+        """A node on a host of the migration, which nobody fences, is cut off for minutes, and comes back in
+        the blackout: what it has seen meanwhile was its own absence."""
+        names = [
+            name
+            for name in self.world.nodes
+            if name != guest.node and self.world.guest_of(name).host in (guest.host, target)
+        ]
+        if len(self.world.nodes) < 3 or not names or self.story.faults.mended:
+            return
+        other = self.kernel.rng.choice(names)
+        self.story.faults.cut_off(other)
+        yield self.kernel.between(250_000, 330_000)
+        moving = self.world.move(guest, target, "moved", announced=True, blackout_ms=100_000)
+        yield 500
+        while guest.moving_to and not guest.in_blackout and guest.os_alive:
+            yield 500
+        yield self.kernel.between(0, 60_000)
+        if not self.story.faults.mended:
+            self.story.faults.join([other])
+        yield moving
+
+    def _called_dead(self, guest: Guest) -> Steps:
+        """A host without power, whose service processor is silent too, is called dead by a person. Later it
+        is back, with the guest, and falls silent once more while that lives: the word says nothing of it."""
+        world, host, node = self.world, self.world.site.hosts[guest.host], self.world.nodes[guest.node]
+        if not guest.os_alive or self.story.faults.mended:
+            return
+        self.story.faults.happened.append("called dead")
+        self.story.faults.touched()
+        world.site.lose(host.name, self.kernel.now_ms + 1_000_000)
+        host.power_answers = False
+        yield self.kernel.between(12_000, 40_000)
+        self._confirm(guest, host.name)
+        yield self.kernel.between(20_000, 60_000)
+        host.silent_until_ms = host.off_until_ms = self.kernel.now_ms
+        world.site.boot(guest)
+        for _ in range(60):
+            ring = world.main_ring()
+            if node.running and node.joined and ring is node.ring and len(ring.members) > 1:
+                break
+            yield 2_000
+        yield self.kernel.between(2_000, 20_000)
+        if not self.story.faults.mended:
+            host.silent_until_ms = self.kernel.now_ms + self.kernel.between(60_000, 150_000)
+            self.kernel.say(host.name, "is silent")
+            node.stand("freeze", True)
+            yield self.kernel.between(40_000, 120_000)
+            node.stand("freeze", False)
+
+    def _confirm(self, guest: Guest, host: str) -> None:
+        def dead(now: Cib) -> Cib:
+            guarded = not now.damage and now.record.open and now.record.mode is Mode.GUARDED
+            if not guarded or now.record.mover != guest.node:
+                return now
+            return written(now.record.epoch, confirmed.said(now.record, host, "seen"))(now)
+
+        able = [node for node in self.world.nodes.values() if node.running and node.joined]
+        if able and self.world.site.silent(host) and not self.story.faults.mended:
+            self.kernel.say("story", "%s is called dead", host)
+            node = self.kernel.rng.choice(able)
+            self.world.network.write(node, dead, f"{host} is called dead", 20_000)(lambda answer: None)
+
     def _dies_at_rest(self, guest: Guest) -> Steps:
         """Before its migration."""
         how = self.kernel.rng.choice(("hangs at rest", "stopped at rest", "source off"))
@@ -147,10 +223,23 @@ class GuardedStory:
             yield from self._recovered(guest, how, self.kernel.now_ms, limit_s)
 
     def _stuck(self, guest: Guest) -> Steps:
-        """The blackout does not end: it is ended when the hold limit is over."""
+        """The blackout does not end: it is cancelled at the hold limit, or killed a minute later."""
+        yield 500  # the move has begun
         while guest.moving_to and not guest.in_blackout and guest.os_alive:
             yield 500
-        yield from self._recovered(guest, "stuck", self.kernel.now_ms, HOLD_LIMIT_S)
+        began_ms = self.kernel.now_ms
+        while guest.in_blackout and guest.node not in self.world.dropped_ms:
+            yield 500
+        without = [name for name in self.world.nodes if name != guest.node] if self.kernel.chance(0.4) else []
+        if without and not self.story.faults.mended:
+            self.story.faults.daemons(without)
+        yield from self._recovered(guest, "stuck", began_ms, HOLD_LIMIT_S + GRACE_S)
+        if without:
+            # What the killing gate goes on doing when its guest is back: nothing.
+            yield 90_000
+        for name in without:
+            if self.world.nodes[name].up and not self.world.daemons[name].alive:
+                self.world.daemons[name].started()
         if guest.moving_to:
             self.world.site.cancel(guest.host, guest.name)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from standfast.core import confirmed
 from standfast.core import killing as core_killing
 from standfast.core.evidence import GuestState
 from standfast.core.killing import (
@@ -34,7 +35,7 @@ HOLD_POLL_SECONDS = 5.0
 POLL_MS = 500
 """The program polls four times a second; twice is what a run can afford."""
 STALE_SECONDS = 6.5
-MAX_STEPS = 400
+MAX_STEPS = 600
 QUESTION_LIMIT_MS = 3_000
 ORDER_LIMIT_MS = 10_000
 
@@ -47,6 +48,9 @@ class Call:
         self.guest = world.guests[target]
         self.events: list[Event] = []
         self.began = node.clock()
+        self.record = node.cib.readable
+        self.looked_ms: dict[str, int] = {}
+        """When each host last looked, to answer."""
         self.first_members: frozenset[str] | None = None
 
     def now(self) -> float:
@@ -92,7 +96,9 @@ class Call:
             members = self.first_members
         elif target in members:
             node.sightings.returned(target)
-        record = node.cib.readable
+        quorate = self.world.fencer.quorate(node.ring)
+        self.record = record = node.cib.readable
+        words = confirmed.words(record)
         if record is not None:
             node.sightings.see(record)
         return KillView(
@@ -105,27 +111,16 @@ class Call:
             membership=members,
             hosts=tuple(self.world.site.hosts),
             now_seconds=self.now(),
-            seconds_since_drop=node.sightings.dropped(target) if target not in members else None,
+            seconds_since_drop=node.sightings.dropped(target, quorate=quorate)
+            if target not in members
+            else None,
+            heard=frozenset(host for host, at in words.items() if node.sightings.is_overtaken(host, at)),
             seconds_since_return=node.sightings.seconds_since_return(target),
-            seconds_plain=self._plain(),
+            seconds_plain=node.sightings.seconds_plain(self.guest, core_killing.shown_running(self.events)),
+            seconds_since_cancel=node.sightings.seconds_since_cancel(target),
             timeout_seconds=core_killing.timeout_seconds(record),
             events=tuple(self.events),
         )
-
-    def _plain(self) -> float | None:
-        states = {event.host: event.state for event in self.events if isinstance(event, Asked)}
-        where = [host for host, state in states.items() if state is GuestState.RUNNING]
-        return self.node.sightings.seconds_plain(self.guest, where[0]) if len(where) == 1 else None
-
-    def _note_plain(self) -> None:
-        count = len(self.world.site.hosts)
-        last = [event for event in self.events[-count:] if isinstance(event, Asked)]
-        if len({look.host for look in last}) < count:
-            return
-        where = [look.host for look in last if look.state is GuestState.RUNNING]
-        others = [look for look in last if look.state is not GuestState.RUNNING]
-        if len(where) == 1 and all(look.state.proves_not_here for look in others):
-            self.node.sightings.plain(self.guest, where[0])
 
     def _carry_out(self, step: Step) -> Steps:
         site = self.world.site
@@ -139,21 +134,23 @@ class Call:
                 else:
                     way_ms = self._between(20, 400)
                     yield way_ms // 2
-                    state = site.ask(host, self.guest).state
+                    answer = site.ask_for_gate(host, self.guest)
+                    state = answer.state
+                    for name, epoch in confirmed.heard(self.record, [answer]).items():
+                        self.node.sightings.overtaken(name, epoch)
+                    self.looked_ms[host] = self.world.kernel.now_ms
                     yield way_ms - way_ms // 2
                 self.events.append(Asked(host, state, begun, self.now()))
-                self._note_plain()
-            case AskPower(host):
-                last = self.events[-1]
-                assert isinstance(last, Asked)
+                if where := core_killing.plain_round(self.events, tuple(site.hosts)):
+                    self.node.sightings.plain(self.guest, where)
+            case AskPower(host, not_before):
+                yield max(0, int((not_before - self.now()) * 1000) + 1)
                 begun = self.now()
                 off = site.power_off(host)
                 yield 3_600 if off is None else self._between(200, 1_500)
-                answer = replace(last, power_asked=True, powered_off=off)
-                if off:
-                    answer = replace(answer, begun_seconds=begun, ended_seconds=self.now())
-                self.events[-1] = answer
+                self.events = core_killing.power_answered(self.events, host, off, begun, self.now())
             case CancelJob(host):
+                self.node.sightings.cancelled(self.target)
                 yield from self._order(host, kill=False)
             case Kill(host):
                 yield from self._order(host, kill=True)
@@ -162,7 +159,8 @@ class Call:
         self.events.append(Acted(host, kill=kill))
         what = "stop" if kill else "cancel the migration of"
         self.world.kernel.say(self.node.name, "%s %s on %s", what, self.guest, host)
-        takes_ms = self.world.order(self.node.name, host, self.guest, kill=kill)
+        looked_ms = self.looked_ms.get(host, 0)
+        takes_ms = self.world.order(self.node.name, host, self.guest, kill=kill, looked_ms=looked_ms)
         yield min(takes_ms, ORDER_LIMIT_MS)
 
 

@@ -60,6 +60,9 @@ class Host:
     lies: int = 0
     """So many of the next answers are wrong."""
     lie: GuestState = GuestState.ABSENT
+    wrong_to_gate: bool = False
+    """It tells the next killing gate that it does not know the guest. (Of `lies` the daemons, which ask each
+    second, would hear it.)"""
     off_until_ms: int = -1
     """Until then the machine has no power."""
     power_answers: bool = True
@@ -102,6 +105,15 @@ class Site:
             self.kernel.say(host, "answers wrongly: %s is %s", name, entry.lie.value)
             return HostAnswer(host, name, entry.lie)
         return HostAnswer(host, name, self._state(host, self.guests[name]))
+
+    def ask_for_gate(self, host: str, name: str) -> HostAnswer:
+        """What ldm of `host` says to a killing gate."""
+        entry = self.hosts[host]
+        if not entry.wrong_to_gate or self.silent(host):
+            return self.ask(host, name)
+        entry.wrong_to_gate = False
+        self.kernel.say(host, "answers wrongly, once: %s is absent", name)
+        return HostAnswer(host, name, GuestState.ABSENT)
 
     def ask_all(self, name: str) -> tuple[HostAnswer, ...]:
         """One answer of every host."""

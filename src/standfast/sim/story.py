@@ -21,6 +21,7 @@ from standfast.sim.store import Cib
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
+    from standfast.sim.ring import Ring
     from standfast.sim.world import World
 
 BUDGETS_S = (20, 33, 60, 120, 600)
@@ -97,11 +98,15 @@ class Story:
             yield self.kernel.between(1_000, 30_000)
 
     def _without_a_word(self, guest: Guest, target: str) -> Steps:
-        quiet = not self.faults.happened
+        quiet, home = not self.faults.happened, guest.host
         moved = yield self.world.move(guest, target, "moved", announced=False)
         began = self.kernel.now_ms
         self.world.noticed_at.pop(guest.node, None)
-        if moved and self.kernel.chance(0.3):
+        if moved and guest.os_alive and self.kernel.chance(0.25):
+            # And back: its devices aim where it is, and its XSCF does not know it until somebody saves.
+            yield self.kernel.between(1_000, 30_000)
+            yield self.world.move(guest, home, "moved", announced=False)
+        elif moved and self.kernel.chance(0.3):
             limit_ms = int(NOTICED_LIMIT_S * 1000) + 5_000
             while self.kernel.now_ms - began < limit_ms and guest.node not in self.world.noticed_at:
                 yield 5_000
@@ -321,16 +326,10 @@ class Story:
             and len(ring.members) == len(world.nodes)
             and all(node.running and node.joined for node in world.nodes.values())
             and not world.fencer.under_way
-            and not (world.guarded and self._unsaved())
         )
         if world.check.found or not well or self.kernel.chance(0.7):
             return
         yield from self._death()
-
-    def _unsaved(self) -> bool:
-        """A guest was moved without a word and nobody has saved: its XSCF shows it as Unknown."""
-        hosts = self.world.site.hosts
-        return any(guest.name in hosts[guest.host].stale for guest in self.world.site.guests.values())
 
     def _all_well(self) -> Steps:
         """Who was killed a moment ago boots first."""
@@ -353,17 +352,17 @@ class Story:
         if ring is None:
             return next(iter(world.site.guests.values()))
         record = ring.cib.record
-        wrong = [
-            guest
-            for guest in world.site.guests.values()
-            if ring.cib.aims[guest.node].host != guest.host
-            or guest.name in world.site.hosts[guest.host].stale
-        ]
+        wrong = [guest for guest in world.site.guests.values() if not self._reached(guest, ring)]
         if wrong:
             return wrong[0]
         if record.phase is Phase.IDLE:
             return None
         return world.guest_of(record.mover or next(iter(world.nodes)))
+
+    def _reached(self, guest: Guest, ring: Ring) -> bool:
+        """Whether its devices would hit this guest, and no other."""
+        aimed = ring.cib.aims[guest.node].host == guest.host
+        return aimed and guest.name not in self.world.site.hosts[guest.host].stale
 
     def _told(self, outcome: Any) -> tuple[Guest, str] | None:
         """The -u that a refusal prints, for the operator to type next: whose, and with which host."""
@@ -381,6 +380,9 @@ class Story:
         check.ended(phase, last)
         if ring is None or phase != "idle":
             return
+        if not ring.stalled and all(node.running and node.joined for node in world.nodes.values()):
+            for guest in world.site.guests.values():
+                check.reached(guest.name, by_its_devices=self._reached(guest, ring), last=last)
         runs = heartbeat.expected_runtime(world.base, len(world.nodes))
         for name, node in world.nodes.items():
             check.as_before(name, keys=node.keys, was=world.base, ran=runs, runs=node.runtime)

@@ -267,8 +267,9 @@ class World:
         runs = guest.power and self.kernel.now_ms - guest.booted_ms > JUST_STARTED_MS
         self.check.proven_gone(target, executor, power=runs, on_its_way=bool(guest.moving_to))
 
-    def order(self, executor: str, host: str, name: str, *, kill: bool) -> int:
-        """An order of a killing gate to a host: how long it takes, as far as its sender sees."""
+    def order(self, executor: str, host: str, name: str, *, kill: bool, looked_ms: int) -> int:
+        """An order of a killing gate to a host: how long it takes, as far as its sender sees. `looked_ms`:
+        when that host answered it the last time."""
         del executor
         given_ms, fate = self.kernel.now_ms, self.extra.random()
         takes_ms = 50 + int(self.extra.random() * 250)
@@ -290,9 +291,10 @@ class World:
             if self.site.silent(host):
                 return
             if not kill:
+                self._cancelling(self.site.guests[name], given_ms)
                 self.site.cancel(host, name)
                 return
-            self._stopping(self.site.guests[name], host, given_ms)
+            self._stopping(self.site.guests[name], host, given_ms, looked_ms)
             if self.site.stop(host, name, other_lives=other_lives):
                 self._now()
                 self.check.came_alive(name, host)
@@ -300,7 +302,13 @@ class World:
         self.kernel.at(takes_ms, carried_out)
         return takes_ms
 
-    def _stopping(self, guest: Guest, host: str, given_ms: int) -> None:
+    def _cancelling(self, guest: Guest, given_ms: int) -> None:
+        self._now()
+        dropped_ms = self.dropped_ms.get(guest.node, given_ms)
+        if guest.in_blackout and self._untroubled(guest):
+            self.check.cancelled(guest.node, (given_ms - dropped_ms) / 1000)
+
+    def _stopping(self, guest: Guest, host: str, given_ms: int, looked_ms: int) -> None:
         if guest.host != host or not guest.power:
             return
         self._now()
@@ -315,6 +323,7 @@ class World:
                 in_blackout=guest.in_blackout,
                 blackout_after_drop_s=(guest.blackout_ends_ms - dropped) / 1000,
                 resumed_s=(now - guest.resumed_ms) / 1000 if guest.resumed_ms >= 0 else None,
+                seen_running=0 <= guest.resumed_ms < looked_ms and not guest.in_blackout,
                 member_when_given=guest.node not in self.dropped_ms and node.running and joined < given_ms,
                 untroubled=self._untroubled(guest),
             )

@@ -1,0 +1,49 @@
+"""A person's word that a silent control domain is dead, and what takes it back: the host's own answer.
+
+A host that answers after somebody has called it dead is alive, or was dead and is back: either way the word
+says nothing of its next silence. So it is taken out of the record by the first node that hears the host, and
+until that is written a node goes by what it has heard itself. Each word has the epoch at which it was said,
+so that one that is said again counts again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.record import Record
+
+
+def said(record: Record, host: str, reason: str) -> Record:
+    """The record in which a person says that `host` is dead."""
+    return record.next(
+        confirmed={**record.confirmed, host: reason},
+        confirmed_at={**record.confirmed_at, host: record.epoch + 1},
+        overtaken={name: why for name, why in record.overtaken.items() if name != host},
+    )
+
+
+def words(record: Record | None) -> dict[str, int]:
+    """The hosts that are called dead in `record`: host -> the epoch of that word."""
+    if record is None:
+        return {}
+    return {host: record.confirmed_at.get(host, 0) for host in record.confirmed}
+
+
+def heard(record: Record | None, answers: Iterable[HostAnswer]) -> dict[str, int]:
+    """The hosts that are called dead in `record` and have answered a question that was asked after it was
+    read: host -> the epoch of that word."""
+    alive = {answer.host for answer in answers if answer.state is not GuestState.SILENT}
+    return {host: epoch for host, epoch in words(record).items() if host in alive}
+
+
+def overtake(record: Record, these: Mapping[str, int]) -> Record | None:
+    """The record in which these words (host -> epoch) count no more; None where none of them stands in it."""
+    gone = {host: record.confirmed[host] for host, at in words(record).items() if these.get(host) == at}
+    if not gone:
+        return None
+    return record.next(
+        confirmed={host: why for host, why in record.confirmed.items() if host not in gone},
+        confirmed_at={host: at for host, at in record.confirmed_at.items() if host not in gone},
+        overtaken={**record.overtaken, **gone},
+    )

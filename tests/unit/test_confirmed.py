@@ -1,0 +1,48 @@
+"""A person's word that a host is dead, and the host's own later answer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from standfast.core import confirmed
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.record import Record
+
+FOUND = confirmed.said(Record.fresh(), "ctrl1", "burnt")
+
+
+def answers(**states: GuestState) -> list[HostAnswer]:
+    return [HostAnswer(host, "g2", state) for host, state in states.items()]
+
+
+def test_a_word_is_noted_with_its_epoch() -> None:
+    assert (FOUND.confirmed, FOUND.confirmed_at, FOUND.epoch) == ({"ctrl1": "burnt"}, {"ctrl1": 2}, 2)
+
+
+def test_an_answer_of_any_kind_overtakes_it_and_silence_does_not() -> None:
+    assert confirmed.heard(FOUND, answers(ctrl1=GuestState.SILENT, ctrl2=GuestState.RUNNING)) == {}
+    for state in (GuestState.ABSENT, GuestState.RUNNING, GuestState.UNKNOWN):
+        assert confirmed.heard(FOUND, answers(ctrl1=state)) == {"ctrl1": 2}
+    assert confirmed.heard(None, answers(ctrl1=GuestState.RUNNING)) == {}
+
+
+def test_what_is_overtaken_is_taken_out_and_shown() -> None:
+    found = confirmed.overtake(FOUND, {"ctrl1": 2})
+    assert found is not None
+    assert (found.confirmed, found.confirmed_at, found.overtaken) == ({}, {}, {"ctrl1": "burnt"})
+    assert found.epoch == 3
+    assert confirmed.overtake(found, {"ctrl1": 2}) is None
+
+
+def test_a_word_that_is_said_again_is_not_overtaken_by_an_answer_from_before_it() -> None:
+    again = confirmed.said(confirmed.overtake(FOUND, {"ctrl1": 2}) or FOUND, "ctrl1", "really burnt")
+    assert (again.confirmed, again.overtaken) == ({"ctrl1": "really burnt"}, {})
+    assert confirmed.overtake(again, {"ctrl1": 2}) is None
+    assert confirmed.overtake(again, {"ctrl1": again.epoch}) is not None
+
+
+def test_a_word_of_an_older_version_has_no_epoch_and_is_overtaken_too() -> None:
+    old = replace(Record.fresh(), confirmed={"ctrl1": "burnt"})
+    words = confirmed.heard(old, answers(ctrl1=GuestState.ABSENT))
+    assert words == {"ctrl1": 0}
+    assert confirmed.overtake(old, words) is not None
