@@ -295,7 +295,9 @@ class World:
                 self.site.cancel(host, name)
                 return
             self._stopping(self.site.guests[name], host, given_ms, looked_ms)
-            if self.site.stop(host, name, other_lives=other_lives):
+            began_ms = self.site.guests[name].move_began_ms
+            if self.site.stop(host, name, other_lives=other_lives) and began_ms < given_ms:
+                # (Of a migration that began after the order nobody could know: it stays unproven.)
                 self._now()
                 self.check.came_alive(name, host)
 
