@@ -101,7 +101,9 @@ class FenceAgent:
 LAB_POWER = FenceAgent("fence_lab")
 
 
-def resources(nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_POWER) -> str:
+def resources(
+    nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_POWER, service_interval: str = "10s"
+) -> str:
     """The `configuration` to merge once all nodes are online: one Recorder a node, and plain fencing."""
     top = ET.Element("configuration")
     options = ET.SubElement(
@@ -110,7 +112,7 @@ def resources(nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_PO
     made = ET.SubElement(top, "resources")
     constraints = ET.SubElement(top, "constraints")
     for node in nodes:
-        _recorder(made, node)
+        _recorder(made, node, service_interval)
         ET.SubElement(
             constraints, "rsc_location", id=f"home-r-{node}", rsc=f"r-{node}", node=node, score="100"
         )
@@ -129,12 +131,12 @@ def resources(nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_PO
     return ET.tostring(top, encoding="unicode")
 
 
-def _recorder(parent: ET.Element, node: str) -> None:
+def _recorder(parent: ET.Element, node: str, interval: str) -> None:
     name = f"r-{node}"
     resource = ET.SubElement(
         parent, "primitive", {"id": name, "class": "ocf", "provider": "lab", "type": "Recorder"}
     )
-    _operations(resource, name, interval="10s")
+    _operations(resource, name, interval=interval)
 
 
 def _fence_device(parent: ET.Element, device: str, node: str, agent: FenceAgent) -> None:

@@ -26,7 +26,7 @@ from standfast.lab.vm.layout import MAX_GUESTS, VmSpec, number_of
 
 MEMORY_MIB = 512
 MIN_MEMORY_MIB = 256
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.5
 _BOOT_LIMIT_SECONDS = 300.0
 _SETTLE_LIMIT_SECONDS = 240.0
 _GONE_LIMIT_SECONDS = 30.0
@@ -158,7 +158,7 @@ class VmLab:
             layout.console(self.root, guest).touch()
             home.must_virsh("define", "/dev/stdin", input=domain.xml(self.spec, guest))
             home.must_virsh("start", guest)
-        self.wait(self._all_ready, _BOOT_LIMIT_SECONDS, "every node online and every standfastd ready")
+        self.wait_ready()
         ready = time.monotonic() - begun
         say("resources" + (" and fencing" if self.spec.fencing == "plain" else ""))
         self._configure()
@@ -167,7 +167,7 @@ class VmLab:
 
     def _configure(self) -> None:
         agent = engine_config.FenceAgent("fence_virsh", self._aim, interval="120s", timeout="60s")
-        wanted = engine_config.resources(self.nodes, self.spec.fencing, agent)
+        wanted = engine_config.resources(self.nodes, self.spec.fencing, agent, service_interval="30s")
         argv = ["cibadmin", "--modify", "--allow-create", "--scope", "configuration", "--xml-pipe"]
         done = self.exec(self.nodes[0], argv, limit_seconds=60, input=wanted)
         if not done.ok:
@@ -262,6 +262,12 @@ class VmLab:
         else:
             self._panic(guest)
 
+    def is_on(self, name: str) -> bool:
+        """Whether a guest has a QEMU, or a host power."""
+        if name in self.spec.hosts:
+            return self.host(name).init_pid() is not None
+        return self.place(self.guest(name)) is not None
+
     def _power_host(self, host: Host, what: Literal["off", "on", "panic"]) -> None:
         if what == "panic":
             raise LabError(f"{host.name} is a host; only guests panic: `standfast lab power {host.name} off`")
@@ -347,11 +353,27 @@ class VmLab:
         except channel.Unreachable:
             return False
 
-    def _all_ready(self) -> bool:
-        powered = self.powered()
-        return all(
-            settling.sees_all(self.status(name), powered) and self.daemon_ready(name) for name in powered
-        )
+    def wait_ready(self, limit_seconds: float = _BOOT_LIMIT_SECONDS) -> float:
+        """Wait until all powered nodes are online and each standfastd answers; returns how many seconds."""
+        left = set(self.powered())
+
+        def ready() -> bool:
+            # The cheap questions first: each costs the guests time that they boot with.
+            if not all(self._started(name) for name in left):
+                return False
+            if not settling.sees_all(self.status(), self.powered()):
+                return False
+            left.difference_update([name for name in sorted(left) if self.daemon_ready(name)])
+            return not left
+
+        return self.wait(ready, limit_seconds, "every node online and every standfastd ready")
+
+    def _started(self, node: str) -> bool:
+        """Pacemaker runs on a node, so far as its process list says."""
+        try:
+            return self.exec(node, ["pgrep", "-x", "pacemaker-contr"], limit_seconds=10.0).ok
+        except channel.Unreachable:
+            return False
 
     def wait_settled(self, limit_seconds: float = _SETTLE_LIMIT_SECONDS) -> None:
         """Wait until all powered nodes are online, each service is at home and the controller is idle."""

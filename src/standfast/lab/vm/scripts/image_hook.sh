@@ -16,6 +16,8 @@ for package in "$out"/fetched/fence-agents_*.deb; do
   dpkg-deb --fsys-tarfile "$package" | tar -x -C "$root" ./usr/sbin/fence_virsh ./usr/share/fence
 done
 rm -rf "$out/fetched"
+# Debian compiles what it installs; this was only unpacked. Pacemaker waits 5 s for an agent's metadata.
+chroot "$root" python3 -m compileall -q /usr/share/fence
 chroot "$root" dpkg-query -W >"$out/packages.txt"
 # Nothing that is of this build alone: host names, machine ids and keys come with the lab.
 rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/etc/machine-id" "$root"/etc/ssh/ssh_host_*
