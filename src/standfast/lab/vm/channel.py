@@ -11,7 +11,7 @@ from pathlib import Path
 
 from standfast.cluster.run import TIMED_OUT, Result
 from standfast.lab.errors import LabError
-from standfast.lab.vm.layout import COMMAND_PORT
+from standfast.lab.vm.command_server import COMMAND_PORT
 
 _CLONE_NEWNET = 0x40000000
 _CHUNK_BYTES = 65536

@@ -31,6 +31,7 @@ PACKAGES = (
     "python3-pycurl",
     "openssh-client",
     "iproute2",
+    "mount",
     "procps",
 )
 MODULES = (
@@ -113,7 +114,7 @@ def _build(directory: Path) -> None:
 def _bootstrap(scratch: Path) -> None:
     hook = f'sh "{_SCRIPTS / "image_hook.sh"}" "$1" "{scratch}"'
     argv = [
-        "mmdebstrap", "--variant=minbase", "--mode=root",
+        "mmdebstrap", "--variant=apt", "--mode=root", "--dpkgopt=force-unsafe-io",
         '--aptopt=Acquire::Languages "none"', '--aptopt=APT::Install-Recommends "false"',
         *(f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in _LEFT_OUT),
         f"--include={','.join(PACKAGES)}", f"--customize-hook={hook}",

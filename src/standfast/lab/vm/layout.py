@@ -17,7 +17,6 @@ from standfast.lab.network import ring_address
 Accelerator = Literal["kvm", "tcg"]
 MAX_GUESTS = 4
 """A guest under emulation takes about 1 GiB and half a processor."""
-COMMAND_PORT = 7070
 SWITCH_ADDRESS = "10.88.0.254"
 # Inside a host everything of the lab is below this, wherever the lab and the cache lie outside.
 INSIDE = "/run/lab"
