@@ -10,7 +10,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from click.testing import CliRunner
 
+from standfast.commands.lab import lab as lab_commands
 from standfast.lab import removal
 from standfast.lab.errors import LabError
 from standfast.lab.layout import Spec, kind_of
@@ -145,6 +147,23 @@ def test_every_name_of_the_lab_has_an_address(tmp_path: Path) -> None:
     assert "10.88.0.2 cfguest2" in lines
     assert "10.88.0.203 host3" in lines
     assert len({line.split()[0] for line in lines}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--vm", "--standfast"], "--vm has hosts and standfastd of its own"),
+        (["--memory", "512"], "--memory is for real guests: give --vm too"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], words: str
+) -> None:
+    monkeypatch.setenv("STANDFAST_LAB_ROOT", str(tmp_path / "labs"))
+    refused = CliRunner().invoke(lab_commands, ["up", *argv])
+    assert refused.exit_code == 1
+    assert words in refused.output
+    assert not (tmp_path / "labs").exists()
 
 
 # -- the monitor -----------------------------------------------------------------------------------------

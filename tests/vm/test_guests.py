@@ -62,6 +62,7 @@ def test_a_blackout_beyond_the_heartbeat_timeout_drops_the_node_and_it_comes_bac
         said = lab.exec("cfguest1", ["cat", log]).stdout[seen:]
         assert "Sync left[1]: 2" in said, "cfguest2 was dropped"
         assert said.rindex("Sync joined[1]: 2") > said.rindex("Sync left[1]: 2"), "and is back"
+        lab.wait_ready()
     lab.wait_settled()
     lab.migrate("guest2", "host2")
 

@@ -273,7 +273,9 @@ class VmLab:
             raise LabError(f"{host.name} is a host; only guests panic: `standfast lab power {host.name} off`")
         if what == "off":
             host.power_off()
+            wires.plug(self.root, host.name, connected=False)
             return
+        wires.plug(self.root, host.name, connected=True)
         host.power_on()
         host.wait_ready()
 
@@ -329,7 +331,9 @@ class VmLab:
         """The ring as a node's corosync has it: "ring id, members"; a new ring has a new id."""
         done = self.exec(node, ["corosync-quorumtool", "-s"], limit_seconds=20.0)
         fields = dict(line.split(":", 1) for line in done.stdout.splitlines() if ":" in line)
-        return f"{fields.get('Ring ID', '?').strip()}, {fields.get('Nodes', '?').strip()} nodes"
+        if "Ring ID" not in fields:
+            return f"corosync of {node} does not answer"
+        return f"{fields['Ring ID'].strip()}, {fields['Nodes'].strip()} nodes"
 
     def set_fencing(self, wanted: bool) -> None:
         """Switch the cluster's fencing (stonith-enabled) on or off. Raises LabError."""

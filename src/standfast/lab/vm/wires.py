@@ -25,6 +25,12 @@ def build(root: Path, hosts: Sequence[str]) -> None:
         batch(netns(root, host), _host(layout.number_of(host)))
 
 
+def plug(root: Path, host: str, connected: bool) -> None:
+    """A host without power is silent; its namespace, which stays, would refuse connections."""
+    state = "up" if connected else "down"
+    batch(netns(root, SWITCH), [f"link set {bridge}-{host} {state}" for bridge in ("lan", "mig")])
+
+
 def _switch(root: Path, hosts: Sequence[str]) -> list[str]:
     lines = ["link set lo up"]
     for bridge in ("lan", "mig"):
