@@ -31,6 +31,7 @@ _BOOT_LIMIT_SECONDS = 300.0
 _SETTLE_LIMIT_SECONDS = 240.0
 _GONE_LIMIT_SECONDS = 30.0
 _SYSRQ_LIMIT_SECONDS = 2.0
+_LOAD_THRESHOLD = "1000%"
 _DAEMON_READY = (
     "from standfast.commands.daemon_client import ask; "
     "raise SystemExit(not ask({'op': 'status'}, 5.0).get('node'))"
@@ -168,6 +169,8 @@ class VmLab:
     def _configure(self) -> None:
         agent = engine_config.FenceAgent("fence_virsh", self._aim, interval="120s", timeout="60s")
         wanted = engine_config.resources(self.nodes, self.spec.fencing, agent, service_interval="30s")
+        # Beside a load of 0.8 the controller starts one action at a time; an emulated guest has that always.
+        self._set_option("load-threshold", _LOAD_THRESHOLD)
         argv = ["cibadmin", "--modify", "--allow-create", "--scope", "configuration", "--xml-pipe"]
         done = self.exec(self.nodes[0], argv, limit_seconds=60, input=wanted)
         if not done.ok:
@@ -337,10 +340,13 @@ class VmLab:
 
     def set_fencing(self, wanted: bool) -> None:
         """Switch the cluster's fencing (stonith-enabled) on or off. Raises LabError."""
-        argv = ["crm_attribute", "-t", "crm_config", "-n", "stonith-enabled", "-v", str(wanted).lower()]
-        done = self.exec(self.nodes[0], argv, limit_seconds=30.0)
+        self._set_option("stonith-enabled", str(wanted).lower())
+
+    def _set_option(self, name: str, value: str) -> None:
+        argv = ["crm_attribute", "-t", "crm_config", "-n", name, "-v", value]
+        done = self.exec(self.nodes[0], argv, limit_seconds=60.0)
         if not done.ok:
-            raise LabError(f"fencing could not be switched: {done.complaint()}")
+            raise LabError(f"lab {self.id}: {name} could not be set to {value}: {done.complaint()}")
 
     def powered(self) -> frozenset[str]:
         """The nodes whose guests are on."""
