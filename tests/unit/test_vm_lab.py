@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from standfast.commands.lab import lab as lab_commands
 from standfast.lab import removal
 from standfast.lab.errors import LabError
 from standfast.lab.layout import Spec, kind_of
-from standfast.lab.vm import cache, domain, environment, image, layout, seed
+from standfast.lab.vm import cache, domain, emulator, environment, image, layout, seed
 from standfast.lab.vm.layout import VmSpec
 from standfast.lab.vm.qmp import Monitor
 
@@ -147,6 +148,34 @@ def test_every_name_of_the_lab_has_an_address(tmp_path: Path) -> None:
     assert "10.88.0.2 cfguest2" in lines
     assert "10.88.0.203 host3" in lines
     assert len({line.split()[0] for line in lines}) == len(lines)
+
+
+QEMU_ARGV = [
+    "-name", "guest=guest1", "-m", "512", "-smp", "1", "-append", "a  b -m 512",
+    "-object", '{"qom-type":"memory-backend-ram","id":"pc.ram","size":536870912}',
+]  # fmt: skip
+
+
+def as_qemu_is_called(given: VmSpec, tmp_path: Path) -> list[str]:
+    (tmp_path / "printer").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "printer").chmod(0o755)
+    script = emulator.program(given).replace(f"/usr/bin/{emulator.NAME}", str(tmp_path / "printer"))
+    done = subprocess.run(["sh", "-c", script, "sh", *QEMU_ARGV], capture_output=True, text=True, timeout=10)
+    return done.stdout.splitlines()
+
+
+def test_an_emulated_guest_gets_memory_that_is_no_multiple_of_64_pages(tmp_path: Path) -> None:
+    called = as_qemu_is_called(spec(tmp_path), tmp_path)
+    assert called[3] == "524296k"
+    assert json.loads(called[-1])["size"] == 524296 * 1024
+    assert 524296 % 256 != 0
+    assert [one for one in called if one not in (called[3], called[-1])] == [
+        one for one in QEMU_ARGV if one not in (QEMU_ARGV[3], QEMU_ARGV[-1])
+    ]
+
+
+def test_under_kvm_qemu_is_called_as_libvirt_says(tmp_path: Path) -> None:
+    assert as_qemu_is_called(spec(tmp_path, accelerator="kvm"), tmp_path) == QEMU_ARGV
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from standfast.lab.vm import layout
-from standfast.lab.vm.host import EMULATOR
+from standfast.lab.vm import emulator, layout
 from standfast.lab.vm.layout import INSIDE, VmSpec, number_of
 from standfast.lab.vm.wires import BRIDGE
 
@@ -44,7 +43,7 @@ def xml(spec: VmSpec, guest: str) -> str:
 <features><acpi/></features>
 {cpu}
 <on_poweroff>destroy</on_poweroff><on_reboot>restart</on_reboot><on_crash>destroy</on_crash>
-<devices><emulator>{INSIDE}/own/bin/{EMULATOR}</emulator>
+<devices><emulator>{INSIDE}/own/bin/{emulator.NAME}</emulator>
 {disks}<interface type='bridge'><source bridge='{BRIDGE}'/><mac address='{layout.mac_address(number)}'/>
 <model type='virtio'/><rom enabled='no'/></interface>
 <serial type='file'><source path='{INSIDE}/shared/{guest}.console' append='on'/></serial>

@@ -11,7 +11,7 @@ from pathlib import Path
 from standfast.cluster.run import Result
 from standfast.lab.errors import LabError
 from standfast.lab.machine import Machine
-from standfast.lab.vm import layout, seed
+from standfast.lab.vm import emulator, layout, seed
 from standfast.lab.vm.layout import VmSpec, host_dir, number_of
 
 READY_LIMIT_SECONDS = 40.0
@@ -19,7 +19,6 @@ VIRSH_LIMIT_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _FOLDERS = ("etc", "var/lib", "var/log", "var/cache")
 """Where a host has files of its own, and where libvirt keeps its."""
-EMULATOR = "qemu-system-x86_64"
 ON_STATES = ("running", "blocked", "idle", "no state", "paused", "in shutdown", "pmsuspended")
 """What `virsh domstate` says of a domain that has a QEMU."""
 
@@ -68,8 +67,8 @@ class Host(Machine):
         (disk / "etc/shadow").write_text("root:*:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n")
         (disk / "etc/shadow").chmod(0o600)
         (own / "bin").mkdir()
-        (own / "bin" / EMULATOR).write_text(_QEMU)
-        (own / "bin" / EMULATOR).chmod(0o755)
+        (own / "bin" / emulator.NAME).write_text(emulator.program(self.spec))
+        (own / "bin" / emulator.NAME).chmod(0o755)
         (own / "sshd_config").write_text(_sshd_config(self.number))
         keys = self.root / "keys"
         for source, name in ((f"{self.name}", "host_key"), ("guests.pub", "authorized_keys")):
@@ -148,13 +147,6 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
 
 
-# An emulated guest that waits for a compiler misses its heartbeats (those of corosync outside guests are
-# real-time). The kernel shares time among sessions (sched(7), "The autogroup feature"), and libvirt starts
-# each guest in one of its own, so that its niceness alone says nothing.
-_QEMU = f"""#!/bin/sh
-echo -10 >/proc/self/autogroup 2>/dev/null
-exec nice -n -10 /usr/bin/{EMULATOR} "$@"
-"""
 _QEMU_CONF = """user = "root"
 group = "root"
 security_driver = "none"
