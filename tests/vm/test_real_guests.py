@@ -1,6 +1,6 @@
 """Real guests: they boot into one cluster, move, stand still, are mistaken for off, and die.
 
-The tests are in the order of what they break; each leaves a lab that comes to rest by itself, but the last.
+The tests are in the order of how much they break; each leaves a lab that comes to rest by itself.
 """
 
 import time
