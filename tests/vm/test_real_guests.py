@@ -15,6 +15,7 @@ from standfast.lab.vm.seed import KEY_FILE
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.lab]
 AGENT_LIMIT_SECONDS = 60.0
+RING_LOG = "/var/log/corosync/corosync.log"
 SLACK_SECONDS = 1.5
 """Of a blackout's end under emulation on a busy machine; 0.05 to 0.2 s were measured on a quiet one."""
 
@@ -32,15 +33,17 @@ def test_guests_boot_and_are_one_cluster_with_standfastd_on_every_node(lab: VmLa
     assert (places["st-cfguest1"], places["st-cfguest2"]) == (("cfguest2",), ("cfguest1",))
 
 
-def test_a_guest_moves_there_and_back_and_no_membership_changes(lab: VmLab) -> None:
-    before = [lab.members(node) for node in lab.nodes]
+def test_a_guest_moves_there_and_back_and_no_node_leaves_the_cluster(lab: VmLab) -> None:
+    seen = {node: len(lab.exec(node, ["cat", RING_LOG]).stdout) for node in lab.nodes}
     there = lab.migrate("guest1", "host3")
     assert lab.states("guest1") == {"host3": "running"}
     back = lab.migrate("guest1", "host1")
     assert lab.states("guest1") == {"host1": "running"}
-    assert [lab.members(node) for node in lab.nodes] == before
-    assert 0 < there.blackout.seconds < 2
-    assert 0 < back.blackout.seconds < 2
+    for moved in (there, back):
+        assert 0 < moved.blackout.seconds < 3
+    for node in lab.nodes:
+        assert "Sync left" not in lab.exec(node, ["cat", RING_LOG]).stdout[seen[node] :]
+        assert lab.members(node).endswith("2 nodes")
 
 
 def test_a_guest_stands_still_for_an_exact_time_and_its_clock_with_it(lab: VmLab) -> None:
@@ -54,12 +57,11 @@ def test_a_guest_stands_still_for_an_exact_time_and_its_clock_with_it(lab: VmLab
 
 def test_a_blackout_beyond_the_heartbeat_timeout_drops_the_node_and_it_comes_back(lab: VmLab) -> None:
     with fencing_off(lab), heartbeat(lab, token=1000, consensus=1200):
-        log = "/var/log/corosync/corosync.log"
-        seen = len(lab.exec("cfguest1", ["cat", log]).stdout)
+        seen = len(lab.exec("cfguest1", ["cat", RING_LOG]).stdout)
         moved = lab.migrate("guest2", "host3", blackout_seconds=5)
         assert 5 <= moved.blackout.seconds < 5 + SLACK_SECONDS
         lab.wait(lambda: lab.members("cfguest2") == lab.members("cfguest1"), 60, "one ring")
-        said = lab.exec("cfguest1", ["cat", log]).stdout[seen:]
+        said = lab.exec("cfguest1", ["cat", RING_LOG]).stdout[seen:]
         assert "Sync left[1]: 2" in said, "cfguest2 was dropped"
         assert said.rindex("Sync joined[1]: 2") > said.rindex("Sync left[1]: 2"), "and is back"
         lab.wait_ready()

@@ -18,7 +18,7 @@ _PARTIAL = ".partial"
 
 def cache_root() -> Path:
     """The directory of the cache: `$STANDFAST_CACHE`, or /var/cache/standfast."""
-    return Path(os.environ.get("STANDFAST_CACHE") or "/var/cache/standfast")
+    return Path(os.environ.get("STANDFAST_CACHE") or "/var/cache/standfast").absolute()
 
 
 def entry(name: str, build: Callable[[Path], None]) -> Path:
