@@ -18,16 +18,20 @@ POLICY = "/usr/sbin/policy-rc.d"
 OWN_POLICY = "#!/bin/sh\n# the machine's own\nexit 0\n"
 APT_GET = f"""#!/bin/sh
 case "$*" in *install*) ;; *) exit 0 ;; esac
-cp {POLICY} "$STAND_IN/during"; touch "$STAND_IN/installing"; sleep "$STAND_IN_SECONDS"
+cp {POLICY} "$STAND_IN/during"; echo "$*" > "$STAND_IN/asked"; touch "$STAND_IN/installing"
+sleep "$STAND_IN_SECONDS"; exit "${{STAND_IN_APT_EXIT:-0}}"
 """
-DPKG_QUERY = '#!/bin/sh\ncase "$*" in *" corosync") exit 1;; esac\nexec /usr/bin/dpkg-query "$@"\n'
+DPKG_QUERY = """#!/bin/sh
+case "$*" in *" corosync" | *" qemu-system-x86") exit 1 ;; esac
+exec /usr/bin/dpkg-query "$@"
+"""
 # The layer, the policy before, ./run, and what is there afterwards. Ctrl-C is for ./run alone.
 INSIDE = f"""
 cd "$STAND_IN" || exit 99
 mount -t overlay overlay -o "lowerdir=/usr/sbin,upperdir=$PWD/upper,workdir=$PWD/work" /usr/sbin || exit 99
 rm -f {POLICY}; [ ! -f "$STAND_IN/before" ] || cp -p "$STAND_IN/before" {POLICY}
 trap : INT TERM
-PATH="$STAND_IN/bin:$PATH" env --default-signal=INT,TERM {RUN} lab status
+PATH="$STAND_IN/bin:$PATH" env --default-signal=INT,TERM {RUN} $STAND_IN_COMMAND
 echo $? > "$STAND_IN/exit-code"
 [ ! -f {POLICY} ] || cp -p {POLICY} "$STAND_IN/after"
 ls {POLICY}* > "$STAND_IN/left"
@@ -44,12 +48,7 @@ def test_apt_starts_no_service_and_the_policy_is_as_before_afterwards(
     tmp_path: Path, before: str | None, number: signal.Signals | None, exit_code: int
 ) -> None:
     _stand_in(tmp_path, before)
-    seconds = "0.1" if number is None else "20"
-    environment = {**os.environ, "STAND_IN": str(tmp_path), "STAND_IN_SECONDS": seconds}
-    command = ["unshare", "--mount", "--propagation", "private", "bash", "-c", INSIDE]
-    with subprocess.Popen(
-        command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    ) as process:
+    with _inside(tmp_path, "lab status", STAND_IN_SECONDS="0.1" if number is None else "20") as process:
         if number is not None:
             _wait_for(tmp_path / "installing")
             os.killpg(process.pid, number)
@@ -61,6 +60,22 @@ def test_apt_starts_no_service_and_the_policy_is_as_before_afterwards(
     if before:
         assert (tmp_path / "after").read_text() == before
         assert (tmp_path / "after").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("lab status", False), ("lab up --vm", True), ("test lab", False), ("test vm", True)],
+)
+def test_what_real_guests_need_is_installed_for_them_alone(
+    tmp_path: Path, command: str, wanted: bool
+) -> None:
+    """apt-get fails here, so nothing comes after it."""
+    _stand_in(tmp_path, None)
+    with _inside(tmp_path, command, STAND_IN_SECONDS="0", STAND_IN_APT_EXIT="100") as process:
+        process.wait(60)
+    assert int((tmp_path / "exit-code").read_text()) == 1
+    asked = (tmp_path / "asked").read_text().split()
+    assert ("corosync" in asked, "qemu-system-x86" in asked) == (True, wanted)
 
 
 def test_run_refuses_on_a_machine_that_runs_corosync_itself(tmp_path: Path) -> None:
@@ -94,6 +109,17 @@ def test_run_needs_root() -> None:
     refused = subprocess.run([*as_nobody, RUN, "demo"], capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1
     assert refused.stderr == "run: labs make namespaces and cgroups: run this as root\n"
+
+
+def _inside(directory: Path, command: str, **settings: str) -> subprocess.Popen[bytes]:
+    """`./run COMMAND` among the stand-ins of `directory`."""
+    return subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "private", "bash", "-c", INSIDE],
+        env={**os.environ, "STAND_IN": str(directory), "STAND_IN_COMMAND": command, **settings},
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def _stand_in(directory: Path, before: str | None) -> None:

@@ -46,9 +46,9 @@ COMPAT_LINKS = {
 P = ParamSpec("P")
 
 
-def wrapper(program: str) -> bytes:
-    """A program that starts this Python environment's `program`."""
-    target = shlex.quote(str(Path(sysconfig.get_path("scripts")) / program))
+def wrapper(program: str, scripts: Path | None = None) -> bytes:
+    """A program that starts `program` of this Python environment, or of the one whose scripts are there."""
+    target = shlex.quote(str((scripts or Path(sysconfig.get_path("scripts"))) / program))
     if program == names.XSCF_AGENT:
         return _agent_wrapper(target)
     return f'#!/bin/sh\n# {MARK}\nexec {target} "$@"\n'.encode()
@@ -71,12 +71,15 @@ esac
 """.encode()
 
 
-def programs(directory: Path) -> None:
-    """Write the wrappers and the gate into `directory`, over what is there. Raises BuildError, OSError."""
+def programs(directory: Path, scripts: Path | None = None) -> None:
+    """Write the wrappers and the gate into `directory`, over what is there. Raises BuildError, OSError.
+
+    `scripts`: where the Python environment's own programs are; this environment's unless given.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     for program in WRAPPED:
         path = directory / program
-        path.write_bytes(wrapper(program))
+        path.write_bytes(wrapper(program, scripts))
         path.chmod(0o755)
     build_gate.build(directory / build_gate.PROGRAM)
 

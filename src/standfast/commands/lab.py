@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import click
 
+from standfast.commands import lab_report, lab_vm
 from standfast.lab.cluster import Lab, known_ids
 from standfast.lab.errors import LabError
 from standfast.lab.layout import MAX_NODES, check_id, labs_root
@@ -33,7 +34,7 @@ class LabGroup(click.Group):
 
 @click.group(cls=LabGroup)
 def lab() -> None:
-    """Real corosync and pacemaker nodes in namespaces of this machine.
+    """Real corosync and pacemaker nodes in namespaces of this machine, or in real guests (`up --vm`).
 
     Everything of a lab lies below $STANDFAST_LAB_ROOT (/run/standfast-lab); nothing else is touched.
     """
@@ -68,6 +69,8 @@ def _only_id() -> str:
 )
 @click.option("--hosts", is_flag=True, help="Also a network with the addresses of hosts and XSCFs.")
 @click.option("--standfast", is_flag=True, help="Also emulated hosts, and Standfast set up on every node.")
+@click.option("--vm", is_flag=True, help="Real guests on libvirt hosts; at most 4 nodes.")
+@click.option("--memory", "memory_mib", type=int, metavar="MIB", help="Of a real guest; 512 unless given.")
 @_as_json
 def up(
     lab_id: str | None,
@@ -77,9 +80,14 @@ def up(
     fencing: Literal["plain", "none"],
     hosts: bool,
     standfast: bool,
+    vm: bool,
+    memory_mib: int | None,
     as_json: bool,
 ) -> None:
     """Start a lab; returns once its cluster is settled.
+
+    With --vm the nodes are guests under QEMU: cfguest1 in guest1 on host1 and so on, each with standfastd,
+    and one more host to move to. fence_virsh is the fence device. The image is built once, in a minute.
 
     With --standfast it is the manual's figure 14.1 (or the same with more nodes): guest1 on ctrl1, guest2 on
     ctrl2 and so on, and one more control domain to move to. `standfast lab migrate` moves a guest.
@@ -91,6 +99,15 @@ def up(
     def say(text: str) -> None:
         click.echo(f"[{time.monotonic() - begun:5.1f} s] {text}", err=True)
 
+    if vm:
+        if hosts or standfast or freezer != "auto":
+            raise LabError(
+                "--vm has hosts and standfastd of its own: leave --hosts, --standfast, --freezer out"
+            )
+        lab_vm.up(lab_id, nodes, timeout_seconds, fencing, memory_mib, say, as_json)
+        return
+    if memory_mib is not None:
+        raise LabError("--memory is for real guests: give --vm too")
     if standfast:
         from standfast.lab.scene import Scene
 
@@ -108,6 +125,12 @@ def up(
     )
     click.echo(f"  standfast lab exec --lab {made.id} {made.nodes[0]} crm_mon -1")
     click.echo(f"  standfast lab down {made.id}")
+
+
+@lab.command()
+def image() -> None:
+    """Build what real guests boot from, where it is not in the cache, and show where it is."""
+    lab_vm.image()
 
 
 @lab.command()
@@ -131,36 +154,20 @@ def down(ids: tuple[str, ...], everything: bool) -> None:
 @_as_json
 def status(lab_id: str | None, as_json: bool) -> None:
     """Show the labs, their nodes, and how the cluster sees them."""
-    reports = [_report(one) for one in ([lab_id] if lab_id else known_ids())]
+    reports = [lab_report.report(one) for one in ([lab_id] if lab_id else known_ids())]
     if as_json:
         click.echo(json.dumps(reports, indent=1))
         return
     for report in reports:
         click.echo(f"lab {report['id']}: {report['state']}")
+        for host in report.get("hosts", []):
+            there = ", ".join(f"{guest} {state}" for guest, state in host["guests"].items()) or "-"
+            click.echo(f"  {host['name']:12} {host['power']:7} {there}")
         for node in report.get("nodes", []):
             place = ", ".join(node["services"]) or "-"
             click.echo(f"  {node['name']:12} {node['power']:7} {node['cluster']:8} {place}")
     if not reports:
         click.echo("there is no lab")
-
-
-def _report(lab_id: str) -> dict[str, Any]:
-    root = labs_root() / check_id(lab_id)
-    if root.is_dir() and not (root / "lab.json").exists():
-        return {"id": lab_id, "state": f"broken; `standfast lab down {lab_id}` removes it"}
-    one = Lab.load(lab_id)
-    seen = one.status()
-    nodes = []
-    for name in one.nodes:
-        power = "frozen" if one.frozen(name) else "on" if one.alive(name) else "off"
-        member = seen.node(name) if seen else None
-        cluster = (
-            "-" if member is None else "UNCLEAN" if member.unclean else "online" if member.well else "offline"
-        )
-        services = [r.name for r in seen.resources if name in r.nodes] if seen else []
-        nodes.append({"name": name, "power": power, "cluster": cluster, "services": services})
-    state = f"DC {seen.dc or 'none'}, {'' if seen.quorate else 'no '}quorum" if seen else "no node answers"
-    return {"id": lab_id, "state": state, "root": str(root), "freezer": one.spec.freezer, "nodes": nodes}
 
 
 @lab.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -172,11 +179,12 @@ def _report(lab_id: str) -> dict[str, Any]:
 def execute(
     lab_id: str | None, limit_seconds: float, with_input: bool, node: str, command: tuple[str, ...]
 ) -> None:
-    """Run COMMAND in NODE. Its exit code is ours; 124 when the limit cut it off."""
+    """Run COMMAND in NODE, or on a host of real guests. Its exit code is ours; 124 at the limit."""
     if command[0] == "--" and len(command) > 1:
         command = command[1:]
     piped = sys.stdin.read() if with_input else None
-    result = _the_lab(lab_id).exec(node, command, limit_seconds, input=piped)
+    one = lab_vm.find(lab_id or _only_id()) or _the_lab(lab_id)
+    result = one.exec(node, command, limit_seconds, input=piped)
     click.echo(result.stdout, nl=False)
     click.echo(result.stderr, nl=False, err=True)
     if result.timed_out:
@@ -190,8 +198,9 @@ def execute(
 @click.argument("seconds", type=click.FloatRange(min=0.0, max=3600.0))
 @_as_json
 def blackout(lab_id: str | None, node: str, seconds: float, as_json: bool) -> None:
-    """Freeze NODE for SECONDS, as the last moments of a live migration do."""
-    done = _the_lab(lab_id).blackout(node, seconds)
+    """Let NODE stand still for SECONDS where it is, as the last moments of a live migration do."""
+    one = lab_vm.find(lab_id or _only_id()) or _the_lab(lab_id)
+    done = one.blackout(node, seconds)
     if as_json:
         click.echo(json.dumps({**asdict(done), "seconds": done.seconds}))
     else:
@@ -203,15 +212,47 @@ def blackout(lab_id: str | None, node: str, seconds: float, as_json: bool) -> No
 @click.argument("guest")
 @click.argument("host")
 @click.option(
-    "--blackout", "blackout_seconds", type=click.FloatRange(0.0, 3600.0), default=1.0, show_default=True
+    "--blackout",
+    "blackout_seconds",
+    type=click.FloatRange(0.0, 3600.0),
+    metavar="SECONDS",
+    help="How long the guest stands still: 1, or of a real guest as short as it comes.",
 )
 @click.option(
-    "--duration", "duration_seconds", type=click.FloatRange(0.0, 3600.0), default=4.0, show_default=True
+    "--duration",
+    "duration_seconds",
+    type=click.FloatRange(0.0, 3600.0),
+    default=4.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of the copying; a real guest takes its time.",
+)
+@click.option(
+    "--keep-definition",
+    is_flag=True,
+    help="Of a real guest: the source keeps a definition, and calls it shut off.",
 )
 def migrate(
-    lab_id: str | None, guest: str, host: str, blackout_seconds: float, duration_seconds: float
+    lab_id: str | None,
+    guest: str,
+    host: str,
+    blackout_seconds: float | None,
+    duration_seconds: float,
+    keep_definition: bool,
 ) -> None:
-    """Live-migrate GUEST to control domain HOST, in a lab made with --standfast."""
+    """Live-migrate GUEST to HOST, in a lab made with --standfast (control domains) or --vm."""
+    if vm := lab_vm.find(lab_id or _only_id()):
+        moved = vm.migrate(
+            guest, host, blackout_seconds=blackout_seconds or 0.0, undefine_source=not keep_definition
+        )
+        click.echo(
+            f"{moved.guest} went from {moved.source} to {moved.target} in {moved.seconds:.1f} s, "
+            f"blackout {moved.blackout.seconds:.3f} s"
+        )
+        return
+    if keep_definition:
+        raise LabError("--keep-definition is for real guests (--vm); nothing was migrated")
+    blackout_seconds = 1.0 if blackout_seconds is None else blackout_seconds
     from standfast.lab.emulators.control import Control, ControlError
     from standfast.lab.scene import control_socket
 
@@ -234,7 +275,14 @@ def migrate(
 @click.argument("node")
 @click.argument("what", type=click.Choice(["off", "on", "panic"]))
 def power(lab_id: str | None, node: str, what: Literal["off", "on", "panic"]) -> None:
-    """Switch NODE off or on, or let it panic (all its processes die at once)."""
+    """Switch NODE off or on, or let it panic (all its processes die at once).
+
+    Of real guests: a guest (panic is its kernel's), or a host, which takes its guests along.
+    """
+    if vm := lab_vm.find(lab_id or _only_id()):
+        vm.power(node, what)
+        click.echo(f"{node} is {'on' if vm.is_on(node) else 'off'}")
+        return
     one = _the_lab(lab_id)
     one.power(node, what)
     click.echo(f"{node} is {'on' if one.alive(node) else 'off'}")

@@ -17,11 +17,40 @@ _PROGRAMS = {
 }
 
 
+_VM_PROGRAMS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "libvirtd": "libvirt-daemon",
+    "virsh": "libvirt-clients",
+    "sshd": "openssh-server",
+    "ssh-keygen": "openssh-client",
+    "mmdebstrap": "mmdebstrap",
+    "cpio": "cpio",
+    "mke2fs": "e2fsprogs",
+    "setpriv": "util-linux",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "unshare": "util-linux",
+    "setsid": "util-linux",
+}
+_LIBVIRT_DRIVER = "*/libvirt/connection-driver/libvirt_driver_qemu.so"
+
+
 def check_machine() -> None:
     """Raises LabError when not root, when a program is missing, or when the machine runs corosync itself."""
+    _check(_PROGRAMS)
+
+
+def check_vm_machine() -> None:
+    """The same for a lab of real guests."""
+    _check(_VM_PROGRAMS)
+    if not list(Path("/usr/lib").glob(_LIBVIRT_DRIVER)):
+        raise LabError("libvirt cannot run QEMU here: apt-get install libvirt-daemon-driver-qemu")
+
+
+def _check(programs: dict[str, str]) -> None:
     if os.geteuid() != 0:
         raise LabError("a lab makes namespaces and cgroups: run this as root")
-    missing = {package for program, package in _PROGRAMS.items() if not _find(program)}
+    missing = {package for program, package in programs.items() if not _find(program)}
     if missing:
         raise LabError(f"missing programs, nothing was started: apt-get install {' '.join(sorted(missing))}")
     own = corosync_of_this_machine()

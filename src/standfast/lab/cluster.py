@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from standfast.cluster.membership import ClusterStatus, parse_status
 from standfast.cluster.run import Result
 from standfast.commands import install
-from standfast.lab import engine, engine_config, network, removal
+from standfast.lab import engine, engine_config, network, removal, settling
 from standfast.lab import freezer as freezers
 from standfast.lab import power as controller
 from standfast.lab.checks import check_machine
@@ -317,32 +317,14 @@ class Lab:
         return frozenset(name for name in self.nodes if self.alive(name))
 
     def _all_online(self) -> bool:
-        return all(self._sees_all(self.status(name)) for name in self._powered())
-
-    def _sees_all(self, seen: ClusterStatus | None) -> bool:
-        if seen is None or not seen.quorate:
-            return False
-        return {node.name for node in seen.nodes if node.well} == self._powered()
+        return all(settling.sees_all(self.status(name), self._powered()) for name in self._powered())
 
     def _settled(self) -> bool:
-        seen = self.status()
-        if seen is None or seen.dc is None or not self._sees_all(seen):
-            return False
-        if any(resource.failed for resource in seen.resources):
-            return False
-        places = {resource.name: resource.nodes for resource in seen.resources if resource.role == "Started"}
-        if any(places.get(f"r-{name}") != (name,) for name in self._powered()):
-            return False
-        if not self._devices_placed(places):
+        seen, plain = self.status(), self.spec.fencing == "plain"
+        if seen is None or seen.dc is None or not settling.at_home(seen, self.nodes, self._powered(), plain):
             return False
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=10.0)
         return seen.idle("S_IDLE" if "S_IDLE" in state.stdout else None)
-
-    def _devices_placed(self, places: Mapping[str, tuple[str, ...]]) -> bool:
-        if self.spec.fencing != "plain":
-            return True
-        # A device may not run on its own target: with one node left that one's device has no place.
-        return all(f"st-{name}" in places for name in self.nodes if self._powered() - {name})
 
     def _wait(self, condition: Callable[[], bool], limit_seconds: float, what: str) -> None:
         deadline = time.monotonic() + limit_seconds

@@ -1,6 +1,7 @@
 """What the cluster engine of a lab starts from: corosync.conf, /etc/hosts, the first CIB, the resources."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 from standfast.lab.layout import Fencing, number_of
@@ -87,7 +88,22 @@ FIRST_CIB = """<cib validate-with="pacemaker-3.9" epoch="1" num_updates="0" admi
 """Fencing is off until all nodes have met: a node that starts first would fence the others."""
 
 
-def resources(nodes: Sequence[str], fencing: Fencing) -> str:
+@dataclass(frozen=True)
+class FenceAgent:
+    """The program behind a lab's fence devices, and its parameters for a node (stonith(7))."""
+
+    name: str
+    parameters: Callable[[str], Mapping[str, str]] = lambda node: {"pcmk_host_list": node}
+    interval: str = "60s"
+    timeout: str = "20s"
+
+
+LAB_POWER = FenceAgent("fence_lab")
+
+
+def resources(
+    nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_POWER, service_interval: str = "10s"
+) -> str:
     """The `configuration` to merge once all nodes are online: one Recorder a node, and plain fencing."""
     top = ET.Element("configuration")
     options = ET.SubElement(
@@ -96,7 +112,7 @@ def resources(nodes: Sequence[str], fencing: Fencing) -> str:
     made = ET.SubElement(top, "resources")
     constraints = ET.SubElement(top, "constraints")
     for node in nodes:
-        _recorder(made, node)
+        _recorder(made, node, service_interval)
         ET.SubElement(
             constraints, "rsc_location", id=f"home-r-{node}", rsc=f"r-{node}", node=node, score="100"
         )
@@ -105,7 +121,7 @@ def resources(nodes: Sequence[str], fencing: Fencing) -> str:
         topology = ET.SubElement(top, "fencing-topology")
         for node in nodes:
             device = f"st-{node}"
-            _fence_device(made, device, node)
+            _fence_device(made, device, node, agent)
             ET.SubElement(
                 constraints, "rsc_location", id=f"ban-{device}", rsc=device, node=node, score="-INFINITY"
             )
@@ -115,24 +131,26 @@ def resources(nodes: Sequence[str], fencing: Fencing) -> str:
     return ET.tostring(top, encoding="unicode")
 
 
-def _recorder(parent: ET.Element, node: str) -> None:
+def _recorder(parent: ET.Element, node: str, interval: str) -> None:
     name = f"r-{node}"
     resource = ET.SubElement(
         parent, "primitive", {"id": name, "class": "ocf", "provider": "lab", "type": "Recorder"}
     )
-    _operations(resource, name, interval="10s")
+    _operations(resource, name, interval=interval)
 
 
-def _fence_device(parent: ET.Element, device: str, node: str) -> None:
-    primitive = ET.SubElement(parent, "primitive", {"id": device, "class": "stonith", "type": "fence_lab"})
+def _fence_device(parent: ET.Element, device: str, node: str, agent: FenceAgent) -> None:
+    primitive = ET.SubElement(parent, "primitive", {"id": device, "class": "stonith", "type": agent.name})
     attributes = ET.SubElement(primitive, "instance_attributes", id=f"{device}-ia")
-    _nvpair(attributes, f"{device}-hosts", "pcmk_host_list", node)
-    _operations(primitive, device, interval="60s")
+    for name, value in agent.parameters(node).items():
+        _nvpair(attributes, f"{device}-{name}", name, value)
+    _operations(primitive, device, interval=agent.interval, timeout=agent.timeout)
 
 
-def _operations(parent: ET.Element, name: str, interval: str) -> None:
+def _operations(parent: ET.Element, name: str, interval: str, timeout: str = "20s") -> None:
     operations = ET.SubElement(parent, "operations")
-    ET.SubElement(operations, "op", id=f"{name}-monitor", name="monitor", interval=interval, timeout="20s")
+    ET.SubElement(operations, "op", id=f"{name}-monitor", name="monitor", interval=interval, timeout=timeout)
+    ET.SubElement(operations, "op", id=f"{name}-start", name="start", interval="0s", timeout=timeout)
 
 
 def _nvpair(parent: ET.Element, id: str, name: str, value: str) -> None:

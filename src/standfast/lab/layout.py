@@ -6,13 +6,16 @@ import re
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from standfast.lab.errors import LabError
 from standfast.lab.freezer import Group, Version
 
 Fencing = Literal["plain", "none"]
+Kind = Literal["namespaces", "vm"]
+"""What the nodes are: namespaces of this machine, or real guests."""
 MAX_NODES = 16
+OUTSIDE = "outside"
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 
 
@@ -33,9 +36,41 @@ def check_id(lab_id: str) -> str:
     return lab_id
 
 
+def read_description(root: Path) -> dict[str, Any]:
+    """What stands in a lab's lab.json. Raises LabError when there is none."""
+    try:
+        raw = json.loads((root / "lab.json").read_text())
+    except (OSError, ValueError):
+        raw = None
+    if not isinstance(raw, dict):
+        raise LabError(
+            f"there is no lab {root.name!r} below {root.parent}; `standfast lab status` lists the labs"
+        )
+    return raw
+
+
+def write_description(root: Path, kind: Kind, values: dict[str, Any]) -> None:
+    """Write lab.json in one step. It is written before anything else of a lab exists, and tells `group` and
+    `freezer`: with the directory they are enough to remove a lab of either kind."""
+    new = root / "lab.json.new"
+    new.write_text(json.dumps({"kind": kind, **values}, indent=1) + "\n")
+    new.rename(root / "lab.json")
+
+
+def kind_of(root: Path) -> Kind:
+    """Which kind of lab this is. Raises LabError when there is none."""
+    return "vm" if read_description(root).get("kind") == "vm" else "namespaces"
+
+
+def top_group(root: Path) -> Group:
+    """The group above all groups of a lab of either kind. Raises LabError when there is no lab."""
+    raw = read_description(root)
+    return Group(Path(raw["group"]), raw["freezer"])
+
+
 @dataclass(frozen=True)
 class Spec:
-    """All that `down` and `load` need to know; written before anything else of the lab exists."""
+    """All that `down` and `load` need to know of a lab whose nodes are namespaces."""
 
     lab_id: str
     nodes: tuple[str, ...]
@@ -48,20 +83,15 @@ class Spec:
 
     @classmethod
     def read(cls, root: Path) -> "Spec":
-        """Read a lab's description. Raises LabError when there is none."""
-        try:
-            raw = json.loads((root / "lab.json").read_text())
-        except (OSError, ValueError):
-            raise LabError(
-                f"there is no lab {root.name!r} below {root.parent}; `standfast lab status` lists the labs"
-            ) from None
+        """Read a lab's description. Raises LabError when there is none, or one of real guests."""
+        raw = read_description(root)
+        if raw.pop("kind", "namespaces") != "namespaces":
+            raise LabError(f"lab {root.name} has real guests (--vm); this works only in a lab without them")
         return cls(**{**raw, "nodes": tuple(raw["nodes"])})
 
     def write(self, root: Path) -> None:
-        """Write the description in one step."""
-        new = root / "lab.json.new"
-        new.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        new.rename(root / "lab.json")
+        """Write the description."""
+        write_description(root, "namespaces", asdict(self))
 
     def node_group(self, node: str) -> Group:
         """The freezer group of a node."""
@@ -69,7 +99,7 @@ class Spec:
 
     def outside_group(self) -> Group:
         """The group of the lab's own processes: power controller, emulators. Never frozen."""
-        return Group(Path(self.group) / "outside", self.freezer)
+        return Group(Path(self.group) / OUTSIDE, self.freezer)
 
 
 def number_of(node: str) -> int:

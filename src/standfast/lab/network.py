@@ -41,15 +41,15 @@ def build(root: Path, host_count: int, node_names: Sequence[str]) -> None:
     """Make the switch, a namespace for each node, and, with hosts, the `hw` namespace."""
     (root / "netns").mkdir()
     for name in (SWITCH, *node_names, *([HARDWARE] if host_count else [])):
-        _pin(netns(root, name))
+        pin(netns(root, name))
     ends = [(f"n{i + 1}", netns(root, name), "eth%d") for i, name in enumerate(node_names)]
     if host_count:
         ends.append(("hw", netns(root, HARDWARE), ""))
-    _batch(netns(root, SWITCH), _switch_commands(ends))
+    batch(netns(root, SWITCH), _switch_commands(ends))
     for i, name in enumerate(node_names):
-        _batch(netns(root, name), _node_commands(i + 1))
+        batch(netns(root, name), _node_commands(i + 1))
     if host_count:
-        _batch(netns(root, HARDWARE), _hardware_commands(host_count))
+        batch(netns(root, HARDWARE), _hardware_commands(host_count))
 
 
 def enter(namespace: Path, argv: Sequence[str]) -> list[str]:
@@ -64,12 +64,14 @@ def unpin(namespace: Path) -> None:
         namespace.unlink()
 
 
-def _pin(namespace: Path) -> None:
+def pin(namespace: Path) -> None:
+    """Make a network namespace that stays without processes, and pin it on a file."""
     namespace.touch()
     must(["unshare", f"--net={namespace}", "true"])
 
 
-def _batch(namespace: Path, commands: Sequence[str]) -> None:
+def batch(namespace: Path, commands: Sequence[str]) -> None:
+    """Commands of ip(8) in a namespace. Raises LabError at the first that fails."""
     must(enter(namespace, ["ip", "-batch", "-"]), input="\n".join(commands) + "\n")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from standfast.lab.errors import LabError
 from standfast.lab.freezer import Group
-from standfast.lab.layout import Spec
+from standfast.lab.layout import OUTSIDE, top_group
 from standfast.lab.process import must
 
 
@@ -16,7 +16,7 @@ def remove(root: Path) -> None:
     Can be called at any moment and any number of times; raises LabError naming what does not go.
     """
     if (root / "lab.json").exists():
-        _remove_groups(Spec.read(root))
+        _remove_groups(top_group(root))
     # Without lab.json nothing but the directory has been made: it is written first.
     for point in reversed(mounts_below(root)):
         must(["umount", "--lazy", point])
@@ -37,17 +37,18 @@ def mounts_below(root: Path) -> list[str]:
     return [point for point in points if point.startswith(inside)]
 
 
-def _remove_groups(spec: Spec) -> None:
-    """Kill all groups first, remove them afterwards: the power controller could start a node again."""
-    top = Path(spec.group)
-    if not top.exists():
+def _remove_groups(top: Group) -> None:
+    """Kill all groups first, remove them afterwards: the power controller could start a node again.
+
+    The lab's own processes, those outside all machines, go before the machines.
+    """
+    if not top.path.exists():
         return
-    groups = [
-        spec.outside_group(),
-        *(Group(path, spec.freezer) for path in sorted(top.iterdir()) if path.is_dir()),
-    ]
+    inner = sorted(path for path in top.path.iterdir() if path.is_dir())
+    inner.sort(key=lambda path: path.name != OUTSIDE)
+    groups = [Group(path, top.version) for path in inner]
     for group in groups:
         group.kill()
     for group in groups:
         group.remove()
-    Group(top, spec.freezer).remove()
+    top.remove()
