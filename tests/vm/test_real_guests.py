@@ -116,6 +116,8 @@ def fence_virsh(lab: VmLab, host: str, guest: str, action: str) -> Result:
     """As the cluster calls it, from the node in the other guest."""
     node = "cfguest2" if guest == "guest1" else "cfguest1"
     options = {"action": action, "ip": host, "username": "root", "identity_file": KEY_FILE, "plug": guest}
+    # An emulated guest beside other work takes its time for the login.
+    options |= {"login_timeout": "30", "shell_timeout": "20"}
     text = "".join(f"{name}={value}\n" for name, value in options.items())
     return lab.exec(node, ["fence_virsh"], AGENT_LIMIT_SECONDS, input=text)
 
