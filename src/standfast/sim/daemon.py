@@ -218,7 +218,7 @@ class Daemon:
         debt = owed.debt(entry, node.keys, node.runtime, fresh)
         asked = owed.keys_to_write(entry, debt, node.keys)
         if record is not None and record.open:
-            asked = members.wanted_keys(record, node.name, node.keys)
+            asked = members.wanted_keys(record, node.name, node.keys, node.ring.members)
         if dict(asked) != node.keys and not node.file_trouble:
             node.keys = dict(asked)
             self.kernel.say(node.name, "writes corosync.conf: token %s", node.keys.get("token", "default"))
