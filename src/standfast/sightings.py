@@ -48,7 +48,7 @@ PLAIN_BREAK_SECONDS = 4.0
 _MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
 _PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
 _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
-_CANCELLED, _APART = "cancelled ", "apart"
+_CANCELLED, _APART, _AWAY = "cancelled ", "apart", "away "
 _OVERTAKEN = "overtaken "
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
 
@@ -103,6 +103,24 @@ class Sightings:
     def returned(self, node: str) -> None:
         """Note that `node` came back into the membership just now."""
         self._note({_RETURNED + node: self._clock()})
+
+    def away(self, node: str) -> None:
+        """Note that `node` is not in the membership at this look. Its next look there is a return."""
+        _, _, times = self._times()
+        if not self._is_away(node, times):
+            self._note({_AWAY + node: self._clock()})
+
+    def back(self, node: str) -> None:
+        """`node` is in the membership at this look: a return just now, if the last look of this boot that was
+        noted found it away, be it minutes ago. When it really came back nobody here has seen."""
+        _, _, times = self._times()
+        if self._is_away(node, times):
+            self.returned(node)
+
+    @staticmethod
+    def _is_away(node: str, times: dict[str, float]) -> bool:
+        then = times.get(_AWAY + node)
+        return then is not None and then >= times.get(_RETURNED + node, -1.0)
 
     def seconds_since_return(self, node: str) -> float | None:
         """Since `node` was last seen to come back; None: not seen in this boot."""

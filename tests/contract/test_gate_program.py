@@ -20,6 +20,7 @@ from gate_world import CONF, HOME, IDLE, WINDOW, Called, World
 from standfast.commands import build_gate
 from standfast.core import names
 from standfast.core.gate import JOINED_STATES
+from standfast.sightings import Sightings
 
 AT_ONCE_SECONDS = names.HOLD_POLL_SECONDS
 """A decision is far quicker (bench/gate.py measures it); this only tells it from a hold that is polled."""
@@ -248,6 +249,32 @@ def test_after_that_wait_it_looks_again(world: World) -> None:
         _, said = process.communicate(timeout=10)
     assert process.returncode == 1
     assert "a window is open" in said
+
+
+def test_a_member_is_looked_at_twice_and_a_return_that_is_noted_meanwhile_counts(world: World) -> None:
+    world.members("cfguest1", "cfguest2")
+    with world.daemon(HOME):
+        told = world.gate(more=["level=1"])
+        process = world.start("action=off", "plug=cfguest2", "level=2")
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1.0)
+        Sightings(str(world.root / "run/standfast/sightings.json")).returned("cfguest2")
+        _, said = process.communicate(timeout=10)
+    assert told.code == 0
+    assert 2.0 <= told.seconds < 2.0 + AT_ONCE_SECONDS
+    assert process.returncode == 1
+    assert "is a member again" in said
+
+
+def test_a_target_that_an_earlier_call_found_away_is_not_killed_as_it_is_back(world: World) -> None:
+    """On a node without a daemon, after a hold that no host was asked for."""
+    world.cib(None)
+    assert world.gate().rule == "record-unknown"
+    world.cib(IDLE)
+    world.members("cfguest1", "cfguest2")
+    back = world.gate()
+    assert (back.code, back.rule) == (1, "target-back")
+    assert back.seconds < AT_ONCE_SECONDS
 
 
 # -- without a daemon ------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from standfast.core.messages import Message
+from standfast.core.record import Phase
 from standfast.core.steps import Stop
+from standfast.sim.checkers import Checkers
 from standfast.sim.node import Node
 from standfast.sim.rules import Rules
 from standfast.sim.store import Change, written
@@ -144,3 +146,80 @@ def test_the_operator_types_the_command_that_a_refusal_prints() -> None:
     )
     assert told("clovmmigrate -u source-ldom target-host") is None
     assert story._told(None) is None
+
+
+def test_a_window_in_a_damaged_copy_is_not_known_until_that_is_mended_and_then_goes_on() -> None:
+    world = _worlds()[0]
+    node = world.nodes["n1"]
+    record = replace(node.cib.record.next(), phase=Phase.OPEN, window=2)
+    whole = replace(node.cib, version=node.cib.version + 1, record=record)
+    damaged = replace(whole, version=whole.version + 1, damage="damaged")
+    node.delivered(node.ring, damaged)
+    assert node.window == 0
+    _after(world, 30)
+    node.delivered(node.ring, replace(whole, version=damaged.version + 1))
+    assert node.window == 2
+    _after(world, 20)
+    assert 19 < node.clock() - node.knows_since_s <= 20
+    node.delivered(node.ring, replace(damaged, version=damaged.version + 2))
+    _after(world, 10)
+    node.delivered(node.ring, replace(whole, version=damaged.version + 3))
+    assert 29 < node.clock() - node.knows_since_s <= 30
+
+
+def test_a_guest_boots_not_in_a_blackout_but_after_it() -> None:
+    for world in _worlds():
+        guest = world.guest_of("n1")
+        world.site.kill(guest, "panic")
+        world.move(guest, "ctrl3", "moved", announced=False, blackout_ms=60_000)
+        _after(world, 21)
+        assert guest.in_blackout
+        world.site.boot(guest)
+        _after(world, 30)
+        assert not guest.os_alive
+        _after(world, 40)
+        assert guest.os_alive
+        assert (guest.host, world.nodes["n1"].up) == ("ctrl3", True)
+
+
+def test_a_window_that_is_lost_as_two_halves_meet_is_not_replaced_by_a_later_one() -> None:
+    def checkers() -> Checkers:
+        check = Checkers()
+        check.written(base=1, epoch=2, phase="closing", number=2, lease_s=60, writer="n2", standing=1)
+        return check
+
+    def next_window(check: Checkers) -> list[str]:
+        check.written(base=2, epoch=3, phase="closing", number=3, lease_s=60, writer="n2", standing=2)
+        return [one.code for one in check.found]
+
+    assert next_window(checkers()) == ["S7"]
+    lost = checkers()
+    lost.overruled(epoch=2, phase="idle", number=0, lease_s=0)
+    assert next_window(lost) == []
+    other = checkers()
+    other.overruled(epoch=2, phase="opening", number=1, lease_s=60)
+    assert next_window(other) == ["S7"]
+    announced = checkers()
+    announced.announced(2, "n2", 60, 0, {}, in_store=2)
+    announced.overruled(epoch=2, phase="idle", number=0, lease_s=0)
+    assert next_window(announced) == ["S7"]
+
+
+def test_what_two_halves_have_as_they_meet_is_told_to_the_checkers() -> None:
+    world = _worlds()[0]
+    world.network.side["n3"] = 1
+    world.network.look()
+    _after(world, 60)
+    closing = replace(world.cib.record.next(), phase=Phase.CLOSING, window=2)
+    small, main = world.nodes["n3"].ring, world.main_ring()
+    assert main is not None
+    assert main.members == {"n1", "n2"}
+    world.network.commit(main, main.cib, replace(main.cib, version=5, record=closing), "n1", "a window", 10)
+    assert world.check.open_number == 2
+    small.cib = replace(small.cib, version=9)
+    world.network.side["n3"] = 0
+    world.network.look()
+    _after(world, 60)
+    assert len(world.nodes["n1"].ring.members) == 3
+    assert world.check.open_number == 0
+    assert world.overruled_ms > 60_000

@@ -9,6 +9,7 @@ import pytest
 
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.gate import JOINED_STATES, Answer, GateView, Rule, decide
+from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Phase, Record
 from standfast.core.topology import Device, Level
 
@@ -282,3 +283,13 @@ def test_every_hold_has_a_sentence_and_no_allow_has_another_rule() -> None:
     assert all(answer.reason for answer in answers)
     assert {answer.rule for answer in answers if answer.allow} == {Rule.CLEAR}
     assert any(answer.allow for answer in answers)
+
+
+def test_a_member_that_came_back_a_moment_ago_is_not_killed_without_a_window_either() -> None:
+    """The fencing that was asked for while it was away may still go on: another node's gate has held it."""
+    member = frozenset({"n1", "n2"})
+    answer = ask(membership=member, seconds_since_return=SETTLE_SECONDS - 0.1)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
+    assert ask(membership=member, seconds_since_return=float(SETTLE_SECONDS)).allow  # on-fail=fence
+    assert ask(membership=member).allow
+    assert ask(seconds_since_return=1.0).allow  # back, and lost again: no member

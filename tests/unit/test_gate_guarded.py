@@ -86,6 +86,27 @@ def test_another_node_is_fenced_as_always() -> None:
     assert ask(OTHER, membership=frozenset({"n1", "n3"})).allow  # on-fail=fence of a member
 
 
+def test_another_node_that_came_back_a_moment_ago_is_not_killed() -> None:
+    """The mover's gate may have held it until now, while the window was not whole."""
+    member = frozenset({"n1", "n3"})
+    answer = ask(OTHER, membership=member, seconds_since_return=SETTLE_SECONDS - 0.1)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
+    assert ask(OTHER, membership=member, seconds_since_return=float(SETTLE_SECONDS)).allow
+
+
+@pytest.mark.parametrize(
+    "never_open", [{"phase": Phase.OPENING}, {"phase": Phase.CLOSING, "abort": True}], ids=str
+)
+def test_the_mover_of_a_window_that_was_never_open_holds_nobody(never_open: dict[str, object]) -> None:
+    """Nobody was told to migrate; and in a larger cluster its hold only lets another node's gate kill who has
+    come back meanwhile."""
+    record = dataclasses.replace(WINDOW, **never_open)  # type: ignore[arg-type]
+    for member in (frozenset({"n2"}), frozenset({"n2", "n3"})):
+        assert ask(MOVER_ASKS, record=record, membership=member, seconds_held_as_mover=None).allow
+    closing = dataclasses.replace(WINDOW, phase=Phase.CLOSING)
+    assert ask(MOVER_ASKS, record=closing, seconds_held_as_mover=None).rule is Rule.EXECUTOR_MOVING
+
+
 def test_another_node_that_runs_elsewhere_is_held_as_always() -> None:
     moved = (HostAnswer("ctrl1", "g3", GuestState.ABSENT), HostAnswer("ctrl2", "g3", GuestState.RUNNING))
     assert ask(OTHER, hosts=moved).rule is Rule.ELSEWHERE

@@ -59,6 +59,27 @@ def test_a_whole_window_leaves_not_one_byte(conf: Path) -> None:
     assert conf.read_text() == CONF
 
 
+def test_an_opening_raises_nothing_in_a_part_of_the_cluster_and_its_end_leaves_that_file_alone(
+    conf: Path,
+) -> None:
+    """The store of the other part may win when they meet: then nobody knows what the file was."""
+    old = OLD | {"n2": OLD["n1"]}
+    opening = dataclasses.replace(RAISED, phase=Phase.OPENING, old=old)
+    aborted = dataclasses.replace(EXPLICIT, abort=True, old=old)
+    alone, both = frozenset({"n1"}), frozenset({"n1", "n2", "n3"})
+    for record in (opening, aborted, dataclasses.replace(aborted, totem=Totem.ORIGINAL)):
+        assert not converge(record, "n1", RUNTIME, conf, membership=alone).changed
+    assert conf.read_text() == CONF
+    assert converge(opening, "n1", RUNTIME, conf, membership=both).changed
+    assert converge(aborted, "n1", RUNTIME, conf, membership=alone).changed
+    assert keys(conf) == heartbeat.explicit(RUNTIME)
+
+
+def test_a_window_that_is_open_is_kept_in_a_part_of_the_cluster_too(conf: Path) -> None:
+    assert converge(RAISED, "n1", RUNTIME, conf, membership=frozenset()).changed
+    assert keys(conf) == heartbeat.raised(600)
+
+
 @pytest.mark.parametrize(
     "own",
     [

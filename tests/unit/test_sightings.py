@@ -136,6 +136,34 @@ def test_a_return_and_a_fencing_are_known_by_node_and_level(node: Node) -> None:
     assert seen.seconds_since_return("n2") == 0.0
 
 
+def test_who_was_away_at_the_last_look_has_come_back_at_this_one_whichever_process_looked(node: Node) -> None:
+    node.process().back("n2")
+    assert node.process().seconds_since_return("n2") is None
+    node.process().away("n2")
+    stamp = node.stamp()
+    node.now += 60
+    node.process().away("n2")
+    assert node.stamp() == stamp
+    node.process().back("n2")
+    node.now += 5
+    node.process().back("n2")
+    assert node.process().seconds_since_return("n2") == 5.0
+    node.process().away("n2")
+    node.now += 1
+    node.process().back("n2")
+    assert node.process().seconds_since_return("n2") == 0.0
+    assert node.process().seconds_since_return("n3") is None
+
+
+def test_a_return_that_the_daemon_has_noted_is_not_counted_anew(node: Node) -> None:
+    node.process().away("n2")
+    node.now += 1
+    node.process().returned("n2")
+    node.now += 9
+    node.process().back("n2")
+    assert node.process().seconds_since_return("n2") == 9.0
+
+
 def test_a_hold_is_known_to_the_next_call_by_its_target_until_the_next_boot(node: Node) -> None:
     assert node.process().seconds_since_held("n2") is None
     assert node.process().held("n2")

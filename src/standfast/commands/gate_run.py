@@ -21,7 +21,8 @@ STALE_SECONDS = 6.5
 """A look cannot take longer (tools, daemon, ssh) unless this node stood still: then it saw the past."""
 RECENT_ALLOW_SECONDS = 5.0
 REPEAT_WAIT_SECONDS = 2.0
-"""A device that fails at once would otherwise be called as fast as the fencer can."""
+"""A device that fails at once would otherwise be called as fast as the fencer can. And a target that is a
+member is looked at twice: it may have come back this instant, and `standfastd` notes that within a second."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Gate:
         self._evidence_before: Answers = {}
         """The last two rounds of questions."""
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
-        self._was_away = False
+        self._back = False
+        """The target is a member, as of the last look."""
         self._dry = False
         """A monitor notes nothing that would shorten a hold."""
 
@@ -58,7 +60,7 @@ class Gate:
         while True:
             looked = time.monotonic()
             verdict = self._look()
-            if verdict.allow and not waited and self._allowed_just_now():
+            if verdict.allow and not waited and (self._back or self._allowed_just_now()):
                 waited = True
                 time.sleep(REPEAT_WAIT_SECONDS)
                 self._tools.start()  # two seconds ago is the past
@@ -108,10 +110,10 @@ class Gate:
         if known and sight.executor not in known:
             self._tools.forget_name()
         if sight.membership is not None and self._options.target:
-            back = gate_sight.canonical(sight.cib, self._options.target) in sight.membership
-            if back and self._was_away:
-                self._sightings.returned(gate_sight.canonical(sight.cib, self._options.target))
-            self._was_away = not back
+            target = gate_sight.canonical(sight.cib, self._options.target)
+            self._back = target in sight.membership
+            note = self._sightings.back if self._back else self._sightings.away
+            note(target)
         return sight
 
     def _decide(self, sight: Sight, targets: tuple[str, ...]) -> tuple[tuple[Answer, ...], str]:

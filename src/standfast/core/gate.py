@@ -8,7 +8,7 @@ NOT_JOINED          this boot's controller has not joined: a starting fencer wor
 RECORD_UNKNOWN      the record is missing, damaged or of an unknown format
 LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes alone would be a success
 TARGET_BACK         lease, or a window that closed within 15 s, and the target is a member: a healthy node
-                    would be killed
+                    would be killed. Window or not: it came back as a member within 15 s
 SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its own guest is not plainly
@@ -182,7 +182,7 @@ def _settling(view: GateView) -> Answer | None:
         return None
     back = _back(view)
     if record.open and record.mode is Mode.GUARDED:
-        return None
+        return _just_back(view) if view.target != record.mover else None
     if record.open:
         if back and _lease_left_seconds(record, view) > 0:
             return _hold(
@@ -200,7 +200,22 @@ def _settling(view: GateView) -> Answer | None:
         )
     elif _unsettled(view, view.executor):
         return _hold(Rule.EXECUTOR_MOVING, f"{view.executor} itself has just come out of a window")
-    return None
+    return None if record.open else _just_back(view)
+
+
+def _just_back(view: GateView) -> Answer | None:
+    """A member that came back a moment ago, window or not: the fencing that was asked for while it was away
+    may still be under way, held until now by another node's gate, of which this node knows nothing. Who is
+    fenced for a new reason (`on-fail=fence`) waits for the rest of the time."""
+    since = view.seconds_since_return
+    if not _back(view) or since is None or since >= SETTLE_SECONDS:
+        return None
+    return _hold(
+        Rule.TARGET_BACK,
+        f"{view.target} is a member again, and came back less than {SETTLE_SECONDS} s ago "
+        f"({SETTLE_SECONDS - since:.0f} s left)",
+        final=True,
+    )
 
 
 def _back(view: GateView) -> bool:
@@ -265,7 +280,7 @@ def _by_mover(record: Record, view: GateView) -> Answer | None:
     """Every node but the mover of a guarded window is fenced as always, but not by the mover."""
     if (stale := _stale_map(record, view)) is not None:
         return stale
-    if view.executor != record.mover:
+    if view.executor != record.mover or _never_open(record):
         return None
     # What a node believes of others after it has stood still is from before. It is banned from their devices,
     # except in a cluster of two.
@@ -363,10 +378,15 @@ def _how_to_close(record: Record, view: GateView) -> str:
 
 def _map_is_sure(record: Record, host: str) -> bool:
     """Whether the host's service processor maps names rightly, by what the record knows of this window."""
-    if record.phase is Phase.OPENING or record.abort:
-        return True  # never open: nobody was told to migrate
+    if _never_open(record):
+        return True
     saved = record.saved.get(host, "")
     return bool(saved) and not saved.startswith(SKIPPED)
+
+
+def _never_open(record: Record) -> bool:
+    """Nobody was told to migrate: an operator is told when every member has seen the open window."""
+    return record.phase is Phase.OPENING or record.abort
 
 
 def _at_aim(view: GateView, wanted: Callable[[GuestState], bool]) -> bool:

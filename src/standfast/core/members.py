@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 
 from standfast.core import facility, heartbeat
 from standfast.core.messages import Message
-from standfast.core.record import OldHeartbeat, Record, Totem
+from standfast.core.record import OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report, proves
 from standfast.core.steps import Reload, Snapshot, Stop, Wait, WriteRecord
 
@@ -160,16 +160,22 @@ def runtime(
     )
 
 
-def wanted_keys(record: Record, node: str, present: Mapping[str, str]) -> Mapping[str, str]:
-    """What `node`'s corosync.conf must hold at this record; `present` where the record asks nothing."""
+def wanted_keys(
+    record: Record, node: str, present: Mapping[str, str], membership: Set[str] | None = None
+) -> Mapping[str, str]:
+    """What `node`'s corosync.conf must hold at this record; `present` where the record asks nothing.
+
+    `membership`: whom the node sees; None: it counts for nothing. An opening raises nothing in a part of the
+    cluster. Its record may have landed in that part alone: where the other part's store wins as they meet,
+    nobody knows any more what the file was. For the same reason a file that is as it was is left so.
+    """
     old = old_of(record, node)
     if record.totem is Totem.RAISED:
-        return heartbeat.raised(record.budget_seconds)
-    if old is None:
+        apart = membership is not None and not membership >= set(record.old)
+        return present if record.phase is Phase.OPENING and apart else heartbeat.raised(record.budget_seconds)
+    if old is None or dict(present) == dict(old.file_keys):
         return present
-    if record.totem is Totem.EXPLICIT:
-        return explicit_keys(old)
-    return old.file_keys
+    return explicit_keys(old) if record.totem is Totem.EXPLICIT else old.file_keys
 
 
 def explicit_keys(old: OldHeartbeat) -> dict[str, str]:

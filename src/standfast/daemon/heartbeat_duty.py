@@ -8,7 +8,7 @@ away when a window closed), and the file still holds exactly what that window ha
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -43,11 +43,13 @@ def converge(
     runtime: Mapping[str, int],
     path: Path = corosync_conf.PATH,
     running: Mapping[str, int | str] | None = None,
+    membership: Set[str] | None = None,
 ) -> FileState:
     """Bring the file to what the record asks. Never raises: the report carries what went wrong.
 
     `runtime`: the values in force, in ms; on the way back of a node that was away the next keys are written
     only when the last ones run. `running`: what corosync's map has of its file; None: not compared.
+    `membership`: whom this node sees; None: counts for nothing.
     """
     try:
         text = corosync_conf.read_file(path)
@@ -59,7 +61,7 @@ def converge(
     debt = owed.debt(entry, present, runtime, seen.fresh)
     asked = owed.keys_to_write(entry, debt, present)
     if record is not None and record.open:
-        asked = members.wanted_keys(record, node, present)
+        asked = members.wanted_keys(record, node, present, membership)
     if dict(asked) == dict(present):
         return replace(seen, error=_unwritable(path), debt=debt)
     try:

@@ -213,7 +213,12 @@ class Daemon:
         await self.guard.look()
         self._spawn(self._settle_facility())
         known.file = await asyncio.to_thread(
-            heartbeat_duty.converge, known.record, known.node, known.runtime, running=running
+            heartbeat_duty.converge,
+            known.record,
+            known.node,
+            known.runtime,
+            running=running,
+            membership=known.members,
         )
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")

@@ -262,6 +262,19 @@ class Checkers:
         self.store_lease_s = lease_s
         self.store_epoch = epoch
 
+    def overruled(self, *, epoch: int, phase: str, number: int, lease_s: int) -> None:
+        """Two halves have met, and the store of one was given up: a window that only that one had is gone,
+        and no later one takes its place. One that was announced stays judged as what an operator was told."""
+        if self.window is not None or number == self.open_number:
+            return
+        if phase == "idle":
+            if self.open_number:
+                self.closed_ms = self.now_ms
+            self.open_number = 0
+        else:
+            self.open_number, self.store_since_ms = number, self.now_ms
+        self.store_epoch, self.store_lease_s = epoch, lease_s
+
     def announced(
         self,
         number: int,

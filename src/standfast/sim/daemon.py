@@ -115,6 +115,7 @@ class Daemon:
     def away(self) -> None:
         """A guest on its way while its node is away is noted for this node's gate (daemon/away.py)."""
         node = self.node
+        self._see_members()
         for name, aim in node.cib.aims.items():
             if self.alive and name != node.name and name not in node.ring.members:
                 site = self.world.site
@@ -193,18 +194,22 @@ class Daemon:
         if not self.alive:
             return
         node = self.node
-        present = node.ring.members
-        if present != self.known:
-            for name in sorted(present - self.known):
-                if self.known:
-                    node.sightings.returned(name)
-            self.known = present
+        self._see_members()
         record = node.cib.readable
         if record is not None:
             node.sightings.see(record)
         self._keep_file(record)
         self._follow()
         self.report()
+
+    def _see_members(self) -> None:
+        """A change of the ring wakes the daemon (`_ring_moved`): who came back is noted at once."""
+        present = self.node.ring.members
+        if self.alive and present != self.known:
+            for name in sorted(present - self.known):
+                if self.known:
+                    self.node.sightings.returned(name)
+            self.known = present
 
     def _keep_file(self, record: Record | None) -> None:
         node = self.node
@@ -213,7 +218,7 @@ class Daemon:
         debt = owed.debt(entry, node.keys, node.runtime, fresh)
         asked = owed.keys_to_write(entry, debt, node.keys)
         if record is not None and record.open:
-            asked = members.wanted_keys(record, node.name, node.keys)
+            asked = members.wanted_keys(record, node.name, node.keys, node.ring.members)
         if dict(asked) != node.keys and not node.file_trouble:
             node.keys = dict(asked)
             self.kernel.say(node.name, "writes corosync.conf: token %s", node.keys.get("token", "default"))

@@ -74,7 +74,7 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
     kernel = world.kernel
     began = kernel.now_ms
     world.gate_called(node.name, target)
-    was_away = waited = False
+    waited = False
     before: tuple[HostAnswer, ...] = ()
     name = f"{level.index}"
     aim = node.cib.aims.get(target)
@@ -82,9 +82,8 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
         looked = kernel.now_ms
         yield kernel.between(30, 60)
         back = target in node.ring.members
-        if back and was_away:
-            node.sightings.returned(target)
-        was_away = not back
+        note = node.sightings.back if back else node.sightings.away
+        note(target)
         answer = core_gate.decide(view(world, node, target))
         if (answer.allow or answer.hosts_matter) and aim is not None:
             hosts = yield from ask(world, node, aim.guest)
@@ -98,7 +97,7 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
         allow = answer.allow and kernel.now_ms - looked <= STALE_MS
         if allow and not waited:
             since = node.sightings.seconds_since_allowed(target, name)
-            if since is not None and since < RECENT_ALLOW_SECONDS:
+            if back or (since is not None and since < RECENT_ALLOW_SECONDS):
                 waited = True
                 yield REPEAT_WAIT_MS
                 continue

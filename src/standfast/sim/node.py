@@ -164,6 +164,8 @@ class Node:
         self.boot += 1
         self.sightings = MemorySightings(self.clock)
         self.knows_since_s = self.clock()
+        if self.cib.damage:
+            self.window = 0
         self.runtime = heartbeat.expected_runtime(self.keys, len(self.world.guests))
         alone = Ring(frozenset({self.name}), self.cib)
         self.ring = alone
@@ -188,6 +190,8 @@ class Node:
         if self.world.guarded:
             delay_ms = self.world.fencer_lag_ms(self)
             self.later(delay_ms, lambda: self._fencer_has(cib))
+        if cib.damage:
+            return  # nobody can read which window that is; once it is mended the lease goes on, or begins
         number = cib.record.window if cib.record.open else 0
         if number != self.window:
             self.window, self.knows_since_s = number, self.clock()

@@ -280,6 +280,8 @@ class Network:
         if not self._apart(alive):
             self.look()
             return
+        main = self.world.main_ring()
+        acted = main if main is not None and id(main) in rings else None
         best = max((ring.cib for ring in rings.values()), key=lambda cib: cib.version)
         best = max([best, *(node.cib for node in alive)], key=lambda cib: cib.version)
         made = Ring(frozenset(node.name for node in alive), best, written_ms=self.kernel.now_ms)
@@ -289,7 +291,7 @@ class Network:
         self._enter(made, alive)
         # A cluster that has met writes on above both versions.
         made.cib = replace(best, version=best.version + 1)
-        self.world.merged(made)
+        self.world.merged(made, acted)
         self._pump_soon(made)
         self.look()
 

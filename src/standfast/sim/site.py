@@ -15,6 +15,8 @@ from standfast.sim.kernel import Kernel, Steps
 
 REBOOT_MS = (15_000, 60_000)
 POWER_ANSWERS = 0.7
+BOOT_AGAIN_MS = 1_000
+"""After so long a boot that stands still in a blackout is looked at again."""
 
 
 @dataclass
@@ -230,6 +232,10 @@ class Site:
     def boot(self, guest: Guest) -> None:
         """The guest starts anew."""
         if guest.os_alive:
+            return
+        if guest.in_blackout:
+            # It is suspended on both hosts (ldm(8), bound/suspended): a boot goes on after that only.
+            self.kernel.at(BOOT_AGAIN_MS, lambda: self.boot(guest) if guest.power else None)
             return
         guest.power = guest.os_alive = True
         guest.incarnation += 1

@@ -226,13 +226,14 @@ class Story:
 
     def _nothing_left_soon(self, command: Command) -> None:
         """Judged by the store of those who are together. Who is cut off can speak of his own half only, and
-        what the other half had is no word of his once they have met."""
-        begun, own = self.begun, command.node.ring
+        what the other half had is no word of his once they have met; nor what a smaller half had, of anybody
+        who spoke before."""
+        begun, own, said_ms = self.begun, command.node.ring, self.kernel.now_ms
         cut_off = own is not self.world.main_ring()
 
         def look() -> None:
             ring = own if cut_off else self.world.main_ring()
-            if self.begun != begun or (cut_off and own.over):
+            if self.begun != begun or (cut_off and own.over) or self.world.overruled_ms >= said_ms:
                 return
             if ring is None or ring.stalled:
                 # What was sent lands when the ring turns again.

@@ -17,7 +17,7 @@ from standfast.sim.kernel import Effect, Kernel, Process
 from standfast.sim.node import Node
 from standfast.sim.ring import Network, Ring
 from standfast.sim.rules import Rules
-from standfast.sim.site import Guest, Site
+from standfast.sim.site import BOOT_AGAIN_MS, Guest, Site
 from standfast.sim.store import Cib
 
 GUARDED_SHARE = 0.3
@@ -100,6 +100,8 @@ class World:
         self.edited = False
         self.noticed_at: dict[str, int] = {}
         self.closing_since_ms = 0
+        self.overruled_ms = -1
+        """When the store of the membership that might act last gave way to that of one that it met."""
         self.clean_since_ms = 0
         """Since when nobody has interfered: no fault, no hand-written change."""
         self.site.died = self._died
@@ -143,7 +145,9 @@ class World:
         self.kernel.at(self.kernel.between(1_000, 5_000), lambda: self._started(guest, guest.incarnation))
 
     def _started(self, guest: Guest, incarnation: int) -> None:
-        if guest.os_alive and guest.incarnation == incarnation:
+        if guest.os_alive and guest.incarnation == incarnation and guest.in_blackout:
+            self.kernel.at(BOOT_AGAIN_MS, lambda: self._started(guest, incarnation))
+        elif guest.os_alive and guest.incarnation == incarnation:
             self.stopped.discard(guest.node)
             self.nodes[guest.node].start()
 
@@ -399,8 +403,18 @@ class World:
             standing=before.record.epoch,
         )
 
-    def merged(self, ring: Ring) -> None:
-        """Two memberships have met."""
+    def merged(self, ring: Ring, acted: Ring | None) -> None:
+        """Two memberships have met. `acted`: the one that might act until now, if it is one of them."""
+        self._now()
+        record = ring.cib.record
+        if acted is not None and acted.cib.record != record:
+            self.overruled_ms = self.kernel.now_ms
+            self.check.overruled(
+                epoch=record.epoch,
+                phase=record.phase.value,
+                number=record.window if record.open else 0,
+                lease_s=record.lease_seconds,
+            )
         if len(ring.members) == len(self.nodes):
             self.met_once |= set(self.nodes)
         if self.fencer.quorate(ring):
