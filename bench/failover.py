@@ -66,7 +66,7 @@ def _nothing(_: Scene) -> None:
     return
 
 
-def _no_gate(scene: Scene) -> None:
+def no_gate(scene: Scene) -> None:
     """Plain Pacemaker: the same devices in the same levels, no gate before them."""
     first = scene.lab.nodes[0]
     topology = ET.fromstring(scene.run(first, "cibadmin", "-Q", "-o", "fencing-topology").stdout)
@@ -89,7 +89,7 @@ def _guarded(scene: Scene) -> None:
 
 
 CASES: dict[str, tuple[Callable[[Scene], None], str, str]] = {
-    "XSCF alone, no window": (_no_gate, GUEST, MOVER),
+    "XSCF alone, no window": (no_gate, GUEST, MOVER),
     "gate and XSCF, no window": (_nothing, GUEST, MOVER),
     "guarded window, the node that moves": (_guarded, GUEST, MOVER),
     "guarded window, another node": (_guarded, OTHER_GUEST, OTHER),

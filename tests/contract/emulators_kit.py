@@ -111,12 +111,12 @@ def running_site(
     argv = [sys.executable, "-m", "standfast.lab.emulators", "--world", str(written.world)]
     process = subprocess.Popen([*argv, "--control", str(path)], stdout=subprocess.DEVNULL)
     try:
-        with Control(path) as control:
+        with Control(path, limit_seconds=30.0) as control:
             known_hosts = directory / "known_hosts"
             known_hosts.write_text(control.known_hosts())
             yield Site(control, written, directory, known_hosts)
             control.shutdown()
-        assert process.wait(5) == 0
+        assert process.wait(20) == 0
     finally:
         if process.poll() is None:
             process.kill()

@@ -431,7 +431,7 @@ def test_a_domain_that_stays_down_after_its_reset_is_proven_by_the_control_domai
         alone = site.call("off", "ctrl1", "app71", kill="sir", power_timeout=1)
         assert one_line(alone, "Solaris running -> Host stopped", "nothing is proven"), alone
         site.control.call("start", host="ctrl1", name="app71")
-        asked = site.call("off", "ctrl1", "app71", kill="sir", power_timeout=1, conf=site.conf)
+        asked = site.call("off", "ctrl1", "app71", kill="sir", power_timeout=4, conf=site.conf)
         assert asked.code == 0, asked
         assert "in two rounds" in asked.out
     finally:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -123,13 +125,51 @@ def test_a_stopped_guest_is_gone_too(site: Site) -> None:
     assert site.orders == []
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [{"ctrl2": RUNNING}, {"ctrl2": SUSPENDED}, {"ctrl2": SENDING, "ctrl3": ARRIVING}, {"ctrl3": ARRIVING}],
-)
-def test_a_guest_that_may_come_back_is_held_and_left_alone(site: Site, rows: dict[str, str]) -> None:
-    site.rows(rows)
-    called = site.call()
+COME_BACK = {
+    "running": {"ctrl2": RUNNING},
+    "suspended": {"ctrl2": SUSPENDED},
+    "migrating": {"ctrl2": SENDING, "ctrl3": ARRIVING},
+    "arriving": {"ctrl3": ARRIVING},
+}
+NO_WINDOW = {
+    "never one": IDLE,
+    "closed": replace(WINDOW, phase=Phase.IDLE),
+    "frozen": replace(WINDOW, mode=Mode.FROZEN),
+    "of another node": replace(WINDOW, mover="cfguest1"),
+}
+POWER = {"true": 0, "false": 1, "null": 1}
+"""What its service processor says of "off" -> exit code."""
+
+
+Polled = dict[str, tuple[Site, Called, list[dict[str, object]]]]
+
+
+def _asked(site: Site, case: str) -> tuple[Called, list[dict[str, object]]]:
+    with contextlib.ExitStack() as stack:
+        requests: list[dict[str, object]] = []
+        if case in COME_BACK:
+            site.rows(COME_BACK[case])
+        elif case in NO_WINDOW:
+            site.record(NO_WINDOW[case])
+        else:
+            (site.folder / "silent" / ADDRESSES["ctrl2"]).touch()
+            answer = f'{{"ok": true, "off": {case}, "said": "Powered Off"}}\n'
+            requests = stack.enter_context(site.world.daemon(raw=answer.encode()))
+        return site.call(), requests
+
+
+@pytest.fixture(scope="module")
+def polled(tmp_path_factory: pytest.TempPathFactory, program: Path) -> Polled:
+    """One call for each of these cases, a few at a time: most of each is waiting."""
+    sites = {case: Site(tmp_path_factory.mktemp("s"), program) for case in (*COME_BACK, *NO_WINDOW, *POWER)}
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        calls = {case: pool.submit(_asked, site, case) for case, site in sites.items()}
+        return {case: (sites[case], *call.result()) for case, call in calls.items()}
+
+
+@pytest.mark.parametrize("case", COME_BACK)
+def test_a_guest_that_may_come_back_is_held_and_left_alone(polled: Polled, case: str) -> None:
+    site, called, _ = polled[case]
     assert called.code == 1
     assert "may come back" in called.said
     assert site.orders == []
@@ -197,14 +237,12 @@ def test_a_silent_host_proves_nothing_and_nothing_is_killed(site: Site) -> None:
     assert site.orders == []
 
 
-@pytest.mark.parametrize(("off", "code"), [(b"true", 0), (b"false", 1), (b"null", 1)])
+@pytest.mark.parametrize("off", POWER)
 def test_a_silent_host_is_dead_when_its_service_processor_says_that_its_machine_is_off(
-    site: Site, off: bytes, code: int
+    polled: Polled, off: str
 ) -> None:
-    (site.folder / "silent" / ADDRESSES["ctrl2"]).touch()
-    with site.world.daemon(raw=b'{"ok": true, "off": ' + off + b', "said": "Powered Off"}\n') as requests:
-        called = site.call()
-    assert called.code == code, called.said
+    _, called, requests = polled[off]
+    assert called.code == POWER[off], called.said
     assert {request["op"] for request in requests} == {"power"}
     assert {request["host"] for request in requests} == {"ctrl2"}
     assert "power of ctrl2: Powered Off" in called.log
@@ -237,18 +275,9 @@ def test_a_target_that_comes_back_during_the_call_is_not_killed(site: Site) -> N
     assert site.orders == []
 
 
-@pytest.mark.parametrize(
-    "found",
-    [
-        IDLE,
-        replace(WINDOW, phase=Phase.IDLE),
-        replace(WINDOW, mode=Mode.FROZEN),
-        replace(WINDOW, mover="cfguest1"),
-    ],
-)
-def test_without_a_guarded_window_of_this_node_it_does_nothing(site: Site, found: object) -> None:
-    site.record(found)
-    called = site.call()
+@pytest.mark.parametrize("case", NO_WINDOW)
+def test_without_a_guarded_window_of_this_node_it_does_nothing(polled: Polled, case: str) -> None:
+    site, called, _ = polled[case]
     assert called.code == 1
     assert site.orders == []
 

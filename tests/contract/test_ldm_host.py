@@ -65,7 +65,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
     command = [sys.executable, "-m", "standfast.lab.emulators", "--world", str(written.world)]
     process = subprocess.Popen([*command, "--control", str(socket)], stdout=subprocess.DEVNULL)
     try:
-        with Control(socket) as control:
+        with Control(socket, limit_seconds=30.0) as control:
             yield Hosts(tmp_path, control, written)
     finally:
         process.terminate()

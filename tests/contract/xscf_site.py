@@ -202,7 +202,7 @@ def running_site(folder: Path, kex: Mapping[str, str] | None = None) -> Iterator
     )
     try:
         with (
-            Control(socket) as control,
+            Control(socket, limit_seconds=30.0) as control,
             ThreadPoolExecutor(1, initializer=_enter_network, initargs=(process.pid,)) as threads,
         ):
             site = Site(folder, control, written, process.pid, threads)

@@ -123,8 +123,8 @@ def ring(scene: Scene, node: str) -> str:
 
 
 def fencings(scene: Scene, node: str) -> int:
-    """How many fencing operations this node's fencer remembers."""
-    done = scene.run(node, "stonith_admin", "--history", "*", "--output-as=xml")
+    """How many fencing operations this node's fencer remembers; without --verbose it tells no failed one."""
+    done = scene.run(node, "stonith_admin", "--history", "*", "--verbose", "--output-as=xml")
     return done.stdout.count("<fence_event ")
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_guarded import cluster
 
-from standfast.core import names
-from standfast.core.record import Phase, Record
+from standfast.core import guarded, names
+from standfast.core.record import Mode, Phase, Record
 from standfast.daemon.main import Daemon
 from standfast.journal import Journal
 from standfast.sightings import Sightings
@@ -89,3 +91,16 @@ def test_the_journal_keeps_what_happened_in_order(tmp_path: Path) -> None:
 def test_a_journal_that_cannot_be_written_says_so_and_does_not_raise(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "journal" in Journal(str(tmp_path / "file" / "journal.db")).add("record", "x")
+
+
+async def test_a_guarded_window_whose_topology_was_edited_by_hand_alarms(daemon: Daemon) -> None:
+    daemon.known.record = replace(OPEN, mode=Mode.GUARDED, mover="cfguest2")
+    daemon.known.tree = guarded.guard(cluster(3), "cfguest2")
+    assert daemon.alarms() == []
+    topology = daemon.known.tree.find("./configuration/fencing-topology")
+    assert topology is not None
+    for level in topology.findall("./fencing-level[@target='cfguest2']"):
+        topology.remove(level)
+    (alarm,) = daemon.alarms()
+    assert "the fencing of cfguest2" in alarm
+    assert "standfast window open" in alarm

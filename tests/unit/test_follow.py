@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from xml.etree import ElementTree
 
 import pytest
 
 from standfast import config
-from standfast.cluster import cmap, fencer
+from standfast.cluster import cib, cmap, fencer
 from standfast.core import heartbeat, names
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.topology import Device
@@ -43,6 +44,54 @@ async def test_a_file_that_is_moved_into_the_folder_is_seen(tmp_path: Path) -> N
     assert await seen(watch)
     assert not watch.lost
     watch.close()
+
+
+async def test_only_the_file_that_is_meant_wakes_the_watch(tmp_path: Path) -> None:
+    watch = FolderWatch(str(tmp_path), "cib.xml")
+    for name in ("cib-1.raw", "cib.last", "cib.xml.sig"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "new").write_text("x")
+    (tmp_path / "new").rename(tmp_path / "other")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(watch.changed.wait(), 0.2)
+    (tmp_path / "other").rename(tmp_path / "cib.xml")
+    assert await seen(watch)
+    shutil.rmtree(tmp_path)
+    assert await seen(watch)
+    assert watch.lost
+    watch.close()
+
+
+@pytest.mark.parametrize(
+    ("known", "stored", "read"),
+    [
+        (None, '<cib epoch="9"/>', "asked"),
+        ('<cib epoch="8"/>', '<cib epoch="9"/>', "stored"),
+        ('<cib epoch="9"/>', '<cib epoch="9"/>', "stored"),
+        ('<cib epoch="10"/>', '<cib epoch="9"/>', "asked"),
+        ('<cib admin_epoch="1" epoch="2"/>', '<cib admin_epoch="0" epoch="9"/>', "asked"),
+        ('<cib epoch="8"/>', "<cib epoch=", "asked"),
+        ('<cib epoch="8"/>', None, "asked"),
+    ],
+)
+def test_a_stored_configuration_is_read_unless_it_is_older_than_what_is_known(
+    known: str | None, stored: str | None, read: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "CIB_DIR", str(tmp_path))
+    if stored is not None:
+        (tmp_path / "cib.xml").write_text(stored)
+    monkeypatch.setattr(cib, "query", lambda: ElementTree.Element("asked"))
+    found = main._configuration(None if known is None else ElementTree.fromstring(known))
+    assert found.tag == {"asked": "asked", "stored": "cib"}[read]
+
+
+def test_a_stored_configuration_has_the_quorum_that_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "CIB_DIR", str(tmp_path))
+    (tmp_path / "cib.xml").write_text('<cib epoch="9" have-quorum="1"/>')
+    found = main._configuration(ElementTree.fromstring('<cib epoch="8" have-quorum="0"/>'))
+    assert (found.get("epoch"), found.get("have-quorum")) == ("9", "0")
 
 
 async def test_a_folder_that_vanishes_is_a_watch_that_is_lost(tmp_path: Path) -> None:

@@ -180,3 +180,10 @@ def test_a_manifest_that_is_kept_elsewhere_stays_there(root: Path) -> None:
     assert manifest.is_symlink()
     assert not kept.exists()
     assert not (root / "usr/sbin/sdtool").exists()
+
+
+def test_a_machine_without_ssh_is_told_what_to_install(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(root / "usr/sbin"))
+    assert "apt-get install openssh-client" in call("install", "--root", str(root)).output
+    (root / "usr/sbin/ssh").touch(mode=0o755)
+    assert "openssh-client" not in call("install", "--root", str(root)).output

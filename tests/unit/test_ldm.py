@@ -5,6 +5,7 @@ import pytest
 from standfast.core import ldm
 from standfast.core.evidence import GuestState
 from standfast.core.ldm import NoRoom, NotUnderstood, SavedConfiguration
+from standfast.core.names import is_domain_name
 
 CONTROL = (
     "DOMAIN|name=primary|state=active|flags=-n-cv-|cons=UART|ncpu=5|mem=47272862140|util=0.4|uptime=4772570"
@@ -205,8 +206,8 @@ def test_the_reason_of_a_refusal_is_told_without_its_summary() -> None:
 
 @pytest.mark.parametrize("name", ["", "-f", "a b", "a;b", "a\n", "$(x)", "x" * 256])
 def test_a_name_that_could_be_an_option_or_a_command_is_no_domain_name(name: str) -> None:
-    assert not ldm.is_domain_name(name)
+    assert not is_domain_name(name)
 
 
 def test_ordinary_domain_names_are_names() -> None:
-    assert all(ldm.is_domain_name(name) for name in ("guest2", "ldg-src", "db_1.prod"))
+    assert all(is_domain_name(name) for name in ("guest2", "ldg-src", "db_1.prod"))

@@ -66,6 +66,24 @@ def query(limit_seconds: float = 5.0) -> ElementTree.Element:
         raise CibError(f"the CIB cannot be read: {error}") from None
 
 
+def stored(path: str) -> ElementTree.Element:
+    """The configuration as Pacemaker keeps it on disk, without the status section. Costs no process.
+
+    Pacemaker moves the file into place as a whole, some 30 ms after each change: it is never newer than what
+    `query` gives, and may be older (`version` tells). Raises CibError.
+    """
+    try:
+        return ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError) as error:
+        raise CibError(f"the CIB cannot be read: {error}") from None
+
+
+def version(tree: ElementTree.Element) -> tuple[int, int]:
+    """What grows with each change of the configuration: admin_epoch and epoch; 0 where there is none."""
+    admin_epoch, epoch = (tree.get(name, "") for name in ("admin_epoch", "epoch"))
+    return int(admin_epoch) if admin_epoch.isdecimal() else 0, int(epoch) if epoch.isdecimal() else 0
+
+
 def apply(original: ElementTree.Element, wanted: ElementTree.Element, limit_seconds: float = 20.0) -> None:
     """Change the configuration from `original` (as `query` gave it) to `wanted` by ONE patch.
 

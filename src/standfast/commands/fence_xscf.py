@@ -55,6 +55,7 @@ OPTIONS = (
     Option("ipport", "u", "TCP port of the XSCF's ssh", kind="integer", default="22"),
     Option("known_hosts", "K", "OpenSSH known_hosts file; always checked", default=KNOWN_HOSTS_FILE),
     Option("legacy_algorithms", "A", "Outdated ssh algorithms to allow, parted by commas"),
+    Option("client", "c", "auto: the system's ssh if it can", default="auto", choices=("auto", "asyncssh")),
     Option("dialect", "D", "File that corrects the XSCF's dialogue", default=DIALECT_FILE),
     Option("conf", "C", "File that names the control domains to ask in doubt", default=CONFIG_FILE),
     Option("login_timeout", "L", "Seconds for the login", kind="second", default="10"),

@@ -1,4 +1,4 @@
-"""What fence_xscf does: one function an action, and the doubt that the control domains settle."""
+"""What fence_xscf does: one function an action. Each call imports this, so it imports nothing heavy."""
 
 import asyncio
 import logging
@@ -6,21 +6,15 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 from standfast.commands.fence_xscf import EXIT_DONE, EXIT_FAILED, EXIT_OFF, UsageError, required
-from standfast.core import hostlist, ldm, xscf
-from standfast.core.evidence import HostAnswer, gone_everywhere
-from standfast.core.hostlist import HostList
-from standfast.core.names import XSCF_AGENT
+from standfast.core import xscf
+from standfast.core.names import XSCF_AGENT, is_domain_name
 from standfast.core.xscf import Proof, Verdict
-from standfast.hosts.ldm import ControlDomainLogin, LdmHost, opened
 from standfast.processors import dialect as dialects
-from standfast.processors.xscf import XscfError, XscfLogin, XscfSession, kill, session
-
-ASK_LIMIT_SECONDS = 5.0
-CONF_LIMIT_BYTES = 1_000_000
+from standfast.processors.xscf import XscfSession, kill, session
+from standfast.processors.xscf_login import CLIENTS, XscfError, XscfLogin
 
 
 class Device:
@@ -35,7 +29,7 @@ class Device:
         self.how = _one_of(options, "kill", ("panic", "sir"))
         self.ppar_id = int(_number(options, "ppar_id", 0, 15))
         self.domain = options.get("domain", "")
-        if self.domain and not ldm.is_domain_name(self.domain):
+        if self.domain and not is_domain_name(self.domain):
             raise UsageError(f"{self.domain!r} cannot be a logical domain's name; nothing was done")
         self.power_limit_seconds = _number(options, "power_timeout", 1, 3600)
         self.conf = options["conf"]
@@ -48,6 +42,7 @@ class Device:
             login_limit_seconds=_number(options, "login_timeout", 1, 3600),
             shell_limit_seconds=_number(options, "shell_timeout", 1, 3600),
             legacy_algorithms=tuple(options.get("legacy_algorithms", "").replace(",", " ").split()),
+            client=_one_of(options, "client", CLIENTS),
         )
         try:
             self.dialect = dialects.load(options["dialect"])
@@ -185,63 +180,9 @@ async def _settled_by_hosts(device: Device, proof: Proof) -> tuple[bool, str]:
 
 
 async def _not_active_anywhere(device: Device) -> tuple[bool, str]:
-    """Ask every control domain of the conf, twice round; the reason where that proves nothing."""
-    try:
-        hosts = _control_domains(device.conf)
-    except UsageError as error:
-        return False, f"the control domains cannot be asked: {error}"
-    try:
-        async with asyncio.timeout(device.power_limit_seconds):
-            return await _asked_twice(device.domain, hosts)
-    except TimeoutError:
-        return False, f"the control domains gave no full answer within {device.power_limit_seconds:g} s"
+    from standfast.commands import fence_xscf_doubt  # asyncssh and more, for the rare case
 
-
-def _control_domains(conf: str) -> HostList:
-    path = Path(conf)
-    try:
-        if path.stat().st_size > CONF_LIMIT_BYTES:
-            raise UsageError(f"{conf} is too large")
-        found = hostlist.from_text(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{conf}: {getattr(error, 'strerror', None) or error}") from None
-    except hostlist.HostListError as error:
-        raise UsageError(f"{conf}: {error}") from None
-    other = next((host for host in found.hosts if host.kind != "ldm"), None)
-    if other is not None:
-        raise UsageError(f"{other.name} is of kind {other.kind}, which has no ldm to ask")
-    closed = next((host for host in found.hosts if not host.login), None)
-    if closed is not None:
-        # Its XSCF's word is the very thing that is in doubt here.
-        raise UsageError(f"{conf} has no login for {closed.name}, so ldm cannot be asked there")
-    return found
-
-
-async def _asked_twice(domain: str, found: HostList) -> tuple[bool, str]:
-    async with AsyncExitStack() as stack:
-        hosts: list[LdmHost] = []
-        for host in found.hosts:
-            login = ControlDomainLogin(
-                name=host.name,
-                address=host.address,
-                user=host.login,
-                key_file=found.identity_file,
-                known_hosts_file=found.known_hosts,
-            )
-            hosts.append(await stack.enter_async_context(opened(login)))
-        rounds: list[list[HostAnswer]] = []
-        for _ in range(2):
-            answers: list[HostAnswer] = []
-            for asked in hosts:  # each question after the answer before it: see gone_everywhere
-                answer = await asked.ask(domain, ASK_LIMIT_SECONDS)
-                if not answer.state.proves_not_here:
-                    return False, str(answer)
-                answers.append(answer)
-            rounds.append(answers)
-    names = [host.name for host in found.hosts]
-    if gone_everywhere(names, rounds):
-        return True, f"ldm on {', '.join(names)} says not active, in two rounds"
-    return False, "the control domains changed their answers between two rounds"
+    return await fence_xscf_doubt.not_active_anywhere(device.domain, device.conf, device.power_limit_seconds)
 
 
 def _password(options: Mapping[str, str], limit_seconds: float) -> str:

@@ -16,7 +16,7 @@ from standfast.commands.gate_children import Child, collect
 from standfast.core import ldm
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.hostlist import ControlDomain, HostList, HostListError, from_text
-from standfast.core.names import CONFIG_FILE, SOCKET_FILE
+from standfast.core.names import CONFIG_FILE, SOCKET_FILE, is_domain_name
 
 TYPE_CHECKING = False  # not from typing: that costs 3 ms of each call
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Hosts:
 
     def ask(self, guests: Sequence[str]) -> tuple[Answers, str]:
         """One answer of every host for each guest, and a note for the log. At most about 2 s."""
-        wanted = [guest for guest in dict.fromkeys(guests) if ldm.is_domain_name(guest)]
+        wanted = [guest for guest in dict.fromkeys(guests) if is_domain_name(guest)]
         if not wanted:
             return {}, "the devices name no single guest: hosts are not asked"
         answers, why = self._by_daemon(wanted)
@@ -81,7 +81,7 @@ class Hosts:
     def ask_one(self, name: str, guest: str) -> HostAnswer:
         """Ask this host now, by ssh, with a question of our own: no listing is used again."""
         host = self._named(name)
-        if host is None or not ldm.is_domain_name(guest):
+        if host is None or not is_domain_name(guest):
             return silent(name, guest, "no login there")
         child = Child(
             ssh_argv(host, self._list.identity_file, self._list.known_hosts), QUESTION_LIMIT_SECONDS
@@ -103,7 +103,7 @@ class Hosts:
     def order(self, name: str, guest: str, *, kill: bool) -> str:
         """Stop the guest on this host by force, or cancel its migration; empty, or one phrase of trouble."""
         host = self._named(name)
-        if host is None or not ldm.is_domain_name(guest):
+        if host is None or not is_domain_name(guest):
             return "no login there"
         command = f"ldm stop-domain -f {guest}" if kill else f"ldm cancel-operation migration {guest}"
         argv = ssh_argv(host, self._list.identity_file, self._list.known_hosts, command)

@@ -32,7 +32,7 @@ from standfast.core.killing import (
     decide,
     timeout_seconds,
 )
-from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
+from standfast.core.names import HOLD_POLL_SECONDS, ORDERED, SIGHTINGS_FILE
 from standfast.sightings import Sightings
 
 POLL_INTERVAL_SECONDS = 0.25
@@ -163,7 +163,8 @@ class KillingGate:
         self._events.append(Acted(host, kill=kill))
         what = "stop" if kill else "cancel the migration of"
         trouble = self._hosts.order(host, self._options.guest, kill=kill)
-        self._done.append(f"{what} {self._options.guest} on {host}" + (f" ({trouble})" if trouble else ""))
+        said = f"{ORDERED}{what} {self._options.guest} on {host}"
+        self._done.append(said + (f" ({trouble})" if trouble else ""))
 
     def _verdict(self, sight: Sight, allow: bool, reason: str) -> Verdict:
         told = dict.fromkeys((*sight.notes, *self._done))

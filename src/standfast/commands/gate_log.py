@@ -9,9 +9,8 @@ import os
 import socket
 import time
 
-from standfast.core.names import LOG_DIR
+from standfast.core.names import GATE_LOG_FILE
 
-LOG_FILE = LOG_DIR + "/gate.log"
 SYSLOG_SOCKET = "/dev/log"
 _WARNING, _NOTICE, _DAEMON = 4, 5, 3
 MAX_LINE_CHARACTERS = 1500
@@ -27,9 +26,9 @@ def write(root: str, text: str, allow: bool) -> None:
     """Append to gate.log and send to syslog; what does not work is left out."""
     try:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        os.makedirs(os.path.dirname(root + LOG_FILE), mode=0o755, exist_ok=True)
+        os.makedirs(os.path.dirname(root + GATE_LOG_FILE), mode=0o755, exist_ok=True)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-        file = os.open(root + LOG_FILE, flags, 0o640)
+        file = os.open(root + GATE_LOG_FILE, flags, 0o640)
         try:
             os.write(file, f"{stamp} {text}\n".encode())
         finally:

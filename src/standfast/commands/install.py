@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
@@ -171,6 +172,11 @@ def install(root: Path, prefix_programs: bool) -> None:
     for path in changed:
         click.echo(path)
     click.echo(f"{len(changed)} changed." if changed else "All is there already; nothing was changed.")
+    if shutil.which("ssh") is None:
+        click.echo(
+            "Recommended: apt-get install openssh-client. Without ssh the gate cannot ask the hosts where "
+            "the daemon does not answer, and every fence_xscf takes more time."
+        )
     if root == Path("/") and Path("/run/systemd/system").is_dir():
         click.echo("Next: systemctl daemon-reload && systemctl enable --now standfastd")
 

@@ -150,7 +150,7 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     for warning in outcome.warnings:
         screen.tell(warning)
     if not isinstance(goal, OpenGoal) and outcome.changed:
-        await _tidy(goal, screen)
+        await _tidy(goal, survey, screen)
     text = outcome.reason
     if isinstance(goal, OpenGoal) and not outcome.changed:
         text += f"\nIt was open already, {await _lease_left(survey)}; {LEASE_NOTE}"
@@ -163,11 +163,13 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     return screen.end(EXIT_DONE, text)
 
 
-async def _tidy(goal: CloseGoal, screen: Screen) -> None:
+async def _tidy(goal: CloseGoal, survey: Survey, screen: Screen) -> None:
     """The window is closed: the fencers need not remember that its gates held the node."""
     from standfast import refusals
 
-    count = await asyncio.to_thread(refusals.forget, goal.node, goal.since_epoch)
+    snapshot, _ = await look(survey)
+    said = {node: refusals.told(report.answered) for node, report in snapshot.reports.items()}
+    count = await asyncio.to_thread(refusals.forget, goal.node, goal.since_epoch, said)
     if count:
         screen.say(f"{count} held fencings of {goal.node} are in the journal, and forgotten by the fencers")
 

@@ -20,7 +20,6 @@ POST_MIGRATION = "@post-migration"
 # With factory-default; the count on SPARC M10 is from field knowledge, not from a manual.
 MOST_CONFIGURATIONS = 8
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
 _FLAGS = re.compile(r"[-s][-ntd][-dr][-c][-v]([-ste])?")
 _TAG = re.compile(r"\[([^\]]*)\]")
 _PROGRESS = re.compile(r"(\d{1,3})%?")
@@ -32,11 +31,6 @@ class NotUnderstood(ValueError):
 
 class NoRoom(ValueError):
     """No saved configuration can be added without removing one that is not ours."""
-
-
-def is_domain_name(name: str) -> bool:
-    """Whether `name` can be a logical domain's: safe as a word of a command, never an option."""
-    return _NAME.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)

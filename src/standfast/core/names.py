@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 CONFIG_DIR = "/etc/standfast"
 CONFIG_FILE = "/etc/standfast/clovmmigrate.conf"
 SECRETS_DIR = "/etc/standfast/secrets"
@@ -16,6 +18,9 @@ JOURNAL_FILE = "/var/lib/standfast/journal.db"
 STOPPED_MARKER_FILE = "/run/standfast/facility-stopped"
 """Made by ``sdtool -e``. In /run: so a reboot, which starts the facility, is told from a new daemon."""
 LOG_DIR = "/var/log/standfast"
+GATE_LOG_FILE = LOG_DIR + "/gate.log"
+ORDERED = "ordered: "
+"""In gate.log, before what a host was told to do: such an answer is more than a hold."""
 
 RUN_DIR = "/run/standfast"
 SOCKET_FILE = "/run/standfast/standfastd.sock"
@@ -25,6 +30,8 @@ SIGHTINGS_FILE = "/run/standfast/sightings.json"
 
 COROSYNC_CONF = "/etc/corosync/corosync.conf"
 CIB_DIR = "/var/lib/pacemaker/cib"
+CIB_FILE = "cib.xml"
+"""In CIB_DIR: the configuration, written anew and moved into place after each change of it."""
 
 RECORD_SET_ID = "standfast-window"
 """Id of the cluster property set that holds the record (docs/design.md, section 3)."""
@@ -43,6 +50,13 @@ slowest (measured, two nodes): so long a hold by the hosts' word goes on after i
 
 HOLD_POLL_SECONDS = 5.0
 """A gate that refuses at once is called 25 times a second for as long as the hold lasts."""
+
+_DOMAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,254}")
+
+
+def is_domain_name(name: str) -> bool:
+    """Whether `name` can be a logical domain's: safe as a word of a command, never an option."""
+    return _DOMAIN_NAME.fullmatch(name) is not None
 
 
 def secret_file(node: str) -> str:

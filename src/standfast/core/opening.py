@@ -20,7 +20,7 @@ FENCER_LIMIT_SECONDS = 10.0
 """A fencer follows a change of the topology within 0.2 s (measured)."""
 TESTS_LIMIT_SECONDS = 30.0
 OF_THE_FILE = frozenset({"COROSYNC_CONF", "CONF_NOT_LOADED"})
-CALM_LIMIT_SECONDS = 5.0
+CALM_LIMIT_SECONDS = 15.0
 """A cluster that is busy for a moment only (our own set-up, say) is no switchover."""
 
 

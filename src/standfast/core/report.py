@@ -56,6 +56,8 @@ class Report:
     """running, or stopped (sdtool -e on this node)."""
     killing: str = ""
     """Node that this node's fencer would fence by its killing gate and by nothing else (guarded window)."""
+    answered: tuple[str, ...] = ()
+    """What this node's gates have answered about the mover since its window began (`refusals.answers`)."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
 
@@ -94,6 +96,7 @@ def encode(report: Report) -> str:
         "sf": report.facility,
         "cmd": report.commanding,
         "kill": report.killing,
+        "ans": list(report.answered),
     }
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
@@ -126,6 +129,7 @@ def decode(text: str) -> Report:
             commanding=bool(body["cmd"]),
             # Older daemons do not say it: then a guarded window is not confirmed.
             killing=str(body.get("kill", "")),
+            answered=tuple(str(answer) for answer in body.get("ans", ())),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from standfast.core import guarded, lease, owed
 from standfast.core.owed import Debt
-from standfast.core.record import Record
+from standfast.core.record import Mode, Phase, Record
 from standfast.daemon.known import Known
 
 DISAGREES_SECONDS = 60.0
@@ -33,6 +33,13 @@ def found(
                 f"no window is open, but the fencing of {node} is still that of a guarded one: nobody can "
                 f"kill it; repair that with: clovmmigrate -u source-ldom target-host"
             )
+    if known.record is not None and known.tree is not None and known.record.phase is Phase.OPEN:
+        mover = known.record.mover
+        if known.record.mode is Mode.GUARDED and mover and not guarded.whole(known.tree, mover):
+            yield (
+                f"the window is guarded, but the fencing of {mover} is not that of its killing gate (was the "
+                f"topology edited by hand?): put it right with: standfast window open{_of(known, mover)}"
+            )
     if known.file.debt is Debt.FOREIGN:
         yield (
             f"{owed.sentence(known.node)}, and corosync.conf was changed by hand since: put its "
@@ -40,6 +47,11 @@ def found(
         )
     if facility != "running":
         yield "the shutdown facility of this node is stopped; start it: sdtool -b"
+
+
+def _of(known: Known, mover: str) -> str:
+    aim = known.aims().get(mover)
+    return f" {aim.guest}" if aim is not None else " GUEST"
 
 
 def _past_lease(record: Record, window_seconds: float, over: lease.Over | None) -> str:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from standfast import config
+from standfast import config, refusals
 from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
 from standfast.core import devices, heartbeat, members, names, owed, record
@@ -77,6 +77,7 @@ class Daemon:
         self._expects: object = None
         self._expects_since = 0.0
         self._blind = ""
+        self._answered: tuple[str, ...] = ()
         self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
         self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
@@ -161,7 +162,7 @@ class Daemon:
 
     async def _follow(self) -> None:
         try:
-            watch = FolderWatch(names.CIB_DIR)
+            watch = FolderWatch(names.CIB_DIR, names.CIB_FILE)
         except WatchError as error:
             # No Pacemaker here yet, or no more. Without a watch each restart of this task is a look.
             if str(error) != self._blind:
@@ -181,13 +182,14 @@ class Daemon:
     async def _refresh(self) -> None:
         known = self.known
         try:
+            # A write of the configuration changes no membership: the ring is looked at on each tick only.
+            tick = self._tick_due()
             tree, runtime, running = await asyncio.gather(
-                asyncio.to_thread(cib.query),
+                asyncio.to_thread(_configuration, None if tick else known.tree),
                 asyncio.to_thread(cmap.runtime),
                 asyncio.to_thread(cmap.configuration, corosync_map.PREFIXES),
             )
-            # A write of the configuration changes no membership: the ring is looked at on each tick only.
-            seen = await asyncio.to_thread(ring.look) if self._tick_due() else None
+            seen = await asyncio.to_thread(ring.look) if tick else None
         except (EngineError, cib.CibError) as error:
             if known.engine:
                 log.warning("the cluster engine does not answer: %s", error)
@@ -207,6 +209,7 @@ class Daemon:
                 log.info("%s has changed; reading it again", names.CONFIG_FILE)
                 self.reread()
         self._see_record(tree)
+        await self._see_answers()
         await self.guard.look()
         self._spawn(self._settle_facility())
         known.file = await asyncio.to_thread(
@@ -304,6 +307,16 @@ class Daemon:
             if not self.switch.stopped:
                 self._spawn(self.retest())
 
+    async def _see_answers(self) -> None:
+        """What the gates have answered is told to the end of the window, and kept until a new one begins."""
+        found = self.known.record
+        if found is None or not found.open or not found.mover:
+            return
+        open_for = self.sightings.see(found).window_seconds
+        # The log has wall-clock times, and the history of a fencer too.
+        since = time.time() - open_for  # noqa: TID251
+        self._answered = await asyncio.to_thread(refusals.answers, names.GATE_LOG_FILE, found.mover, since)
+
     async def _values(self) -> None:
         """Watch the running values closely while a reload is expected: the planner waits for our word."""
         found = self.known.record
@@ -365,6 +378,7 @@ class Daemon:
             logins=dict(known.probed.logins),
             facility=self.facility,
             killing=self.guard.killing,
+            answered=self._answered,
             commanding=self.commanding > 0,
         )
 
@@ -498,6 +512,21 @@ def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
     """Call it in the loop, from another thread; a loop that has ended hears nothing."""
     with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(what)
+
+
+def _configuration(known: ET.Element | None) -> ET.Element:
+    """The CIB: from its file where that is not older than what is `known`, else of Pacemaker itself.
+
+    Each tick knows nothing and asks, which shows that Pacemaker answers.
+    """
+    if known is not None:
+        with contextlib.suppress(cib.CibError):
+            found = cib.stored(f"{names.CIB_DIR}/{names.CIB_FILE}")
+            if cib.version(found) >= cib.version(known):
+                # Not a change of the configuration, so the file may be behind in it.
+                found.set("have-quorum", known.get("have-quorum", ""))
+                return found
+    return cib.query()
 
 
 def _stamp(path: str) -> tuple[int, int, int] | None:

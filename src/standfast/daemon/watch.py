@@ -14,6 +14,7 @@ from pathlib import Path
 
 _IN_CLOSE_WRITE = 0x8
 _IN_MOVED_TO = 0x80
+_IN_Q_OVERFLOW = 0x4000
 _IN_IGNORED = 0x8000
 """The folder is gone, and with it the watch (inotify(7))."""
 _EVENT = struct.Struct("iIII")
@@ -27,9 +28,11 @@ class WatchError(Exception):
 
 
 class FolderWatch:
-    """Sets `changed` whenever a file of the folder has been written or moved into it, and when it is gone."""
+    """Sets `changed` whenever the file `name` (empty: any) has been written in the folder or moved into it,
+    and when the folder is gone."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, name: str = "") -> None:
+        self._name = name.encode()
         self.changed = asyncio.Event()
         self.lost = False
         """The folder is gone: nothing will be seen any more."""
@@ -54,10 +57,15 @@ class FolderWatch:
         offset = 0
         while offset + _EVENT.size <= len(data):
             _, mask, _, length = _EVENT.unpack_from(data, offset)
-            self.lost = self.lost or bool(mask & _IN_IGNORED)
-            offset += _EVENT.size + length
-        # Which file it was does not matter: a CIB that has not changed costs one local read.
-        self.changed.set()
+            begin = offset + _EVENT.size
+            offset = begin + length
+            name = data[begin:offset].rstrip(b"\0")
+            # Pacemaker keeps copies, signatures and a counter beside the file: five events for one change.
+            # An overflow of the queue has no name, and may hide anything.
+            lost = bool(mask & _IN_IGNORED)
+            self.lost = self.lost or lost
+            if lost or mask & _IN_Q_OVERFLOW or not self._name or name == self._name:
+                self.changed.set()
 
     def close(self) -> None:
         """Stop watching."""

@@ -16,7 +16,7 @@ import asyncssh
 from standfast.core import ldm
 from standfast.core.evidence import HostAnswer, silent
 from standfast.core.ldm import MigrationJob, SavedConfiguration
-from standfast.core.names import CONTROL_DOMAIN_KEY_FILE, KNOWN_HOSTS_FILE
+from standfast.core.names import CONTROL_DOMAIN_KEY_FILE, KNOWN_HOSTS_FILE, is_domain_name
 from standfast.hosts.base import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -388,7 +388,7 @@ class LdmHost:
                 self._connection = None
 
     def _check_name(self, name: str) -> None:
-        if not ldm.is_domain_name(name):
+        if not is_domain_name(name):
             raise HostBug(self.name, f"{name!r} cannot be the name of a logical domain or configuration")
 
     def _understanding(self) -> "_Understanding":

@@ -49,5 +49,6 @@ def access_of(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | 
         password_file=found.get("password_file", ""),
         known_hosts_file=listed.known_hosts,
         legacy_algorithms=tuple(found.get("legacy_algorithms", "").replace(",", " ").split()),
+        client=found.get("client", "auto"),
         why_not=why_not,
     )

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 
 from standfast.hosts.xscf_view import XscfAccess, way_in
-from standfast.processors.xscf import XscfError, session
+from standfast.processors.xscf import session
+from standfast.processors.xscf_login import XscfError
 
 LOGIN_LIMIT_SECONDS = 5.0
 

@@ -20,10 +20,10 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from standfast.core import ldm, xscf
+from standfast.core import xscf
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.ldm import MigrationJob, SavedConfiguration
-from standfast.core.names import KNOWN_HOSTS_FILE
+from standfast.core.names import KNOWN_HOSTS_FILE, is_domain_name
 from standfast.core.xscf import DomainStatus
 from standfast.hosts.base import (
     SAVED_BY_HAND,
@@ -39,15 +39,14 @@ from standfast.hosts.base import (
     Progress,
 )
 from standfast.processors import dialect
-from standfast.processors.xscf import (
+from standfast.processors.xscf import XscfSession, session
+from standfast.processors.xscf_login import (
     XscfError,
     XscfKeyUnknown,
     XscfLogin,
     XscfLoginRefused,
-    XscfSession,
     XscfSetting,
     XscfUnreachable,
-    session,
 )
 
 LOGIN_LIMIT_SECONDS = 10.0
@@ -70,6 +69,7 @@ class XscfAccess:
     password_file: str = ""
     known_hosts_file: str = KNOWN_HOSTS_FILE
     legacy_algorithms: tuple[str, ...] = ()
+    client: str = "auto"
     why_not: str = ""
 
 
@@ -178,7 +178,7 @@ class XscfHost:
         return CommandFailed(self.name, f"cannot {what} there: clovmmigrate.conf has no login for it")
 
     def _check_name(self, guest: str) -> None:
-        if not ldm.is_domain_name(guest):
+        if not is_domain_name(guest):
             raise HostBug(self.name, f"{guest!r} cannot be a logical domain's name")
 
     def _answers(self, rows: tuple[DomainStatus, ...]) -> tuple[HostAnswer, ...]:
@@ -330,6 +330,7 @@ async def way_in(access: XscfAccess, address: str, limit_seconds: float) -> tupl
         login_limit_seconds=limit_seconds,
         shell_limit_seconds=SHELL_LIMIT_SECONDS,
         legacy_algorithms=access.legacy_algorithms,
+        client=access.client,
     )
     try:
         return login, dialect.load()

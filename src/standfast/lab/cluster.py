@@ -29,7 +29,7 @@ from standfast.lab.layout import (
     shared_dir,
 )
 from standfast.lab.node import Node, NodeProcess
-from standfast.lab.process import detach, joining
+from standfast.lab.process import detach, joining, must
 
 _AGENTS = Path(__file__).with_name("agents")
 _POLL_SECONDS = 0.1
@@ -243,6 +243,15 @@ class Lab:
         finally:
             ended = self.thaw(node)
         return Blackout(node, began, ended)
+
+    def cut(self, node: str, *, mended: bool = False) -> None:
+        """Take a node off the ring at the switch, as a broken cable does, or (`mended`) put it back.
+
+        It keeps running, and reaches hosts and service processors as before.
+        """
+        port = network.ring_port(self.nodes.index(self.node(node).name) + 1)
+        link = ["ip", "link", "set", port, "up" if mended else "down"]
+        must(network.enter(netns(self.root, network.SWITCH), link))
 
     def power(self, node: str, what: Literal["off", "on", "panic"]) -> None:
         """`off` and `panic` kill everything in the node at once, frozen or not; `on` starts it."""

@@ -32,6 +32,11 @@ def host_address(network: str, number: int) -> str:
     return f"{_PREFIX[network]}{_FIRST_HOST - 1 + number}"
 
 
+def ring_port(number: int) -> str:
+    """The switch's port to which node `number` (from 1) is connected on the ring."""
+    return f"n{number}-ring"
+
+
 def build(root: Path, host_count: int, node_names: Sequence[str]) -> None:
     """Make the switch, a namespace for each node, and, with hosts, the `hw` namespace."""
     (root / "netns").mkdir()

@@ -11,14 +11,12 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-
-import asyncssh
 
 from standfast.core import xscf
-from standfast.core.names import KNOWN_HOSTS_FILE
 from standfast.core.xscf import DomainStatus, PparStatus, Proof, Verdict
+from standfast.processors import openssh
 from standfast.processors.dialect import Dialect
+from standfast.processors.xscf_login import RemoteShell, XscfError, XscfLogin, XscfUnreachable
 
 OUTPUT_LIMIT_CHARACTERS = 200_000
 POLL_SECONDS = 0.25
@@ -26,43 +24,6 @@ QUIET_SECONDS = 2.0
 KILLS = ("panic", "sir")
 
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|[\x00\x07\r]")
-
-# Algorithms that asyncssh leaves out by default and old service processors may need. Each is
-# only offered when it is named in the device's options.
-LEGACY_ALGORITHMS = {
-    "diffie-hellman-group1-sha1": "kex_algs",
-    "diffie-hellman-group-exchange-sha1": "kex_algs",
-    "ssh-rsa": "server_host_key_algs",
-    "ssh-dss": "server_host_key_algs",
-    "aes128-cbc": "encryption_algs",
-    "aes256-cbc": "encryption_algs",
-    "3des-cbc": "encryption_algs",
-    "hmac-sha1-96": "mac_algs",
-    "hmac-md5": "mac_algs",
-}
-
-
-class XscfError(Exception):
-    """The XSCF could not do what was asked. The text is one phrase for an operator.
-
-    `order_given`: "no", or "maybe" where an order was confirmed and may be carried out.
-    """
-
-    def __init__(self, what: str, order_given: str = "no") -> None:
-        self.order_given = order_given
-        super().__init__(what)
-
-
-class XscfUnreachable(XscfError):
-    """No connection, or it was cut, or a time limit passed."""
-
-
-class XscfLoginRefused(XscfError):
-    """The XSCF answered and does not let us in."""
-
-
-class XscfKeyUnknown(XscfError):
-    """The XSCF's host key is not the one in known_hosts."""
 
 
 class XscfUnexpected(XscfError):
@@ -73,31 +34,11 @@ class XscfUnreadable(XscfUnexpected):
     """A table without the row that was asked for; the shell itself is in order."""
 
 
-class XscfSetting(XscfError):
-    """Our own setting is wrong; the XSCF was not asked."""
-
-
-@dataclass(frozen=True)
-class XscfLogin:
-    """How to reach one XSCF over one of its LANs. Limits in seconds."""
-
-    address: str
-    user: str
-    password: str = field(repr=False)
-    port: int = 22
-    known_hosts_file: str = KNOWN_HOSTS_FILE
-    login_limit_seconds: float = 10.0
-    shell_limit_seconds: float = 10.0
-    legacy_algorithms: tuple[str, ...] = ()
-
-
 class XscfSession:
     """One logged-in shell. One command at a time."""
 
-    def __init__(
-        self, process: asyncssh.SSHClientProcess[str], dialect: Dialect, limit_seconds: float
-    ) -> None:
-        self._process = process
+    def __init__(self, remote: RemoteShell, dialect: Dialect, limit_seconds: float) -> None:
+        self._remote = remote
         self._dialect = dialect
         self._limit_seconds = limit_seconds
         self._confirmed = "no"
@@ -174,8 +115,8 @@ class XscfSession:
 
     def _write(self, line: str) -> None:
         try:
-            self._process.stdin.write(line + self._dialect.newline)
-        except (asyncssh.Error, OSError):
+            self._remote.write(line + self._dialect.newline)
+        except OSError:
             raise XscfUnreachable("the session was cut", self._confirmed) from None
 
     async def opened(self) -> None:
@@ -204,7 +145,7 @@ class XscfSession:
             raise XscfUnreachable(
                 f"no prompt within {self._limit_seconds:g} s after {after!r}{shown}", self._confirmed
             ) from None
-        except (asyncssh.Error, OSError):
+        except OSError:
             raise XscfUnreachable(f"the session was cut after {after!r}", self._confirmed) from None
         return text
 
@@ -215,19 +156,19 @@ class XscfSession:
     async def _chunk(self, text: str) -> str | None:
         """More output; None where an unknown question waits, that is where nothing follows it."""
         if not self._dialect.unknown_question.search(text[-4000:]):
-            return await self._process.stdout.read(4096)
+            return await self._remote.read()
         # On a slow line the known question looks like this until its last character is there.
         quiet_seconds = min(QUIET_SECONDS, self._limit_seconds / 2)
         try:
-            return await asyncio.wait_for(self._process.stdout.read(4096), quiet_seconds)
+            return await asyncio.wait_for(self._remote.read(), quiet_seconds)
         except TimeoutError:
             return None
 
     def leave(self) -> None:
         """Log out without waiting for it."""
         try:
-            self._process.stdin.write(self._dialect.commands["logout"] + self._dialect.newline)
-        except (asyncssh.Error, OSError):
+            self._remote.write(self._dialect.commands["logout"] + self._dialect.newline)
+        except OSError:
             return
 
 
@@ -238,72 +179,35 @@ def _said(text: str) -> str:
 @asynccontextmanager
 async def session(login: XscfLogin, dialect: Dialect) -> AsyncIterator[XscfSession]:
     """Log in, up to the first prompt, within the login limit; log out at the end of the block."""
-    options = _legacy_options(login.legacy_algorithms)
-    connection: asyncssh.SSHClientConnection | None = None
+    login.checked()
+    remote: RemoteShell | None = None
+    left = False
     try:
         try:
             async with asyncio.timeout(login.login_limit_seconds):
-                connection = await _connect(login, options)
-                process = await connection.create_process(
-                    term_type="dumb", term_size=(250, 50), encoding="utf-8", errors="replace"
-                )
-                shell = XscfSession(process, dialect, login.shell_limit_seconds)
+                remote = await _opened(login)
+                shell = XscfSession(remote, dialect, login.shell_limit_seconds)
                 await shell.opened()
         except TimeoutError:
             raise XscfUnreachable(f"no login within {login.login_limit_seconds:g} s") from None
-        except (asyncssh.Error, OSError) as error:
-            raise XscfUnreachable(f"no shell: {error}") from None
         yield shell
         shell.leave()
+        left = True
     finally:
-        if connection is not None:
-            connection.close()
-            await _closed(connection)
+        if remote is not None:
+            await remote.close(left)
 
 
-async def _closed(connection: asyncssh.SSHClientConnection) -> None:
-    try:
-        async with asyncio.timeout(0.2):  # politeness: a dead session must not hold up a kill
-            await connection.wait_closed()
-    except TimeoutError:
-        connection.abort()
+async def _opened(login: XscfLogin) -> RemoteShell:
+    """A shell, by the first way that can be gone. Raises XscfError."""
+    if login.client == "auto":
+        try:
+            return await openssh.opened(login)
+        except openssh.CannotError:
+            pass  # nobody was asked
+    from standfast.processors import with_asyncssh  # ten times the CPU time of ssh: only now
 
-
-def _legacy_options(names: tuple[str, ...]) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for name in names:
-        if name not in LEGACY_ALGORITHMS:
-            known = ", ".join(LEGACY_ALGORITHMS)
-            raise XscfSetting(f"{name!r} is not a legacy algorithm that can be allowed ({known})")
-        option = LEGACY_ALGORITHMS[name]
-        options[option] = f"{options[option]},{name}" if option in options else f"+{name}"
-    return options
-
-
-async def _connect(login: XscfLogin, options: dict[str, str]) -> asyncssh.SSHClientConnection:
-    try:
-        return await asyncssh.connect(
-            login.address,
-            login.port,
-            username=login.user,
-            password=login.password,
-            known_hosts=login.known_hosts_file,
-            client_keys=None,
-            config=None,
-            agent_path=None,
-            gss_host=None,
-            preferred_auth="password,keyboard-interactive",
-            **options,
-        )
-    except asyncssh.HostKeyNotVerifiable:
-        raise XscfKeyUnknown(f"its host key is not the one in {login.known_hosts_file}") from None
-    except asyncssh.PermissionDenied:
-        raise XscfLoginRefused(f"login as {login.user} refused") from None
-    except (asyncssh.Error, OSError) as error:
-        own_file = getattr(error, "filename", None)
-        if own_file:
-            raise XscfSetting(f"cannot read {own_file}: {error}") from None
-        raise XscfUnreachable(f"no connection: {str(error) or type(error).__name__}") from None
+    return await with_asyncssh.opened(login)
 
 
 async def kill(shell: XscfSession, how: str, ppar_id: int, domain: str, limit_seconds: float) -> Proof:
