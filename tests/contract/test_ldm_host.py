@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 
 from standfast.core.evidence import GuestState
-from standfast.core.ldm import MigrationJob
+from standfast.core.jobs import MigrationJob
 from standfast.hosts.base import (
     CommandFailed,
     Host,

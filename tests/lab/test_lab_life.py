@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from conftest import LabMaker
-from traces_of_a_lab import group, left_over, namespaces
 
 from standfast.lab.errors import LabError
 from standfast.lab.layout import labs_root, new_id
+from traces_of_a_lab import group, left_over, namespaces
 
 STANDFAST = [sys.executable, "-m", "standfast.commands.standfast"]
 

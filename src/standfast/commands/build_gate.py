@@ -38,6 +38,7 @@ MODULES = (
     "standfast/core/fields.py",
     "standfast/core/gate.py",
     "standfast/core/hostlist.py",
+    "standfast/core/jobs.py",
     "standfast/core/ldm.py",
     "standfast/core/names.py",
     "standfast/core/record.py",

@@ -16,6 +16,7 @@ from standfast.commands.gate_children import Child, collect
 from standfast.core import ldm
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.hostlist import ControlDomain, HostList, HostListError, from_text
+from standfast.core.jobs import NotUnderstood
 from standfast.core.names import CONFIG_FILE, SOCKET_FILE, is_domain_name
 
 TYPE_CHECKING = False  # not from typing: that costs 3 ms of each call
@@ -184,7 +185,7 @@ def _listing(child: Child) -> tuple[ldm.Domain, ...] | str:
         return f"ssh: {child.error}"
     try:
         return ldm.parse_domains(child.output)
-    except ldm.NotUnderstood as error:
+    except NotUnderstood as error:
         return str(error)
 
 
