@@ -139,7 +139,7 @@ class KillingGate:
                 begun = time.monotonic() - self._began
                 said = self._hosts.ask_one(host, self._options.guest)
                 ended = time.monotonic() - self._began
-                self._events.append(Asked(host, said.state, begun, ended))
+                self._events.append(Asked(host, said.state, begun, ended, said.identity, said.job))
                 self._note_plain()
             case AskPower(host):
                 last = self._events[-1]

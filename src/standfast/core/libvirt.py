@@ -14,6 +14,7 @@ header libvirt-domain.h, which never change their meaning. Seen with libvirt 9.0
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -176,10 +177,22 @@ def is_identity(text: str) -> bool:
 # -- what is typed ---------------------------------------------------------------------------------------
 
 
-def command_line(uri: str, words: Sequence[str], *, program: str = "virsh", change: bool = False) -> str:
-    """One call of virsh for a shell (sh), errors with its output. Only a change asks for write access."""
+def command_line(
+    uri: str,
+    words: Sequence[str],
+    *,
+    program: str = "virsh",
+    change: bool = False,
+    limit_seconds: float | None = None,
+) -> str:
+    """One call of virsh for a shell (sh), errors with its output. Only a change asks for write access.
+
+    With a limit the call ends itself a little after it: a session that is given up leaves nothing behind on
+    the host, and no order that takes effect much later.
+    """
+    ended = [] if limit_seconds is None else ["timeout", "-k", "1", str(math.ceil(limit_seconds) + 1)]
     access = [] if change else ["--readonly"]
-    argv = ["env", "LC_ALL=C", program, "--quiet", *access, "--connect", uri, *words]
+    argv = ["env", "LC_ALL=C", *ended, program, "--quiet", *access, "--connect", uri, *words]
     return f"{shlex.join(argv)} 2>&1"
 
 
@@ -261,6 +274,7 @@ def _sections(text: str) -> dict[str, list[str]]:
     """Mark -> the lines after it. Raises NotUnderstood unless the last mark is the last line."""
     found: dict[str, list[str]] = {}
     rows: list[str] = []
+    name = ""
     lines = [line.rstrip() for line in text.splitlines() if line.strip()]
     for line in lines:
         if line.startswith(_MARK):
@@ -269,6 +283,8 @@ def _sections(text: str) -> dict[str, list[str]]:
                 raise NotUnderstood(f"virsh: the part {name!r} came twice")
             rows = found[name] = []
         else:
+            if line.startswith("error: ") and not name.startswith("job "):
+                raise NotUnderstood(f"virsh: {trouble(text)}")
             rows.append(line)
     if not lines or lines[-1] != f"{_MARK}end" or not text.endswith("\n"):
         raise NotUnderstood(f"virsh: {trouble(text) or 'its answer is cut off'}")

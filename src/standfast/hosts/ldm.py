@@ -14,11 +14,13 @@ from standfast.core.evidence import HostAnswer, silent
 from standfast.core.jobs import MigrationJob, NotUnderstood
 from standfast.core.ldm import SavedConfiguration
 from standfast.core.names import is_domain_name
+from standfast.hosts.asking import until_at_rest
 from standfast.hosts.base import (
     AnswerNotUnderstood,
     CommandFailed,
     HostBug,
     HostError,
+    HostUnreachable,
     MigrationRefused,
     MigrationTarget,
     NoRoomToSave,
@@ -27,6 +29,7 @@ from standfast.hosts.base import (
 from standfast.hosts.shell import Outcome, SshLogin, SshShell
 
 PROGRESS_POLL_SECONDS = 1.0
+CANCEL_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -171,9 +174,23 @@ class LdmHost:
         return [*words, guest, address]
 
     async def cancel_migration(self, guest: str, limit_seconds: float = 600.0) -> None:
-        """`ldm cancel-operation migration`: may take 7 minutes while the target's memory is scrubbed."""
+        """`ldm cancel-operation migration`; ends when the host answers again and reports no migration.
+
+        `ldm` hangs on both hosts, for up to 7 minutes, while the target's memory is scrubbed: at the limit
+        the cancel goes on (HostUnreachable, `may_have_happened`).
+        """
         self._check_name(guest)
-        await self._checked(["cancel-operation", "migration", guest], limit_seconds)
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await self._checked(["cancel-operation", "migration", guest], limit_seconds)
+                await until_at_rest(self, guest, CANCEL_POLL_SECONDS)
+        except TimeoutError:
+            raise HostUnreachable(
+                self.name,
+                f"ldm cancel-operation migration {guest}: the host does not answer again within "
+                f"{limit_seconds:g} s",
+                may_have_happened=True,
+            ) from None
 
     async def stop(self, guest: str, limit_seconds: float = 60.0) -> None:
         """`ldm stop-domain -f`: at once, without asking the guest."""

@@ -26,6 +26,7 @@ from standfast.core.jobs import MigrationJob, NotUnderstood
 from standfast.core.ldm import SavedConfiguration
 from standfast.core.libvirt_events import HostEvent
 from standfast.core.names import is_domain_name
+from standfast.hosts.asking import until_at_rest
 from standfast.hosts.base import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -190,7 +191,7 @@ class LibvirtHost:
         domain = await self._movable(guest)
         uri = self._target_uri(target)
         words = self._migrate_words(domain, uri, target)
-        command = asyncio.create_task(self._run(words, limit_seconds, change=True))
+        command = asyncio.create_task(self._run(words, limit_seconds, change=True, outlives=True))
         try:
             while not command.done():
                 await asyncio.wait({command}, timeout=PROGRESS_POLL_SECONDS)
@@ -236,11 +237,7 @@ class LibvirtHost:
         try:
             async with asyncio.timeout(limit_seconds):
                 await self._checked(["domjobabort", guest], limit_seconds, change=True)
-                while True:
-                    seen = await self.ask(guest)
-                    if not seen.job and seen.state not in (GuestState.SILENT, GuestState.UNKNOWN):
-                        return
-                    await asyncio.sleep(CANCEL_POLL_SECONDS)
+                await until_at_rest(self, guest, CANCEL_POLL_SECONDS)
         except TimeoutError:
             raise HostUnreachable(
                 self.name,
@@ -346,9 +343,13 @@ class LibvirtHost:
                     f"the target has {free} KiB of memory free, {domain.name} needs {needs.memory_kib} KiB",
                 )
         if needs.compare_cpu:
-            source = self._line(["dumpxml", domain.identity]).removesuffix(" 2>&1")
+            source = self._line(["dumpxml", domain.identity], limit_seconds=QUESTION_LIMIT_SECONDS)
+            source = source.removesuffix(" 2>&1")
             compare = libvirt.command_line(
-                uri, ["hypervisor-cpu-compare", "/dev/stdin", *needs.cpu_words], program=self._access.program
+                uri,
+                ["hypervisor-cpu-compare", "/dev/stdin", *needs.cpu_words],
+                program=self._access.program,
+                limit_seconds=QUESTION_LIMIT_SECONDS,
             )
             outcome = await self._shell.run(
                 f"{source} | {compare}", "virsh hypervisor-cpu-compare", QUESTION_LIMIT_SECONDS, question=True
@@ -367,7 +368,9 @@ class LibvirtHost:
 
     async def _target(self, uri: str, words: list[str]) -> str:
         """What the target says, asked from where the migration would start. Raises MigrationRefused."""
-        line = libvirt.command_line(uri, words, program=self._access.program)
+        line = libvirt.command_line(
+            uri, words, program=self._access.program, limit_seconds=QUESTION_LIMIT_SECONDS
+        )
         outcome = await self._shell.run(line, f"virsh {words[0]}", QUESTION_LIMIT_SECONDS, question=True)
         if outcome.status != 0:
             reason = libvirt.trouble(outcome.output) or outcome.said
@@ -384,7 +387,7 @@ class LibvirtHost:
     # -- below: one call of virsh ------------------------------------------------------------------
 
     async def _domains(self, guests: Sequence[str], limit_seconds: float) -> tuple[libvirt.Domain, ...]:
-        line = self._line([libvirt.question(guests)])
+        line = self._line([libvirt.question(guests)], limit_seconds=limit_seconds)
         outcome = await self._shell.run(line, "virsh list", limit_seconds, question=True)
         if outcome.status != 0:
             reason = libvirt.trouble(outcome.output) or outcome.said
@@ -396,7 +399,7 @@ class LibvirtHost:
 
     async def _completed(self, uri: str, guest: str, limit_seconds: float) -> MigrationJob | None:
         words = ["domjobinfo", "--completed", "--keep-completed", "--rawstats", guest]
-        line = libvirt.command_line(uri, words, program=self._access.program)
+        line = libvirt.command_line(uri, words, program=self._access.program, limit_seconds=limit_seconds)
         outcome = await self._shell.run(line, "virsh domjobinfo", limit_seconds, question=True)
         if outcome.status != 0:
             reason = libvirt.trouble(outcome.output) or outcome.said
@@ -413,13 +416,21 @@ class LibvirtHost:
             raise CommandFailed(self.name, f"virsh {' '.join(words)}: {reason}", output=outcome.output)
         return outcome
 
-    async def _run(self, words: list[str], limit_seconds: float, *, change: bool = False) -> Outcome:
-        shown = f"virsh {shlex.join(words)}"
-        line = self._line(words, change=change)
-        return await self._shell.run(line, shown, limit_seconds, question=not change)
+    async def _run(
+        self, words: list[str], limit_seconds: float, *, change: bool = False, outlives: bool = False
+    ) -> Outcome:
+        """`outlives`: what waits at the host for the end may wait for longer than we do."""
+        line = self._line(words, change=change, limit_seconds=None if outlives else limit_seconds)
+        return await self._shell.run(line, f"virsh {shlex.join(words)}", limit_seconds, question=not change)
 
-    def _line(self, words: Sequence[str], *, change: bool = False) -> str:
-        return libvirt.command_line(self._access.uri, words, program=self._access.program, change=change)
+    def _line(self, words: Sequence[str], *, change: bool = False, limit_seconds: float | None = None) -> str:
+        return libvirt.command_line(
+            self._access.uri,
+            words,
+            program=self._access.program,
+            change=change,
+            limit_seconds=limit_seconds,
+        )
 
     def _check_name(self, name: str) -> None:
         if not is_domain_name(name):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
@@ -134,10 +135,15 @@ class SshShell:
             self._drop(attempt.connection)
 
     async def lines(self, line: str, shown: str) -> AsyncGenerator[str, None]:
-        """See Shell. On a connection of its own, whose keepalive finds out that it is dead."""
+        """See Shell. On a connection of its own, whose keepalive finds out that it is dead.
+
+        Without a terminal nothing tells a program on the host that its session has ended. So a `cat` waits
+        for the end of the session beside it, and whichever ends first takes the other along.
+        """
         connection = await self._connect()
+        both = f"{{ {line}; kill 0; }} & cat >/dev/null; kill 0"
         try:
-            process = await self._started(connection, line, None)
+            process = await self._started(connection, f"exec sh -c {shlex.quote(both)}", None)
             async for text in process.stdout:
                 yield text.rstrip("\n")
         except (asyncssh.Error, OSError) as error:

@@ -1,0 +1,148 @@
+"""The gate's own way to hosts with libvirt: the real virsh behind a fake ssh, and the built program."""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gate_world import World
+from hosts_kit import IDENTITIES, LibvirtSite, libvirtd
+from test_killing_gate import WINDOW
+
+from standfast.commands import build_gate, gate_hosts
+from standfast.core.evidence import GuestState
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="libvirtd is started as root")
+CONF = """format = 1
+[[control_domain]]
+name = "ctrl1"
+address = "10.20.50.71"
+kind = "libvirt"
+login = "standfast"
+[[control_domain]]
+name = "ctrl2"
+address = "10.20.50.72"
+kind = "libvirt"
+uri = "qemu+tls://ctrl2/system"
+[[control_domain]]
+name = "ctrl3"
+address = "10.20.50.73"
+kind = "manual"
+"""
+# The real virsh, asked for the real libvirtd of the test whatever URI the gate names.
+VIRSH = """#!/usr/bin/python3 -IS
+import os, sys, time
+with open("{folder}/calls", "a") as calls:
+    calls.write(" ".join(["virsh", *sys.argv[1:]]).replace(chr(10), " ") + chr(10))
+if os.path.exists("{folder}/hang"):
+    time.sleep(30)
+words = ["{uri}" if word.startswith("qemu") else word for word in sys.argv[1:]]
+os.execv("/usr/bin/virsh", ["virsh", *words])
+"""
+SSH = """#!/bin/sh
+echo "ssh $*" >> {folder}/calls
+for word in "$@"; do :; done
+exec sh -c "$word"
+"""
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with libvirtd(tmp_path_factory.mktemp("libvirt") / "d") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    destination = tmp_path_factory.mktemp("gate") / "fence_standfast"
+    build_gate.build(destination)
+    return destination
+
+
+class Node:
+    """A node whose hosts are one real libvirt, by ssh and from here, and one that nobody asks."""
+
+    def __init__(self, world: World, site: LibvirtSite) -> None:
+        self.world, self.site = world, site
+        for name, text in (("virsh", VIRSH), ("ssh", SSH)):
+            path = world.bin / name
+            path.write_text(text.format(folder=world.folder, uri=site.uri))
+            path.chmod(0o755)
+        world.conf(CONF)
+
+    @property
+    def hosts(self) -> gate_hosts.Hosts:
+        return gate_hosts.Hosts(str(self.world.root))
+
+
+@pytest.fixture
+def node(tmp_path: Path, program: Path, daemon: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    world = World(tmp_path / "world", program)
+    (tmp_path / "site").mkdir()
+    monkeypatch.setenv("PATH", f"{world.bin}:{os.environ['PATH']}")
+    return Node(world, LibvirtSite(daemon, tmp_path / "site", None))
+
+
+def test_the_gate_asks_by_ssh_and_from_here_and_knows_whom_nobody_asks(node: Node) -> None:
+    answers, note = node.hosts.ask(["guest2", "app72", "guest1"])
+    assert note == "standfastd is not running"
+    said = {guest: [answer.state for answer in all_of] for guest, all_of in answers.items()}
+    assert said == {
+        "guest2": [GuestState.RUNNING, GuestState.RUNNING, GuestState.SILENT],
+        "app72": [GuestState.STOPPED, GuestState.STOPPED, GuestState.SILENT],
+        "guest1": [GuestState.ABSENT, GuestState.ABSENT, GuestState.SILENT],
+    }
+    assert {answer.identity for answer in answers["guest2"][:2]} == {IDENTITIES["guest2"]}
+    assert len(node.world.calls("ssh")) == 1
+    assert len(node.world.calls("virsh")) == 2
+
+
+def test_a_guest_that_a_fresh_listing_did_not_ask_for_is_asked_for(node: Node) -> None:
+    hosts = node.hosts
+    hosts.ask(["guest2"])
+    assert hosts.ask(["guest2"])[0]["guest2"][0].state is GuestState.RUNNING
+    assert hosts.rounds == 1
+    assert hosts.ask(["passing"])[0]["passing"][0].state is GuestState.PAUSED
+    assert hosts.rounds == 2
+
+
+def test_an_order_is_given_to_the_very_guest_that_was_seen(node: Node) -> None:
+    hosts = node.hosts
+    assert hosts.ask_one("ctrl1", "guest2").identity == IDENTITIES["guest2"]
+    assert hosts.order("ctrl1", "guest2", kill=True) == ""
+    assert hosts.ask_one("ctrl1", "guest2").state is GuestState.STOPPED
+    order = next(call for call in node.world.calls("virsh") if "destroy" in call)
+    assert shlex.split(order)[-2:] == ["destroy", IDENTITIES["guest2"]]
+    assert "--readonly" not in order
+    assert "domain is not running" in hosts.order("ctrl2", "guest2", kill=True)
+    assert "not supported" in hosts.order("ctrl1", "guest2", kill=False)
+    assert hosts.order("ctrl3", "guest2", kill=True) == "no login there"
+
+
+def test_a_host_that_hangs_is_silent_within_the_limit(node: Node) -> None:
+    (node.world.folder / "hang").touch()
+    answer = node.hosts.ask_one("ctrl1", "guest2")
+    assert (answer.state, "no answer within" in answer.detail) == (GuestState.SILENT, True)
+
+
+def test_a_program_that_is_not_there_is_silence_and_never_absence(node: Node) -> None:
+    (node.world.bin / "virsh").write_text("#!/nonexistent\n")
+    for guest in ("guest2", "guest1"):
+        answer = node.hosts.ask_one("ctrl2", guest)
+        assert (answer.state, bool(answer.detail)) == (GuestState.SILENT, True)
+
+
+def test_the_built_gate_imports_what_it_needs_for_libvirt_from_its_own_zip(node: Node) -> None:
+    world = node.world
+    world.cib(WINDOW)
+    argv = ["/usr/bin/python3", "-I", "-S", "-v", str(world.program), "--root", str(world.root)]
+    words = [*argv, "action=off", "plug=cfguest2", "kill=1", "guest=guest2", "pcmk_host_list=cfguest2"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    said = set(re.findall(r"import '(standfast[\w.]*)'", done.stderr))
+    wanted = (*build_gate.MODULES, *build_gate.KILL_MODULES, *build_gate.LIBVIRT_MODULES)
+    assert said == {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in wanted}
+    assert world.calls("virsh"), "it asked"
