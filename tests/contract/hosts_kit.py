@@ -94,9 +94,6 @@ class Site(Protocol):
     def refuse(self) -> None:
         """The host's daemon is down: commands fail with its own words."""
 
-    def cut_once(self) -> None:
-        """The next session is cut before the command did anything."""
-
     def heal(self) -> None:
         """All is well again."""
 
@@ -122,9 +119,6 @@ class LdmSite:
 
     def refuse(self) -> None:
         self.hosts.control.inject("ldmd_down", "ctrl2", "ldm")
-
-    def cut_once(self) -> None:
-        self.hosts.control.inject("cut", "ctrl2", "ldm", times=1, at="before")
 
     def heal(self) -> None:
         self.hosts.control.clear()
@@ -170,7 +164,7 @@ class LibvirtSite:
         self.virsh("suspend", "passing")
 
     def misbehave(self, mode: str) -> None:
-        """hang, refuse, cut, garbage, half, status, nothing: see the wrapper."""
+        """hang, refuse, garbage, half, status, nothing: see the wrapper."""
         self._mode.write_text(f"{mode}\n")
 
     def target(self) -> MigrationTarget:
@@ -181,9 +175,6 @@ class LibvirtSite:
 
     def refuse(self) -> None:
         self.misbehave("refuse")
-
-    def cut_once(self) -> None:
-        self.misbehave("cut")
 
     def heal(self) -> None:
         self.misbehave("well")
@@ -211,8 +202,6 @@ class ManualSite:
 
     def refuse(self) -> None: ...
 
-    def cut_once(self) -> None: ...
-
     def heal(self) -> None: ...
 
     def commands(self) -> int:
@@ -225,7 +214,6 @@ read -r mode < {folder}/mode
 case "$mode" in
 hang) while read -r mode < {folder}/mode && [ "$mode" = hang ]; do sleep 0.1; done; exit 1;;
 refuse) exec virsh -c 'test+unix:///default?socket=/nonexistent' list;;
-cut) echo well > {folder}/mode; kill -9 $PPID; exit 1;;
 garbage) head -c 3000 /dev/urandom; exit 0;;
 half) virsh "$@" | head -n 3; exit 0;;
 status) virsh "$@"; exit 3;;
@@ -290,6 +278,7 @@ def sshd(folder: Path) -> Iterator[SshLogin]:
         f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nUsePAM no\n"
         f"AuthorizedKeysFile {folder}/client.pub\nStrictModes no\nPasswordAuthentication no\n"
         "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+        f"SetEnv HOME={folder}\n"  # not what this machine's root has in its ~/.bashrc
     )
     Path("/run/sshd").mkdir(exist_ok=True)  # where sshd separates privileges; /run is empty after a boot
     with (

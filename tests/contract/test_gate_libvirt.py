@@ -122,10 +122,13 @@ def test_an_order_is_given_to_the_very_guest_that_was_seen(node: Node) -> None:
     assert hosts.order("ctrl3", "guest2", kill=True) == "no login there"
 
 
-def test_a_host_that_hangs_is_silent_within_the_limit(node: Node) -> None:
+def test_a_host_that_hangs_is_silent_within_the_limit_and_no_client_is_left_here(node: Node) -> None:
     (node.world.folder / "hang").touch()
-    answer = node.hosts.ask_one("ctrl1", "guest2")
-    assert (answer.state, "no answer within" in answer.detail) == (GuestState.SILENT, True)
+    for name in ("ctrl1", "ctrl2"):
+        answer = node.hosts.ask_one(name, "guest2")
+        assert (answer.state, "no answer within" in answer.detail) == (GuestState.SILENT, True)
+    left = subprocess.run(["pgrep", "-f", "qemu[+]tls://ctrl2/system"], capture_output=True, text=True)
+    assert left.stdout == ""
 
 
 def test_a_program_that_is_not_there_is_silence_and_never_absence(node: Node) -> None:

@@ -162,6 +162,19 @@ async def test_a_session_that_is_cut_is_made_anew_for_a_question_and_not_for_an_
     assert (await site.host.ask("guest2")).state is GuestState.RUNNING
     _cut(site.access.login)
     assert (await site.host.ask("guest2")).state is GuestState.RUNNING
+    site.hang()
+    order = asyncio.create_task(site.host.stop("guest2", 20.0))
+    deadline = time.monotonic() + 10
+    while True:
+        await asyncio.sleep(0.02)
+        if [call for call in site.calls() if "destroy" in call]:
+            break
+        assert time.monotonic() < deadline
+    _cut(site.access.login)
+    with pytest.raises(HostUnreachable, match="cut before its end") as cut:
+        await order
+    assert cut.value.may_have_happened
+    assert len([call for call in site.calls() if "destroy" in call]) == 1
 
 
 def _cut(login: SshLogin) -> None:

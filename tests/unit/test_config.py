@@ -278,6 +278,8 @@ def test_hosts_with_libvirt_and_hosts_by_hand_need_no_xscf_and_the_gate_reads_th
         (REMOTE, ("uri =", 'login = "x"\nuri ='), "login: is not needed"),
         (REMOTE, ("/system", "/system?no_verify=1"), "uri: must be a libvirt URI without options"),
         (REMOTE, ("qemu+tls://host2.example", "qemu+tls://"), "uri: must be a libvirt URI"),
+        (REMOTE, ("example/system", "example/session"), "uri: must be a libvirt URI"),
+        (REMOTE, ("qemu+tls://host2.example/system", "test:///default"), "uri: must be a libvirt URI"),
         (REMOTE, ("qemu+tls://host2.example", "qemu://host2.example"), "uri: must be a libvirt URI"),
         (REMOTE, ("host2.example/", "u:secret@host2.example/"), "uri: must be a libvirt URI"),
         (REMOTE, ("host2.example/system", "h/system; reboot"), "uri: must be a libvirt URI"),

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from standfast.core import libvirt
+from standfast.core import libvirt, libvirt_needs
 from standfast.core.evidence import GuestState, gone_everywhere
 from standfast.core.jobs import NotUnderstood
 from standfast.core.libvirt import Direction
@@ -213,7 +213,7 @@ def test_what_is_typed_is_safe_for_a_shell_and_whole_for_virsh() -> None:
     assert words[:-1] == expected
     assert words[-1].count("domjobinfo") == 1
     limited = shlex.split(libvirt.command_line("qemu:///system", ["destroy", "guest1"], limit_seconds=2.5))
-    assert limited[2:6] == ["timeout", "-k", "1", "4"]
+    assert limited[2:7] == ["timeout", "--foreground", "-k", "1", "4"]
     assert "--readonly" not in libvirt.command_line("qemu:///system", ["destroy", "guest1"], change=True)
     for name in ("", "-x", "a b", "guest1; reboot", "$(reboot)", "a'b", "a\nb"):
         with pytest.raises(ValueError):
@@ -224,20 +224,20 @@ def test_what_a_guest_needs_is_read_from_its_definition() -> None:
     xml = """<domain type='kvm'><memory unit='KiB'>524288</memory>
 <os><type arch='x86_64' machine='pc-i440fx-7.2'>hvm</type></os><cpu mode='custom'><model>qemu64</model></cpu>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices></domain>"""
-    found = libvirt.needs(ET.fromstring(xml))
+    found = libvirt_needs.needs(ET.fromstring(xml))
     assert (found.memory_kib, found.compare_cpu) == (524288, True)
     assert found.cpu_words[:6] == ("--virttype", "kvm", "--arch", "x86_64", "--machine", "pc-i440fx-7.2")
-    passed = libvirt.needs(ET.fromstring(xml.replace("<model>qemu64</model>", "")))
+    passed = libvirt_needs.needs(ET.fromstring(xml.replace("<model>qemu64</model>", "")))
     assert not passed.compare_cpu
     huge = xml.replace("<os>", "<memoryBacking><hugepages/></memoryBacking><os>")
-    assert libvirt.needs(ET.fromstring(huge)).memory_kib is None
+    assert libvirt_needs.needs(ET.fromstring(huge)).memory_kib is None
     for wrong in ("<domain/>", "<cpu/>", xml.replace("'KiB'", "'GiB'"), xml.replace("524288", "much")):
         with pytest.raises(NotUnderstood):
-            libvirt.needs(ET.fromstring(wrong))
+            libvirt_needs.needs(ET.fromstring(wrong))
 
 
 def test_free_memory_is_what_is_free_or_quickly_freed() -> None:
     text = "total  :   24541884 KiB\nfree   :        100 KiB\nbuffers:   20 KiB\ncached :  3 KiB\n"
-    assert libvirt.free_memory_kib(text) == 123
-    assert libvirt.free_memory_kib(text.replace("cached", "cachet")) is None
-    assert libvirt.free_memory_kib("") is None
+    assert libvirt_needs.free_memory_kib(text) == 123
+    assert libvirt_needs.free_memory_kib(text.replace("cached", "cachet")) is None
+    assert libvirt_needs.free_memory_kib("") is None

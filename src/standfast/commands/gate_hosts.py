@@ -115,7 +115,7 @@ class Hosts:
             from standfast.commands import gate_libvirt
 
             identity = self._identities.get((name, guest), "")
-            line = gate_libvirt.order(host.uri, guest, identity, ORDER_LIMIT_SECONDS, kill=kill)
+            line = gate_libvirt.order(host, guest, identity, ORDER_LIMIT_SECONDS, kill=kill)
             child = self._child(host, line, ORDER_LIMIT_SECONDS)
             collect([child])
             return gate_libvirt.trouble(child)
@@ -133,14 +133,16 @@ class Hosts:
         if host.kind == "libvirt":
             from standfast.commands import gate_libvirt
 
-            return self._child(host, gate_libvirt.question(host.uri, guests, limit_seconds), limit_seconds)
+            return self._child(host, gate_libvirt.question(host, guests, limit_seconds), limit_seconds)
         return self._child(host, LIST, limit_seconds)
 
     def _child(self, host: ControlDomain, command: str, limit_seconds: float) -> Child:
         if host.login:
             argv = ssh_argv(host, self._list.identity_file, self._list.known_hosts, command)
         else:
-            argv = ["/bin/sh", "-c", command]  # a client on this node, which reaches the host by itself
+            # A client on this node, which reaches the host by itself. It takes the shell's place: what is
+            # killed at the limit is the client.
+            argv = ["/bin/sh", "-c", f"exec {command}"]
         return Child(argv, limit_seconds)
 
     def _complete(self, guest: str, answers: tuple[HostAnswer, ...]) -> tuple[HostAnswer, ...]:

@@ -7,22 +7,29 @@ from collections.abc import Callable, Sequence
 from standfast.commands.gate_children import Child
 from standfast.core import libvirt
 from standfast.core.evidence import HostAnswer
+from standfast.core.hostlist import ControlDomain
 from standfast.core.jobs import NotUnderstood
 
 
-def question(uri: str, guests: Sequence[str], limit_seconds: float) -> str:
+def question(host: ControlDomain, guests: Sequence[str], limit_seconds: float) -> str:
     """The command line that asks for these guests."""
-    return libvirt.command_line(uri, [libvirt.question(guests)], limit_seconds=limit_seconds)
+    return _line(host, [libvirt.question(guests)], limit_seconds)
 
 
-def order(uri: str, guest: str, identity: str, limit_seconds: float, *, kill: bool) -> str:
+def order(host: ControlDomain, guest: str, identity: str, limit_seconds: float, *, kill: bool) -> str:
     """The command line that stops the guest, or aborts its migration.
 
     By its UUID where the host has told that: another guest may have got its name meanwhile.
     """
     word = "destroy" if kill else "domjobabort"
     whom = identity if libvirt.is_identity(identity) else guest
-    return libvirt.command_line(uri, [word, whom], change=True, limit_seconds=limit_seconds)
+    return _line(host, [word, whom], limit_seconds, change=True)
+
+
+def _line(host: ControlDomain, words: Sequence[str], limit_seconds: float, *, change: bool = False) -> str:
+    # On the host nobody else ends what we give up; here we do so ourselves.
+    limit = limit_seconds if host.login else None
+    return libvirt.command_line(host.uri, words, change=change, limit_seconds=limit)
 
 
 def listing(name: str, child: Child) -> Callable[[str], HostAnswer] | str:

@@ -24,8 +24,8 @@ MAX_NAME_CHARS = 64
 _LABELS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _URI = re.compile(
-    r"[a-z]+(\+(?P<transport>tls|tcp|ssh))?://(?P<host>([A-Za-z0-9_][A-Za-z0-9_.-]*@)?"
-    r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?)?/[a-z]+"
+    r"qemu(\+(?P<transport>tls|tcp|ssh))?://(?P<host>([A-Za-z0-9_][A-Za-z0-9_.-]*@)?"
+    r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?)?/system"
 )
 _DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
@@ -71,7 +71,10 @@ def address(text: str) -> str:
 
 
 def uri(text: str) -> str:
-    """A libvirt connection. No options in it: some switch the check of the host's certificate off."""
+    """A libvirt connection. No options in it: some switch the check of the host's certificate off.
+
+    And ``/system`` only: a ``/session`` has guests of its own, and knows nothing of the host's.
+    """
     found = _URI.fullmatch(text)
     if found is None or (found["transport"] is None) != (found["host"] is None):
         raise FieldError(

@@ -25,10 +25,6 @@ from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.jobs import MigrationJob, NotUnderstood
 from standfast.core.names import is_domain_name
 
-TYPE_CHECKING = False  # not from typing: that costs 3 ms of each call of the gate
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
-
 LOCAL_URI = "qemu:///system"
 """The host's own libvirt, for a program that runs there."""
 _MARK = "standfast:"
@@ -190,7 +186,9 @@ def command_line(
     With a limit the call ends itself a little after it: a session that is given up leaves nothing behind on
     the host, and no order that takes effect much later.
     """
-    ended = [] if limit_seconds is None else ["timeout", "-k", "1", str(math.ceil(limit_seconds) + 1)]
+    # In the foreground: in the caller's process group, so that what ends that ends this too.
+    ended = ["timeout", "--foreground", "-k", "1"]
+    ended = [] if limit_seconds is None else [*ended, str(math.ceil(limit_seconds) + 1)]
     access = [] if change else ["--readonly"]
     argv = ["env", "LC_ALL=C", *ended, program, "--quiet", *access, "--connect", uri, *words]
     return f"{shlex.join(argv)} 2>&1"
@@ -327,7 +325,7 @@ def _states(rows: list[str]) -> dict[str, tuple[int | None, int | None]]:
             raise NotUnderstood(f"virsh domstats: {_shortened(row)}")
         current[key] = value
     return {
-        name: (_number(fields.get("state.state")), _number(fields.get("state.reason")))
+        name: (number(fields.get("state.state")), number(fields.get("state.reason")))
         for name, fields in found.items()
     }
 
@@ -372,7 +370,7 @@ def parse_job(guest: str, text: str) -> tuple[Direction, MigrationJob | None]:
     fields = {key.strip(): value.strip() for key, colon, value in pairs if colon}
     if int(kind[1]) == _JOB_NONE:
         return Direction.NONE, None
-    operation = _number(fields.get("operation"))
+    operation = number(fields.get("operation"))
     if operation is None:
         raise NotUnderstood("virsh domjobinfo: it does not say which operation it is")
     if operation not in (_INCOMING_OPERATION, _OUTGOING_OPERATION):
@@ -384,7 +382,7 @@ def parse_job(guest: str, text: str) -> tuple[Direction, MigrationJob | None]:
 
 
 def _migration(guest: str, kind: int, outgoing: bool, fields: Mapping[str, str]) -> MigrationJob:
-    total, remaining = _number(fields.get("memory_total")), _number(fields.get("memory_remaining"))
+    total, remaining = number(fields.get("memory_total")), number(fields.get("memory_remaining"))
     done = kind == _JOB_COMPLETED
     percent = 100 if done else None
     if not done and total and remaining is not None:
@@ -395,63 +393,19 @@ def _migration(guest: str, kind: int, outgoing: bool, fields: Mapping[str, str])
         failed=kind in (_JOB_FAILED, _JOB_CANCELLED),
         peer="",
         outgoing=outgoing,
-        copied_bytes=_number(fields.get("memory_processed")),
+        copied_bytes=number(fields.get("memory_processed")),
         remaining_bytes=remaining,
         total_bytes=total,
-        rate_bytes_per_second=_number(fields.get("memory_bps")),
-        iteration=_number(fields.get("memory_iteration")),
-        elapsed_ms=_number(fields.get("time_elapsed")),
-        downtime_ms=_number(fields.get("downtime")),
+        rate_bytes_per_second=number(fields.get("memory_bps")),
+        iteration=number(fields.get("memory_iteration")),
+        elapsed_ms=number(fields.get("time_elapsed")),
+        downtime_ms=number(fields.get("downtime")),
         done=done,
     )
 
 
-# -- what a migration needs ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a guest needs of a host. `memory_kib` None: not from free memory (huge pages)."""
-
-    memory_kib: int | None
-    compare_cpu: bool
-    """Whether its CPU is named; host-passthrough, and a domain without a CPU, cannot be compared."""
-    cpu_words: tuple[str, ...]
-    """Options of `virsh hypervisor-cpu-compare`."""
-
-
-def needs(domain: Element) -> Needs:
-    """Read `virsh dumpxml`. Raises NotUnderstood."""
-    memory = domain.find("memory")
-    if domain.tag != "domain" or memory is None or memory.get("unit", "KiB") != "KiB":
-        raise NotUnderstood("no <domain> with its memory in KiB")
-    amount = _number((memory.text or "").strip())
-    if amount is None:
-        raise NotUnderstood(f"memory {memory.text!r}")
-    cpu, kind, emulator = domain.find("cpu"), domain.find("os/type"), domain.find("devices/emulator")
-    words = ["--virttype", domain.get("type", "")]
-    if kind is not None:
-        words += ["--arch", kind.get("arch", ""), "--machine", kind.get("machine", "")]
-    if emulator is not None and emulator.text:
-        words += ["--emulator", emulator.text]
-    return Needs(
-        memory_kib=None if domain.find("memoryBacking/hugepages") is not None else amount,
-        compare_cpu=cpu is not None and cpu.find("model") is not None and "" not in words,
-        cpu_words=tuple(words),
-    )
-
-
-def free_memory_kib(text: str) -> int | None:
-    """What `virsh nodememstats` shows as free or quickly freed; None: it does not say."""
-    pairs = (line.partition(":") for line in text.splitlines())
-    found = {key.strip(): value.split() for key, colon, value in pairs if colon}
-    values = [found.get(key, []) for key in ("free", "buffers", "cached")]
-    if not all(len(value) == 2 and value[1] == "KiB" and value[0].isdigit() for value in values):
-        return None
-    return sum(int(value[0]) for value in values)
-
-
-def _number(text: str | None) -> int | None:
+def number(text: str | None) -> int | None:
+    """A whole number, or None."""
     return int(text) if text is not None and text.isascii() and text.isdigit() else None
 
 

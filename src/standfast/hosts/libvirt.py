@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from standfast.core import libvirt, libvirt_events
+from standfast.core import libvirt, libvirt_events, libvirt_needs
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.jobs import MigrationJob, NotUnderstood
 from standfast.core.ldm import SavedConfiguration
@@ -38,14 +38,12 @@ from standfast.hosts.base import (
     NotSavedYet,
     Progress,
 )
+from standfast.hosts.libvirt_listen import listen
 from standfast.hosts.shell import LocalShell, Outcome, Shell, SshLogin, SshShell
 
 PROGRESS_POLL_SECONDS = 1.0
 CANCEL_POLL_SECONDS = 0.2
 QUESTION_LIMIT_SECONDS = 5.0
-EVENT_RETRY_SECONDS = 2.0
-EVENT_WHOLE_SECONDS = 0.2
-"""An event whose figures have not gone on for so long is whole."""
 PERSISTENT = "persistent definition"
 """What `save_configuration` returns: libvirt saves nothing else."""
 GONE = "no definition left"
@@ -259,43 +257,10 @@ class LibvirtHost:
     async def events(self) -> AsyncIterator[HostEvent]:
         """Lifecycle and job events of all guests, for as long as the caller listens.
 
-        Reconnects by itself. Each `LISTENING` means: what came before may be missed, so look at the state.
+        See `standfast.hosts.libvirt_listen`.
         """
-        line = f"stdbuf -oL {self._line([libvirt_events.COMMAND])}"
-        while True:
-            reader = libvirt_events.Reader()
-            try:
-                async for event in self._told(line, reader):
-                    yield event
-            except HostBug:
-                raise
-            except HostError as error:
-                yield HostEvent(libvirt_events.LOST, what=error.what)
-            else:
-                yield HostEvent(libvirt_events.LOST, what=reader.trouble or "virsh event has ended")
-            await asyncio.sleep(EVENT_RETRY_SECONDS)
-
-    async def _told(self, line: str, reader: libvirt_events.Reader) -> AsyncIterator[HostEvent]:
-        """The events of one call of virsh; one with figures is told when no more of them come."""
-        lines = self._shell.lines(line, "virsh event")
-        coming: asyncio.Task[str] | None = None
-        try:
-            while True:
-                coming = asyncio.create_task(_next(lines))
-                while not (await asyncio.wait({coming}, timeout=EVENT_WHOLE_SECONDS))[0]:
-                    for event in reader.flush():
-                        yield event
-                try:
-                    text = coming.result()
-                except StopAsyncIteration:
-                    return
-                for event in reader.feed(text):
-                    yield event
-        finally:
-            if coming is not None and not coming.done():
-                coming.cancel()
-                await asyncio.wait({coming})
-            await lines.aclose()
+        async for event in listen(self._shell, f"stdbuf -oL {self._line([libvirt_events.COMMAND])}"):
+            yield event
 
     # -- checks before a migration -----------------------------------------------------------------
 
@@ -336,7 +301,7 @@ class LibvirtHost:
         needs = await self._needs(domain)
         if needs.memory_kib is not None and domain.active:
             said = await self._target(uri, ["nodememstats"])
-            free = libvirt.free_memory_kib(said)
+            free = libvirt_needs.free_memory_kib(said)
             if free is not None and free < needs.memory_kib:
                 raise MigrationRefused(
                     self.name,
@@ -359,10 +324,10 @@ class LibvirtHost:
                     self.name, f"the target's CPU lacks what {domain.name} uses", output=outcome.output
                 )
 
-    async def _needs(self, domain: libvirt.Domain) -> libvirt.Needs:
+    async def _needs(self, domain: libvirt.Domain) -> libvirt_needs.Needs:
         outcome = await self._checked(["dumpxml", domain.identity], QUESTION_LIMIT_SECONDS)
         try:
-            return libvirt.needs(ET.fromstring(outcome.output))
+            return libvirt_needs.needs(ET.fromstring(outcome.output))
         except (ET.ParseError, NotUnderstood) as error:
             raise AnswerNotUnderstood(self.name, f"virsh dumpxml {domain.name}: {error}") from None
 
@@ -435,8 +400,3 @@ class LibvirtHost:
     def _check_name(self, name: str) -> None:
         if not is_domain_name(name):
             raise HostBug(self.name, f"{name!r} cannot be the name of a guest")
-
-
-async def _next(lines: AsyncGenerator[str, None]) -> str:
-    # A task cannot end with StopAsyncIteration of an iterator that it only wraps: so it is a coroutine.
-    return await anext(lines)
