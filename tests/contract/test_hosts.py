@@ -198,6 +198,13 @@ async def test_a_guest_that_is_not_there_is_not_migrated(site: Site) -> None:
         await site.host.migrate("guest1", site.target(), lambda job: None, 10.0)
 
 
+async def test_where_no_migration_is_none_is_cancelled(site: Site) -> None:
+    kind = MovedByHand if site.kind == "manual" else CommandFailed
+    for guest in ("guest2", "guest1"):
+        with pytest.raises(kind):
+            await site.host.cancel_migration(guest, 10.0)
+
+
 async def test_what_is_saved_is_told_or_refused_with_what_to_do(site: Site) -> None:
     if site.kind == "manual":
         with pytest.raises(NotSavedYet, match="--saved host2"):

@@ -203,7 +203,12 @@ def question(guests: Iterable[str]) -> str:
     for guest in asked:
         if not is_domain_name(guest):
             raise ValueError(f"{guest!r} cannot be the name of a domain")
-    parts = [
+    # The jobs first: read after the state, "paused for a migration" and "no job" would follow each other at
+    # every plain end of a migration.
+    parts = []
+    for guest in asked:
+        parts += [_mark(f"job {guest}"), f"domjobinfo --rawstats {guest}"]
+    parts += [
         _mark("names"),
         "list --all --uuid --name",
         _mark("states"),
@@ -213,8 +218,6 @@ def question(guests: Iterable[str]) -> str:
         _mark("persistent"),
         "list --all --persistent --uuid",
     ]
-    for guest in asked:
-        parts += [_mark(f"job {guest}"), f"domjobinfo --rawstats {guest}"]
     return "; ".join([*parts, _mark("end")])
 
 

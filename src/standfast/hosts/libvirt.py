@@ -230,10 +230,16 @@ class LibvirtHost:
             progress(job)
 
     async def cancel_migration(self, guest: str, limit_seconds: float = 600.0) -> None:
-        """`domjobabort`, on the source; ends when libvirt reports the migration no more."""
+        """`domjobabort`, on the source; ends when libvirt reports the migration no more.
+
+        Raises CommandFailed where no migration leaves this host: a backup is a job too, and goes on.
+        """
         self._check_name(guest)
         try:
             async with asyncio.timeout(limit_seconds):
+                job = await self.migration_job(guest)
+                if job is None or not job.outgoing or job.failed:
+                    raise CommandFailed(self.name, f"no migration of {guest} from this host to cancel")
                 await self._checked(["domjobabort", guest], limit_seconds, change=True)
                 await until_at_rest(self, guest, CANCEL_POLL_SECONDS)
         except TimeoutError:
