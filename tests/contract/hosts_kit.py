@@ -30,6 +30,8 @@ from standfast.lab.emulators.control import Control
 QUICK = {"migration_seconds": 1.8, "blackout_seconds": 0.2, "scrub_seconds": 0.3, "halting_seconds": 0.2}
 START_LIMIT_SECONDS = 20.0
 NOBODY = 65534
+VIRSH = "/usr/bin/virsh"
+"""The real one, also where a test puts another one on its PATH."""
 IDENTITIES = {
     "guest2": "22222222-2222-3333-4444-555555555555",
     "app72": "72222222-2222-3333-4444-555555555555",
@@ -145,7 +147,7 @@ class LibvirtSite:
     def virsh(self, *words: str, input: str = "") -> str:
         """The real virsh, behind the adapter's back."""
         done = subprocess.run(
-            ["virsh", "-q", "-c", self.uri, *words], input=input, capture_output=True, text=True, timeout=20
+            [VIRSH, "-q", "-c", self.uri, *words], input=input, capture_output=True, text=True, timeout=20
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -252,7 +254,7 @@ def libvirtd(folder: Path) -> Iterator[Path]:
         _wait(address.exists, "libvirtd to listen")
         there = folder / "there"
         idle = f"echo '{there.name}\n'; event --all --loop"
-        argv = ["stdbuf", "-oL", "virsh", "-q", "-c", f"test+unix:///default?socket={address}", idle]
+        argv = ["stdbuf", "-oL", VIRSH, "-q", "-c", f"test+unix:///default?socket={address}", idle]
         with there.open("wb") as said:
             running.enter_context(_child(argv, dict(os.environ), said.fileno()))
         _wait(lambda: there.read_text() != "", "a client that stays")

@@ -6,14 +6,18 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from gate_world import World
+from gate_world import cib as cib_text
 from hosts_kit import IDENTITIES, LibvirtSite, libvirtd
-from test_killing_gate import WINDOW
+from test_killing_gate import MORE, WINDOW
 
 from standfast.commands import build_gate, gate_hosts
+from standfast.core import guarded
 from standfast.core.evidence import GuestState
+from standfast.sightings import Sightings, boottime_seconds
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="libvirtd is started as root")
 CONF = """format = 1
@@ -39,12 +43,14 @@ with open("{folder}/calls", "a") as calls:
     calls.write(" ".join(["virsh", *sys.argv[1:]]).replace(chr(10), " ") + chr(10))
 if os.path.exists("{folder}/hang"):
     time.sleep(30)
-words = ["{uri}" if word.startswith("qemu") else word for word in sys.argv[1:]]
+uri = os.environ.get("STANDFAST_TEST_URI", "{uri}")
+words = [uri if word.startswith("qemu") else word for word in sys.argv[1:]]
 os.execv("/usr/bin/virsh", ["virsh", *words])
 """
 SSH = """#!/bin/sh
 echo "ssh $*" >> {folder}/calls
-for word in "$@"; do :; done
+for word in "$@"; do case "$word" in 10.*) host=$word;; esac; done
+test ! -e {folder}/uri-$host || export STANDFAST_TEST_URI="$(cat {folder}/uri-$host)"
 exec sh -c "$word"
 """
 
@@ -136,6 +142,33 @@ def test_a_program_that_is_not_there_is_silence_and_never_absence(node: Node) ->
     for guest in ("guest2", "guest1"):
         answer = node.hosts.ask_one("ctrl2", guest)
         assert (answer.state, bool(answer.detail)) == (GuestState.SILENT, True)
+
+
+def test_the_killing_gate_stops_a_guest_that_hangs_by_its_uuid_and_proves_that_it_is_gone(
+    node: Node, tmp_path: Path
+) -> None:
+    by_ssh = CONF.partition('[[control_domain]]\nname = "ctrl2"')[0]
+    entry = by_ssh.partition("\n")[2]
+    node.world.conf(
+        by_ssh
+        + entry.replace("ctrl1", "ctrl2").replace(".71", ".72")
+        + entry.replace("ctrl1", "ctrl3").replace(".71", ".73")
+    )
+    tree = guarded.guard(ET.fromstring(cib_text(WINDOW, {})), "cfguest2")
+    node.world.cib(None, text=ET.tostring(tree, encoding="unicode"))
+    sightings = str(node.world.root / "run/standfast/sightings.json")
+    for ago in range(70, -1, -1):
+        seen = Sightings(sightings, clock=lambda ago=ago: boottime_seconds() - ago)
+        seen.plain("guest2", "ctrl2")
+        seen.dropped("cfguest2")
+    with libvirtd(tmp_path / "empty") as empty:
+        for address in ("10.20.50.71", "10.20.50.73"):
+            (node.world.folder / f"uri-{address}").write_text(f"test+unix:///default?socket={empty}")
+        called = node.world.gate("reboot", more=MORE)
+    assert (called.code, called.rule) == (0, "kill"), called.log
+    orders = [shlex.split(call)[-2:] for call in node.world.calls("virsh") if "--readonly" not in call]
+    assert orders == [["destroy", IDENTITIES["guest2"]]]
+    assert node.site.virsh("domstate", "guest2").strip() == "shut off"
 
 
 def test_the_built_gate_imports_what_it_needs_for_libvirt_from_its_own_zip(node: Node) -> None:
