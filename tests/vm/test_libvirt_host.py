@@ -183,7 +183,7 @@ def test_a_guest_is_known_by_the_uuid_that_it_reads_in_its_own_hardware(site: Si
         return await talk.states("guest1")
 
     said = site.run(work)
-    assert (said[home].state, said[home].identity) == (GuestState.RUNNING, inside)
+    assert (said[home].state, said[home].identity) == (GuestState.RUNNING, inside), str(said[home])
     assert {answer.state for host, answer in said.items() if host != home} == {GuestState.ABSENT}
 
 
