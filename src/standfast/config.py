@@ -71,17 +71,28 @@ class ControlDomain(BaseModel):
     name: Name
     address: Address
     kind: Annotated[str, _checked(lambda text: fields.one_of(text, fields.KINDS))] = "ldm"
-    ppar_id: Annotated[int, _checked(fields.ppar_id)]
-    xscf_lan0: Address
-    xscf_lan1: Address
+    ppar_id: Annotated[int, _checked(fields.ppar_id)] = hostlist.NO_PPAR
+    xscf_lan0: Address = ""
+    xscf_lan1: Address = ""
     weight: Annotated[int, _checked(fields.weight)] = 1
     login: Annotated[str, _checked(fields.login)] = ""
+    uri: Annotated[str, _checked(fields.uri)] = ""
 
     @model_validator(mode="after")
     def _three_addresses(self) -> ControlDomain:
-        if len({self.address, self.xscf_lan0, self.xscf_lan1}) < 3:
+        given = [address for address in (self.address, self.xscf_lan0, self.xscf_lan1) if address]
+        if len(set(given)) < len(given):
             raise PydanticCustomError("standfast_entry", "address, xscf_lan0 and xscf_lan1 must all differ")
         return self
+
+    @property
+    def connection(self) -> str:
+        """The libvirt URI, also where the file leaves it out."""
+        return self.uri or ("qemu:///system" if self.kind == "libvirt" else "")
+
+    def whole(self) -> dict[str, Any]:
+        """All fields, with what the file leaves out."""
+        return {**self.model_dump(), "uri": self.connection}
 
 
 class Config(BaseModel):
@@ -97,10 +108,18 @@ class Config(BaseModel):
     known_hosts: AbsolutePath = names.KNOWN_HOSTS_FILE
     control_domain: Annotated[list[ControlDomain], Field(min_length=1)]
 
+    @model_validator(mode="after")
+    def _one_kind(self) -> Config:
+        kinds = {entry.kind for entry in self.control_domain}
+        if "ldm" in kinds and len(kinds) > 1:
+            text = "ldm and other kinds are in one file: no guest moves between them"
+            raise PydanticCustomError("standfast_kinds", "{text}", {"text": text})
+        return self
+
     @property
     def hosts(self) -> hostlist.HostList:
         """The control domains as the pure core knows them."""
-        domains = tuple(hostlist.ControlDomain(**entry.model_dump()) for entry in self.control_domain)
+        domains = tuple(hostlist.ControlDomain(**entry.whole()) for entry in self.control_domain)
         return hostlist.HostList(self.identity_file, self.known_hosts, domains)
 
     def find_host(self, name_or_address: str, etc_hosts: str = ETC_HOSTS) -> hostlist.ControlDomain:
@@ -141,9 +160,9 @@ def load(path: str = names.CONFIG_FILE) -> Loaded:
     except ValidationError as error:
         problems = tuple(_problem(document, detail) for detail in error.errors())
         raise ConfigError(path, problems) from None
-    twice = tuple(_used_twice(config))
-    if twice:
-        raise ConfigError(path, twice)
+    wrong = (*_unfitting(config), *_used_twice(config))
+    if wrong:
+        raise ConfigError(path, wrong)
     return Loaded(path, config, hashlib.sha256(data).hexdigest())
 
 
@@ -164,6 +183,14 @@ def _read(path: str) -> bytes:
     return data
 
 
+def _unfitting(config: Config) -> Iterator[Problem]:
+    """Fields that an entry's kind needs or cannot have."""
+    for number, entry in enumerate(config.control_domain, 1):
+        given = frozenset(entry.model_fields_set)
+        for field, text in hostlist.unfitting(entry.kind, given, entry.login, entry.connection):
+            yield Problem(f"control_domain {number} ({entry.name})", field, text)
+
+
 def _used_twice(config: Config) -> Iterator[Problem]:
     """What must be unique. An XSCF may serve several partitions, but a partition has one control domain."""
     keys: dict[str, Callable[[ControlDomain], str]] = {
@@ -173,9 +200,11 @@ def _used_twice(config: Config) -> Iterator[Problem]:
         "xscf_lan1": lambda entry: f"{entry.xscf_lan1} with ppar_id {entry.ppar_id}",
     }
     for field, key in keys.items():
-        for value, times in Counter(map(key, config.control_domain)).items():
+        # What an entry does not have is not used twice.
+        entries = [entry for entry in config.control_domain if getattr(entry, field)]
+        for value, times in Counter(map(key, entries)).items():
             if times > 1:
-                users = ", ".join(entry.name for entry in config.control_domain if key(entry) == value)
+                users = ", ".join(entry.name for entry in entries if key(entry) == value)
                 yield Problem("control_domain", field, f"{value} is used by {users}; must be used once")
 
 

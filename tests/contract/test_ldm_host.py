@@ -1,8 +1,6 @@
 """Control domains over ssh, asked and told on an emulated site."""
 
 import asyncio
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -10,9 +8,10 @@ from pathlib import Path
 
 import asyncssh
 import pytest
+from hosts_kit import Hosts, emulated
 
 from standfast.core.evidence import GuestState
-from standfast.core.ldm import MigrationJob
+from standfast.core.jobs import MigrationJob
 from standfast.hosts.base import (
     CommandFailed,
     Host,
@@ -21,55 +20,17 @@ from standfast.hosts.base import (
     HostUnreachable,
     LoginRefused,
     MigrationRefused,
-    MigrationTarget,
     NoRoomToSave,
 )
-from standfast.hosts.ldm import ControlDomainLogin, LdmHost
-from standfast.lab.emulators import worldfile
-from standfast.lab.emulators.control import Control
+from standfast.hosts.ldm import LdmHost
 
 SLOTS = ("standfast-a", "standfast-b")
-QUICK = {"migration_seconds": 1.8, "blackout_seconds": 0.2, "scrub_seconds": 0.3, "halting_seconds": 0.2}
-
-
-class Hosts:
-    """The running emulators, and logins to their control domains."""
-
-    def __init__(self, folder: Path, control: Control, written: worldfile.Written) -> None:
-        self.control, self.written = control, written
-        self.known_hosts = folder / "known_hosts"
-        self.known_hosts.write_text(control.known_hosts(), encoding="ascii")
-
-    def login(self, name: str) -> ControlDomainLogin:
-        address, port = self.control.endpoint(name, "ldm")
-        return ControlDomainLogin(
-            name=name,
-            address=address,
-            user=self.written.control_user,
-            key_file=str(self.written.client_key),
-            known_hosts_file=str(self.known_hosts),
-            port=port,
-            connect_limit_seconds=2.0,
-        )
-
-    def target(self, name: str) -> MigrationTarget:
-        return MigrationTarget(
-            self.control.endpoint(name, "ldm")[0], self.written.control_user, self.written.control_password
-        )
 
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    written = worldfile.write(tmp_path / "world", nodes=2, loopback=True, timing=dict(QUICK))
-    socket = tmp_path / "control.sock"
-    command = [sys.executable, "-m", "standfast.lab.emulators", "--world", str(written.world)]
-    process = subprocess.Popen([*command, "--control", str(socket)], stdout=subprocess.DEVNULL)
-    try:
-        with Control(socket, limit_seconds=30.0) as control:
-            yield Hosts(tmp_path, control, written)
-    finally:
-        process.terminate()
-        process.wait(timeout=10)
+    with emulated(tmp_path) as site:
+        yield site
 
 
 @pytest.fixture
@@ -144,6 +105,32 @@ async def test_a_cancelled_migration_leaves_the_guest_at_its_source(hosts: Hosts
         await move
     assert (await ctrl2.ask("guest2")).state is GuestState.RUNNING
     assert hosts.control.running("guest2") == ["ctrl2"]
+
+
+async def test_a_cancel_ends_when_the_host_answers_again_and_its_limit_leaves_it_going_on(
+    tmp_path: Path,
+) -> None:
+    with emulated(tmp_path / "slow", scrub_seconds=3.0) as hosts:
+        ctrl2 = LdmHost(hosts.login("ctrl2"))
+        for limit, late in ((1.0, True), (20.0, False)):
+            move = asyncio.create_task(ctrl2.migrate("guest2", hosts.target("ctrl3"), lambda job: None, 20.0))
+            end = time.monotonic() + 10
+            while (await ctrl2.ask("guest2")).state is not GuestState.MIGRATING_OUT:
+                assert time.monotonic() < end
+            began = time.monotonic()
+            if late:
+                with pytest.raises(HostUnreachable) as reached:
+                    await ctrl2.cancel_migration("guest2", limit)
+                assert reached.value.may_have_happened
+            else:
+                await ctrl2.cancel_migration("guest2", limit)
+                assert 3.0 <= time.monotonic() - began < 10.0
+            with pytest.raises(MigrationRefused):
+                await move
+            while (await ctrl2.ask("guest2", 1.0)).state is not GuestState.RUNNING:
+                assert time.monotonic() < end
+        assert hosts.control.running("guest2") == ["ctrl2"]
+        await ctrl2.close()
 
 
 async def test_a_migration_outlives_our_limit_and_the_error_says_that_it_may_have_happened(

@@ -93,7 +93,10 @@ def test_a_small_file_gets_the_documented_defaults(tmp_path: Path) -> None:
         (('"10.20.50.71"', '"fe80::1%eth0"'), "link-local addresses with a zone are not allowed"),
         (('"10.20.50.71"', '"0.0.0.0"'), "control_domain 1 (ctrl1): address: must be a literal"),
         (('"10.20.40.71"', '"10.20.30.71"'), "address, xscf_lan0 and xscf_lan1 must all differ"),
-        (('kind = "ldm"', 'kind = "kvm"'), "control_domain 1 (ctrl1): kind: must be ldm"),
+        (
+            ('kind = "ldm"', 'kind = "kvm"'),
+            "control_domain 1 (ctrl1): kind: must be ldm or libvirt or manual",
+        ),
         (('login = "standfast"', 'login = "a b"'), "control_domain 1 (ctrl1): login: must be a user name"),
         (('name = "ctrl1"', 'name = "a b"'), "control_domain 1 (a b): name: must be a host name"),
         (("weight", "wieght"), "wieght: is not a known field; known are name, address, kind"),
@@ -231,3 +234,76 @@ def test_loading_takes_less_than_60_ms() -> None:
     began = time.perf_counter()
     config.load(str(SAMPLE))
     assert time.perf_counter() - began < 0.060
+
+
+LIBVIRT = """
+[[control_domain]]
+name = "host1"
+address = "10.20.50.71"
+kind = "libvirt"
+login = "standfast"
+"""
+REMOTE = """
+[[control_domain]]
+name = "host2"
+address = "10.20.50.72"
+kind = "libvirt"
+uri = "qemu+tls://host2.example/system"
+"""
+MANUAL = """
+[[control_domain]]
+name = "host3"
+address = "10.20.50.73"
+kind = "manual"
+"""
+
+
+def test_hosts_with_libvirt_and_hosts_by_hand_need_no_xscf_and_the_gate_reads_the_same(
+    tmp_path: Path,
+) -> None:
+    text = "format = 1\n" + LIBVIRT + REMOTE + MANUAL
+    found = loaded(tmp_path, text).hosts
+    assert [host.kind for host in found.hosts] == ["libvirt", "libvirt", "manual"]
+    assert [host.uri for host in found.hosts] == ["qemu:///system", "qemu+tls://host2.example/system", ""]
+    assert [host.obeys for host in found.hosts] == [True, True, False]
+    assert {host.ppar_id for host in found.hosts} == {hostlist.NO_PPAR}
+    assert hostlist.from_text(text) == found
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "words"),
+    [
+        (LIBVIRT, ('login = "standfast"', ""), "login: is missing: qemu:///system is reached by ssh"),
+        (LIBVIRT, ('kind = "libvirt"', 'kind = "libvirt"\nppar_id = 0'), "ppar_id: is only for kind ldm"),
+        (REMOTE, ("uri =", 'login = "x"\nuri ='), "login: is not needed"),
+        (REMOTE, ("/system", "/system?no_verify=1"), "uri: must be a libvirt URI without options"),
+        (REMOTE, ("qemu+tls://host2.example", "qemu+tls://"), "uri: must be a libvirt URI"),
+        (REMOTE, ("example/system", "example/session"), "uri: must be a libvirt URI"),
+        (REMOTE, ("qemu+tls://host2.example/system", "test:///default"), "uri: must be a libvirt URI"),
+        (REMOTE, ("qemu+tls://host2.example", "qemu://host2.example"), "uri: must be a libvirt URI"),
+        (REMOTE, ("host2.example/", "u:secret@host2.example/"), "uri: must be a libvirt URI"),
+        (REMOTE, ("host2.example/system", "h/system; reboot"), "uri: must be a libvirt URI"),
+        (MANUAL, ('kind = "manual"', 'kind = "manual"\nlogin = "x"'), "login: is not for kind manual"),
+        (
+            MANUAL,
+            ('kind = "manual"', 'kind = "manual"\nuri = "qemu:///system"'),
+            "uri: is only for kind libvirt",
+        ),
+        (ENTRY, ('kind = "ldm"', 'kind = "ldm"\nuri = "qemu:///system"'), "uri: is only for kind libvirt"),
+    ],
+)
+def test_a_field_that_a_kind_needs_or_cannot_have_is_named_and_the_gate_refuses_it_too(
+    tmp_path: Path, entry: str, change: tuple[str, str], words: str
+) -> None:
+    assert change[0] in entry
+    text = "format = 1\n" + entry.replace(*change)
+    assert words in refused(tmp_path, text)
+    with pytest.raises(hostlist.HostListError, match=words.partition(":")[0]):
+        hostlist.from_text(text)
+
+
+def test_control_domains_and_other_hosts_are_not_in_one_file(tmp_path: Path) -> None:
+    text = "format = 1\n" + ENTRY + REMOTE
+    assert "no guest moves between them" in refused(tmp_path, text)
+    with pytest.raises(hostlist.HostListError, match="no guest moves between them"):
+        hostlist.from_text(text)

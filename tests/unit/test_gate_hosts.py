@@ -34,3 +34,12 @@ def test_a_host_without_login_is_left_to_the_daemon_and_is_silent_without_it(
     assert note == "standfastd is not running"
     (answer,) = answers["guest1"]
     assert (answer.host, answer.state, answer.detail) == ("ctrl1", GuestState.SILENT, "no login there")
+
+
+def test_what_the_daemon_tells_of_uuid_and_migration_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"host": "host1", "state": "running", "identity": "some-uuid", "job": True}
+    older = {"host": "host2", "state": "absent", "job": "yes"}
+    monkeypatch.setattr(gate_hosts, "_exchange", lambda *_: {"answers": [said, older]})
+    first, second = gate_hosts._question("socket", "guest1", 0.0)
+    assert (first.identity, first.job, first.detail) == ("some-uuid", True, "")
+    assert (second.identity, second.job, second.state) == ("", False, GuestState.ABSENT)

@@ -4,7 +4,8 @@ import pytest
 
 from standfast.core import ldm
 from standfast.core.evidence import GuestState
-from standfast.core.ldm import NoRoom, NotUnderstood, SavedConfiguration
+from standfast.core.jobs import NotUnderstood
+from standfast.core.ldm import NoRoom, SavedConfiguration
 from standfast.core.names import is_domain_name
 
 CONTROL = (

@@ -38,6 +38,7 @@ MODULES = (
     "standfast/core/fields.py",
     "standfast/core/gate.py",
     "standfast/core/hostlist.py",
+    "standfast/core/jobs.py",
     "standfast/core/ldm.py",
     "standfast/core/names.py",
     "standfast/core/record.py",
@@ -52,6 +53,12 @@ KILL_MODULES = (
     "standfast/core/killing.py",
 )
 """What the killing gate imports besides."""
+
+LIBVIRT_MODULES = (
+    "standfast/commands/gate_libvirt.py",
+    "standfast/core/libvirt.py",
+)
+"""What both import besides where clovmmigrate.conf has hosts with libvirt."""
 
 MAIN = '''\
 """fence_standfast. Whatever happens, the exit code is 1 unless the gate has said otherwise."""
@@ -113,7 +120,8 @@ def build(destination: Path, python: str = SYSTEM_PYTHON) -> None:
 def content(python: str = SYSTEM_PYTHON) -> bytes:
     """The program's bytes: the same for the same sources and the same Python. Raises BuildError, OSError."""
     package = Path(__file__).resolve().parents[1]
-    sources = {name: (package.parent / name).read_text("utf-8") for name in (*MODULES, *KILL_MODULES)}
+    names = (*MODULES, *KILL_MODULES, *LIBVIRT_MODULES)
+    sources = {name: (package.parent / name).read_text("utf-8") for name in names}
     sources["__main__.py"] = MAIN
     return _zip(sources, compiled(sources, python))
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from standfast.commands.gate_children import Child, collect
 from standfast.core import ldm
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.hostlist import ControlDomain, HostList, HostListError, from_text
+from standfast.core.jobs import NotUnderstood
 from standfast.core.names import CONFIG_FILE, SOCKET_FILE, is_domain_name
 
 TYPE_CHECKING = False  # not from typing: that costs 3 ms of each call
@@ -39,6 +40,8 @@ MAX_ANSWER_BYTES = 1_000_000
 MAX_CONFIG_BYTES = 1_000_000
 
 Answers = dict[str, tuple[HostAnswer, ...]]
+Said = Callable[[str], HostAnswer] | str
+"""A host's listing as a function of the guest, or why there is none."""
 
 
 class Hosts:
@@ -50,8 +53,11 @@ class Hosts:
         self.rounds = 0
         """How often the hosts were really asked: a listing that is used again is no round of its own."""
         self._socket = root + SOCKET_FILE
-        self._listed: dict[str, tuple[ldm.Domain, ...] | str] = {}
+        self._listed: dict[str, Said] = {}
+        self._listed_for: tuple[str, ...] = ()
         self._listed_at: float | None = None
+        self._identities: dict[tuple[str, str], str] = {}
+        """Host and guest -> the UUID that this host told last."""
         self._list = HostList("", "", ())
         try:
             with open(root + CONFIG_FILE, "rb") as file:
@@ -83,11 +89,11 @@ class Hosts:
         host = self._named(name)
         if host is None or not is_domain_name(guest):
             return silent(name, guest, "no login there")
-        child = Child(
-            ssh_argv(host, self._list.identity_file, self._list.known_hosts), QUESTION_LIMIT_SECONDS
-        )
+        child = self._asked(host, (guest,), QUESTION_LIMIT_SECONDS)
         collect([child])
-        return _answer(name, guest, _listing(child))
+        answer = _answer(name, guest, _listing(host, child))
+        self._identities[name, guest] = answer.identity
+        return answer
 
     def power(self, name: str) -> tuple[bool | None, str]:
         """Whether the whole machine of this silent host is off, by its service processor through standfastd;
@@ -105,22 +111,46 @@ class Hosts:
         host = self._named(name)
         if host is None or not is_domain_name(guest):
             return "no login there"
+        if host.kind == "libvirt":
+            from standfast.commands import gate_libvirt
+
+            identity = self._identities.get((name, guest), "")
+            line = gate_libvirt.order(host, guest, identity, ORDER_LIMIT_SECONDS, kill=kill)
+            child = self._child(host, line, ORDER_LIMIT_SECONDS)
+            collect([child])
+            return gate_libvirt.trouble(child)
         command = f"ldm stop-domain -f {guest}" if kill else f"ldm cancel-operation migration {guest}"
-        argv = ssh_argv(host, self._list.identity_file, self._list.known_hosts, command)
-        child = Child(argv, ORDER_LIMIT_SECONDS)
+        child = self._child(host, command, ORDER_LIMIT_SECONDS)
         collect([child])
         return child.error
 
     def _named(self, name: str) -> ControlDomain | None:
-        fits = [host for host in self.all if host.name == name and host.kind == "ldm" and host.login]
+        fits = [host for host in self.all if host.name == name and host.obeys]
         return fits[0] if fits else None
+
+    def _asked(self, host: ControlDomain, guests: Sequence[str], limit_seconds: float) -> Child:
+        """The question for these guests, on its way."""
+        if host.kind == "libvirt":
+            from standfast.commands import gate_libvirt
+
+            return self._child(host, gate_libvirt.question(host, guests, limit_seconds), limit_seconds)
+        return self._child(host, LIST, limit_seconds)
+
+    def _child(self, host: ControlDomain, command: str, limit_seconds: float) -> Child:
+        if host.login:
+            argv = ssh_argv(host, self._list.identity_file, self._list.known_hosts, command)
+        else:
+            # A client on this node, which reaches the host by itself. It takes the shell's place: what is
+            # killed at the limit is the client.
+            argv = ["/bin/sh", "-c", f"exec {command}"]
+        return Child(argv, limit_seconds)
 
     def _complete(self, guest: str, answers: tuple[HostAnswer, ...]) -> tuple[HostAnswer, ...]:
         said = {answer.host for answer in answers}
         missing = [host for host in self.all if host.name not in said]
         return (
             *answers,
-            *(silent(host.name, guest, "not asked" if host.login else "no login there") for host in missing),
+            *(silent(host.name, guest, "not asked" if host.obeys else "no login there") for host in missing),
         )
 
     def _by_daemon(self, guests: Sequence[str]) -> tuple[Answers, str]:
@@ -139,25 +169,22 @@ class Hosts:
 
     def _by_ssh(self, guests: Sequence[str]) -> Answers:
         now = time.monotonic()
-        if self._listed_at is None or now - self._listed_at >= SSH_FRESH_SECONDS:
+        fresh = self._listed_at is not None and now - self._listed_at < SSH_FRESH_SECONDS
+        if not fresh or not set(guests) <= set(self._listed_for):
             self.rounds += 1
-            self._listed = self._listings()
+            self._listed = self._listings(guests)
+            self._listed_for = tuple(guests)
             self._listed_at = time.monotonic()
         found = self._listed.items()
         return {guest: tuple(_answer(host, guest, said) for host, said in found) for guest in guests}
 
-    def _listings(self) -> dict[str, tuple[ldm.Domain, ...] | str]:
+    def _listings(self, guests: Sequence[str]) -> dict[str, Said]:
         """Each host's whole listing, or why there is none; all hosts at once."""
-        asked = {
-            host.name: Child(
-                ssh_argv(host, self._list.identity_file, self._list.known_hosts), SSH_LIMIT_SECONDS
-            )
-            for host in self.all
-            # Without a login only standfastd can ask, through the XSCF.
-            if host.kind == "ldm" and host.login
-        }
-        collect(list(asked.values()))
-        return {name: _listing(child) for name, child in asked.items()}
+        # Without a login only standfastd can ask a control domain, through the XSCF; manual hosts nobody.
+        hosts = [host for host in self.all if host.obeys]
+        asked = [self._asked(host, guests, SSH_LIMIT_SECONDS) for host in hosts]
+        collect(asked)
+        return {host.name: _listing(host, child) for host, child in zip(hosts, asked, strict=True)}
 
 
 def ssh_argv(host: ControlDomain, identity_file: str, known_hosts: str, command: str = LIST) -> list[str]:
@@ -179,24 +206,36 @@ def ssh_argv(host: ControlDomain, identity_file: str, known_hosts: str, command:
     return ["ssh", "-F", "none", "-n", "-T", *words, *login, host.address, command]
 
 
-def _listing(child: Child) -> tuple[ldm.Domain, ...] | str:
+def _listing(host: ControlDomain, child: Child) -> Said:
+    if host.kind == "libvirt":
+        from standfast.commands import gate_libvirt
+
+        return gate_libvirt.listing(host.name, child)
     if child.error:
         return f"ssh: {child.error}"
     try:
-        return ldm.parse_domains(child.output)
-    except ldm.NotUnderstood as error:
+        domains = ldm.parse_domains(child.output)
+    except NotUnderstood as error:
         return str(error)
+    return lambda guest: ldm.answer_for(host.name, guest, domains)
 
 
-def _answer(host: str, guest: str, said: tuple[ldm.Domain, ...] | str) -> HostAnswer:
-    return silent(host, guest, said) if isinstance(said, str) else ldm.answer_for(host, guest, said)
+def _answer(host: str, guest: str, said: Said) -> HostAnswer:
+    return silent(host, guest, said) if isinstance(said, str) else said(guest)
 
 
 def _question(path: str, guest: str, deadline: float) -> tuple[HostAnswer, ...]:
     """Ask standfastd. Raises OSError, TimeoutError, or what an answer of another shape leads to."""
     answer = _exchange(path, {"op": "evidence", "guest": guest, "limit_ms": DAEMON_LIMIT_MS}, deadline)
     return tuple(
-        HostAnswer(str(item["host"]), guest, _state(item["state"]), str(item.get("detail", "")))
+        HostAnswer(
+            str(item["host"]),
+            guest,
+            _state(item["state"]),
+            str(item.get("detail", "")),
+            str(item.get("identity", "")),
+            item.get("job") is True,
+        )
         for item in answer["answers"]
     )
 

@@ -136,7 +136,7 @@ class KillingGate:
                 begun = time.monotonic() - self._began
                 said = self._hosts.ask_one(host, self._options.guest)
                 ended = time.monotonic() - self._began
-                self._events.append(Asked(host, said.state, begun, ended))
+                self._events.append(Asked(host, said.state, begun, ended, said.identity, said.job))
                 for name, epoch in confirmed.heard(self._record, [said]).items():
                     self._sightings.overtaken(name, epoch)
                 if where := plain_round(self._events, self._names):

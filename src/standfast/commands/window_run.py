@@ -252,7 +252,7 @@ def host_name(config: Config, given: str) -> str:
 
 def _without_login(config: Config, given: str) -> str:
     found = config.find_host(host_name(config, given))
-    if found.login:
+    if found.obeys:
         text = f"{found.name} has a login in clovmmigrate.conf: -u saves its configuration and verifies it"
         raise Refused(Message("HAS_LOGIN", text, host=found.name, next_command="the same without --saved"))
     return found.name

@@ -22,9 +22,7 @@ def fingerprint(parameters: Mapping[str, str]) -> str:
 def entries(hosts: tuple[ControlDomain, ...]) -> dict[str, HostEntry]:
     """The configuration's control domains as the planner needs them."""
     return {
-        host.name: HostEntry(
-            host.name, host.ppar_id, host.xscf_lan0, host.xscf_lan1, host.weight, bool(host.login)
-        )
+        host.name: HostEntry(host.name, host.ppar_id, host.xscf_lan0, host.xscf_lan1, host.weight, host.obeys)
         for host in hosts
     }
 

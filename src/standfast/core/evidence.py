@@ -58,6 +58,10 @@ class HostAnswer:
     guest: str
     state: GuestState
     detail: str = ""
+    identity: str = ""
+    """UUID of the guest that the host has under this name, where it tells one."""
+    job: bool = False
+    """The host reports a migration of it, whatever the state says."""
 
     def __str__(self) -> str:
         """One phrase for messages: ``ctrl2: running (active -n----)``."""
@@ -74,15 +78,17 @@ def gone_everywhere(hosts: Iterable[str], rounds: Sequence[Sequence[HostAnswer]]
 
     Two rounds at least, each question begun after the answer before it: in a single round a
     guest can move from a host not yet asked to one already asked. Every round must hold
-    exactly one answer of every host, and each must say "not here" in the same way as before.
+    exactly one answer of every host, and each must say "not here" in the same way as before,
+    of the same guest, with no migration of it.
     """
     wanted = sorted(hosts)
     if len(rounds) < 2 or not wanted:
         return False
-    tables = [{answer.host: answer.state for answer in answers} for answers in rounds]
+    tables = [{answer.host: (answer.state, answer.identity) for answer in answers} for answers in rounds]
     complete = all(sorted(answer.host for answer in answers) == wanted for answers in rounds)
     same = all(table == tables[0] for table in tables)
-    return complete and same and all(state.proves_not_here for state in tables[0].values())
+    quiet = not any(answer.job for answers in rounds for answer in answers)
+    return complete and same and quiet and all(state.proves_not_here for state, _ in tables[0].values())
 
 
 def on_its_way(answers: Iterable[HostAnswer], aim: str) -> HostAnswer | None:

@@ -17,11 +17,16 @@ BUDGET_SECONDS = range(11, 3601)
 LEASE_MINUTES = range(1, 10081)
 """From a minute to a week: a lease is there to end."""
 CONNECTIONS = ("ssh", "telnet")
-KINDS = ("ldm",)
+KINDS = ("ldm", "libvirt", "manual")
+"""How guests are managed on a host."""
 MAX_NAME_CHARS = 64
 
 _LABELS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_URI = re.compile(
+    r"qemu(\+(?P<transport>tls|tcp|ssh))?://(?P<host>([A-Za-z0-9_][A-Za-z0-9_.-]*@)?"
+    r"([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?)?/system"
+)
 _DOMAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -63,6 +68,26 @@ def address(text: str) -> str:
     if text == "255.255.255.255":
         raise FieldError(f"must be {wanted}; not the broadcast address")
     return str(found)
+
+
+def uri(text: str) -> str:
+    """A libvirt connection. No options in it: some switch the check of the host's certificate off.
+
+    And ``/system`` only: a ``/session`` has guests of its own, and knows nothing of the host's.
+    """
+    found = _URI.fullmatch(text)
+    if found is None or (found["transport"] is None) != (found["host"] is None):
+        raise FieldError(
+            "must be a libvirt URI without options: qemu:///system, qemu+tls://HOST/system, "
+            "qemu+ssh://USER@HOST/system, or in a lab qemu+tcp://HOST/system"
+        )
+    return text
+
+
+def is_remote(uri: str) -> bool:
+    """Whether a libvirt URI names a host, so that a client on this machine reaches it by itself."""
+    found = _URI.fullmatch(uri)
+    return found is not None and found["host"] is not None
 
 
 def ppar_id(value: int) -> int:

@@ -9,12 +9,14 @@ what the gate does not need (budget, lease, unknown fields) is not looked at, so
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from standfast.core import fields, names
 
+NO_PPAR = -1
+"""PPAR-ID of a host that is no control domain; its XSCF addresses are empty."""
 FORMAT = 1
 """The only format of clovmmigrate.conf so far."""
 
@@ -41,7 +43,14 @@ class ControlDomain:
     xscf_lan1: str
     weight: int
     login: str = ""
-    """User for ssh; empty: nobody logs in, and its XSCF is asked instead."""
+    """User for ssh; empty: nobody logs in, and (ldm) its XSCF is asked instead."""
+    uri: str = ""
+    """Of kind libvirt: the connection."""
+
+    @property
+    def obeys(self) -> bool:
+        """Whether Standfast can ask this host itself and tell it to do things."""
+        return self.kind != "manual" and (bool(self.login) or fields.is_remote(self.uri))
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,9 @@ def from_document(document: Mapping[str, object]) -> HostList:
     if not isinstance(entries, list) or not entries:
         raise HostListError("there is no [[control_domain]] entry")
     hosts = tuple(_entry(number, entry) for number, entry in enumerate(entries, 1))
+    kinds = {host.kind for host in hosts}
+    if "ldm" in kinds and len(kinds) > 1:
+        raise HostListError("ldm and other kinds are in one file: no guest moves between them")
     for what in ("name", "address"):
         seen = [getattr(host, what) for host in hosts]
         twice = next((value for value in seen if seen.count(value) > 1), None)
@@ -139,16 +151,39 @@ def _entry(number: int, entry: object) -> ControlDomain:
     if not isinstance(entry, Mapping):
         raise HostListError(f"control_domain {number} is no table")
     where = f"control_domain {number} ({entry.get('name', 'no name')})"
-    return ControlDomain(
+    kind = _field(where, entry, "kind", lambda text: fields.one_of(text, fields.KINDS), "ldm")
+    ldm = kind == "ldm"
+    found = ControlDomain(
         name=_field(where, entry, "name", fields.name),
         address=_field(where, entry, "address", fields.address),
-        kind=_field(where, entry, "kind", lambda text: fields.one_of(text, fields.KINDS), "ldm"),
-        ppar_id=_field(where, entry, "ppar_id", fields.ppar_id),
-        xscf_lan0=_field(where, entry, "xscf_lan0", fields.address),
-        xscf_lan1=_field(where, entry, "xscf_lan1", fields.address),
+        kind=kind,
+        ppar_id=_field(where, entry, "ppar_id", fields.ppar_id) if ldm else NO_PPAR,
+        xscf_lan0=_field(where, entry, "xscf_lan0", fields.address) if ldm else "",
+        xscf_lan1=_field(where, entry, "xscf_lan1", fields.address) if ldm else "",
         weight=_field(where, entry, "weight", fields.weight, 1),
         login=_field(where, entry, "login", fields.login, ""),
+        uri=_field(where, entry, "uri", fields.uri, "qemu:///system") if kind == "libvirt" else "",
     )
+    for field, text in unfitting(kind, frozenset(entry), found.login, found.uri):
+        raise HostListError(f"{where}: {field} {text}")
+    return found
+
+
+def unfitting(kind: str, given: frozenset[str], login: str, uri: str) -> Iterator[tuple[str, str]]:
+    """Fields of an entry that its kind needs or cannot have, and what is wrong. `given`: its names."""
+    for field in ("ppar_id", "xscf_lan0", "xscf_lan1"):
+        if kind == "ldm" and field not in given:
+            yield field, "is missing"
+        if kind != "ldm" and field in given:
+            yield field, "is only for kind ldm"
+    if kind != "libvirt" and "uri" in given:
+        yield "uri", "is only for kind libvirt"
+    if kind == "manual" and login:
+        yield "login", "is not for kind manual: nobody asks this host"
+    if kind == "libvirt" and not login and not fields.is_remote(uri):
+        yield "login", f"is missing: {uri} is reached by ssh on the host"
+    if kind == "libvirt" and login and fields.is_remote(uri):
+        yield "login", f"is not needed: {uri} is reached from this node; put the user into the uri"
 
 
 def _field(

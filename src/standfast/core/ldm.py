@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.jobs import MigrationJob, NotUnderstood
 
 FACTORY_DEFAULT = "factory-default"
 POST_MIGRATION = "@post-migration"
@@ -23,10 +24,6 @@ MOST_CONFIGURATIONS = 8
 _FLAGS = re.compile(r"[-s][-ntd][-dr][-c][-v]([-ste])?")
 _TAG = re.compile(r"\[([^\]]*)\]")
 _PROGRESS = re.compile(r"(\d{1,3})%?")
-
-
-class NotUnderstood(ValueError):
-    """An answer of `ldm` that does not have the documented form, or is not whole."""
 
 
 class NoRoom(ValueError):
@@ -71,17 +68,6 @@ _STATES = {
     "suspended": GuestState.PAUSED,
     "resuming": GuestState.PAUSED,
 }
-
-
-@dataclass(frozen=True)
-class MigrationJob:
-    """A migration that a host reports: per cent done (None: not said), and the other host."""
-
-    guest: str
-    progress_percent: int | None
-    failed: bool
-    peer: str
-    outgoing: bool
 
 
 @dataclass(frozen=True)

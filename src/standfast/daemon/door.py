@@ -90,7 +90,16 @@ class Door:
         answers = (await ask_everywhere(self._daemon.hosts.values(), [guest], limit))[guest]
         return {
             "ok": True,
-            "answers": [{"host": a.host, "state": a.state.value, "detail": a.detail} for a in answers],
+            "answers": [
+                {
+                    "host": a.host,
+                    "state": a.state.value,
+                    "detail": a.detail,
+                    "identity": a.identity,
+                    "job": a.job,
+                }
+                for a in answers
+            ],
         }
 
     async def _power(self, request: Answer) -> Answer:
@@ -100,6 +109,8 @@ class Door:
         entry = next((host for host in listed.hosts if host.name == name), None) if listed else None
         if listed is None or entry is None or known.tree is None:
             return _no(f"there is no control domain {name}", "see clovmmigrate.conf")
+        if entry.kind != "ldm":
+            return {"ok": True, "off": None, "said": f"{name} has no XSCF to ask"}
         access = make.access_of(entry, listed, devices.account(known.tree))
         limit = min(_number(request.get("limit_ms"), 3000), MAX_POWER_MS) / 1000
         off, said = await power.powered_off(access, limit)

@@ -65,5 +65,6 @@ async def log_in(
         one(address, entry.ppar_id)
         for entry in listed.hosts
         for address in (entry.xscf_lan0, entry.xscf_lan1)
+        if entry.kind == "ldm"
     ]
     return dict(await asyncio.gather(*trials))

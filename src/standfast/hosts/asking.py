@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 
-from standfast.core.evidence import HostAnswer, silent
+from standfast.core.evidence import MOVING, GuestState, HostAnswer, silent
 from standfast.hosts.base import Host, HostError
 
 
@@ -15,6 +15,19 @@ async def ask_everywhere(
     """Guest -> what every host says of it; one listing of each host serves all guests. Never raises."""
     told = await asyncio.gather(*(_answers(host, guests, limit_seconds) for host in hosts)) if guests else []
     return {guest: tuple(answers[number] for answers in told) for number, guest in enumerate(guests)}
+
+
+async def until_at_rest(host: Host, guest: str, poll_seconds: float) -> HostAnswer:
+    """Ask until the host says of the guest, in so many words, that no migration of it is under way.
+
+    Has no limit of its own: the caller sets one. A copy that a broken migration has left (ERROR) rests.
+    """
+    while True:
+        seen = await host.ask(guest)
+        under_way = seen.job or seen.state in MOVING - {GuestState.ERROR}
+        if not under_way and seen.state not in (GuestState.SILENT, GuestState.UNKNOWN):
+            return seen
+        await asyncio.sleep(poll_seconds)
 
 
 async def _answers(host: Host, guests: Sequence[str], limit_seconds: float) -> tuple[HostAnswer, ...]:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from standfast.core.evidence import HostAnswer
-from standfast.core.ldm import MigrationJob, SavedConfiguration
+from standfast.core.jobs import MigrationJob
+from standfast.core.ldm import SavedConfiguration
 
 SAVED_BY_HAND = "by hand, seen by its XSCF"
 """What `save_configuration` returns where it could only see that somebody else had saved."""
@@ -66,6 +67,14 @@ class NotSavedYet(HostError):
     """Nobody can log in to save the configuration, and it is not plain that it was saved by hand."""
 
 
+class MovedByHand(HostError):
+    """A person does this on this host; `to_do` is what the person is to do. Nothing was done."""
+
+    def __init__(self, host: str, what: str, to_do: str) -> None:
+        self.to_do = to_do
+        super().__init__(host, f"{what}: {to_do}")
+
+
 class HostBug(HostError):
     """Our own mistake (a bad name, a bad setting, a wrong use): no host was asked."""
 
@@ -74,12 +83,16 @@ class HostBug(HostError):
 class MigrationTarget:
     """Where to send a guest: the target host as the source host knows it.
 
-    Without a password the hosts trust each other by certificates (`ldm migrate-domain -c`).
+    Without a password the hosts trust each other by certificates (`ldm migrate-domain -c`, TLS) or keys.
     """
 
     address: str
     user: str | None = None
     password: str | None = field(default=None, repr=False)
+    uri: str = ""
+    """libvirt: connection of the source host to the target; empty: `qemu+ssh` to user and address."""
+    migration_uri: str = ""
+    """libvirt: where the memory is sent, such as ``tcp://10.20.60.73``; empty: libvirt chooses."""
 
 
 Progress = Callable[[MigrationJob], None]
@@ -135,7 +148,10 @@ class Host(Protocol):
         """Migrate and wait for the end. At the limit the migration goes ON at the host: HostUnreachable."""
 
     async def cancel_migration(self, guest: str, limit_seconds: float = 600.0) -> None:
-        """Cancel a running migration. May take minutes: the target's memory is scrubbed."""
+        """Cancel a running migration, and wait until the host reports it no more.
+
+        May take minutes on `ldm` hosts: the target's memory is scrubbed.
+        """
 
     async def stop(self, guest: str, limit_seconds: float = 60.0) -> None:
         """Stop the guest at once, without asking it."""

@@ -1,8 +1,6 @@
 """Control domains of Oracle VM Server for SPARC: `ldm` over ssh.
 
-Questions share one connection a host, made on demand, kept, and made anew when it breaks; a
-question is repeated once. A change has a connection of its own and is never repeated. The host
-key is always checked; the operator's own ssh settings are never read.
+How commands are run: `standfast.hosts.shell`.
 """
 
 import asyncio
@@ -11,66 +9,34 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import asyncssh
-
 from standfast.core import ldm
 from standfast.core.evidence import HostAnswer, silent
-from standfast.core.ldm import MigrationJob, SavedConfiguration
-from standfast.core.names import CONTROL_DOMAIN_KEY_FILE, KNOWN_HOSTS_FILE, is_domain_name
+from standfast.core.jobs import MigrationJob, NotUnderstood
+from standfast.core.ldm import SavedConfiguration
+from standfast.core.names import is_domain_name
+from standfast.hosts.asking import until_at_rest
 from standfast.hosts.base import (
     AnswerNotUnderstood,
     CommandFailed,
     HostBug,
     HostError,
-    HostKeyUnknown,
     HostUnreachable,
-    LoginRefused,
     MigrationRefused,
     MigrationTarget,
     NoRoomToSave,
     Progress,
 )
+from standfast.hosts.shell import Outcome, SshLogin, SshShell
 
-OUTPUT_LIMIT_CHARACTERS = 1_000_000
-COMMANDS_AT_ONCE_LIMIT = 4  # OpenSSH serves 10 sessions a connection; leave room for people
-KEEPALIVE_SECONDS = 5.0
-KEEPALIVE_COUNT = 3
 PROGRESS_POLL_SECONDS = 1.0
-PASSWORD_PROMPT = "Password:"
+CANCEL_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
-class ControlDomainLogin:
+class ControlDomainLogin(SshLogin):
     """How to reach one control domain. `program` is a word or an absolute path."""
 
-    name: str
-    address: str
-    user: str
-    key_file: str = CONTROL_DOMAIN_KEY_FILE
-    known_hosts_file: str = KNOWN_HOSTS_FILE
-    port: int = 22
     program: str = "ldm"
-    connect_limit_seconds: float = 5.0
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    status: int
-    output: str
-    errors: str
-
-    @property
-    def said(self) -> str:
-        """What the command said, on one line."""
-        return " ".join((self.errors + " " + self.output).split()) or "no reason given"
-
-
-@dataclass
-class _Attempt:
-    """What a running command holds: its connection, and whether it may have begun at the host."""
-
-    connection: asyncssh.SSHClientConnection | None = None
-    started: bool = False
 
 
 class LdmHost:
@@ -78,9 +44,7 @@ class LdmHost:
 
     def __init__(self, login: ControlDomainLogin) -> None:
         self._login = login
-        self._connection: asyncssh.SSHClientConnection | None = None
-        self._connecting = asyncio.Lock()
-        self._slots = asyncio.Semaphore(COMMANDS_AT_ONCE_LIMIT)
+        self._shell = SshShell(login)
 
     @property
     def name(self) -> str:
@@ -210,9 +174,23 @@ class LdmHost:
         return [*words, guest, address]
 
     async def cancel_migration(self, guest: str, limit_seconds: float = 600.0) -> None:
-        """`ldm cancel-operation migration`: may take 7 minutes while the target's memory is scrubbed."""
+        """`ldm cancel-operation migration`; ends when the host answers again and reports no migration.
+
+        `ldm` hangs on both hosts, for up to 7 minutes, while the target's memory is scrubbed: at the limit
+        the cancel goes on (HostUnreachable, `may_have_happened`).
+        """
         self._check_name(guest)
-        await self._checked(["cancel-operation", "migration", guest], limit_seconds)
+        try:
+            async with asyncio.timeout(limit_seconds):
+                await self._checked(["cancel-operation", "migration", guest], limit_seconds)
+                await until_at_rest(self, guest, CANCEL_POLL_SECONDS)
+        except TimeoutError:
+            raise HostUnreachable(
+                self.name,
+                f"ldm cancel-operation migration {guest}: the host does not answer again within "
+                f"{limit_seconds:g} s",
+                may_have_happened=True,
+            ) from None
 
     async def stop(self, guest: str, limit_seconds: float = 60.0) -> None:
         """`ldm stop-domain -f`: at once, without asking the guest."""
@@ -221,9 +199,9 @@ class LdmHost:
 
     async def close(self) -> None:
         """Drop the connection; the next question makes a new one."""
-        self._drop(self._connection)
+        await self._shell.close()
 
-    # -- below: one command, one connection ------------------------------------------------
+    # -- below: one command ----------------------------------------------------------------
 
     async def _domains(self, limit_seconds: float) -> tuple[ldm.Domain, ...]:
         # Always the whole list: that one domain is not in it is then evidence, not an error text.
@@ -231,7 +209,7 @@ class LdmHost:
         with self._understanding():
             return ldm.parse_domains(outcome.output)
 
-    async def _checked(self, words: list[str], limit_seconds: float, question: bool = False) -> _Outcome:
+    async def _checked(self, words: list[str], limit_seconds: float, question: bool = False) -> Outcome:
         outcome = await self._run(words, limit_seconds, question=question)
         if outcome.status != 0:
             raise CommandFailed(self.name, f"ldm {' '.join(words)}: {outcome.said}", output=outcome.output)
@@ -244,148 +222,12 @@ class LdmHost:
         *,
         question: bool = False,
         answer: MigrationTarget | None = None,
-    ) -> _Outcome:
+    ) -> Outcome:
         """Run one `ldm` command within the limit, connecting included."""
-        shown = f"ldm {' '.join(words)}"
         line = shlex.join([self._login.program, *words])
-        attempt = _Attempt()
-        try:
-            async with asyncio.timeout(limit_seconds), self._slots:
-                if question:
-                    return await self._question(line, shown, attempt)
-                return await self._change(line, shown, attempt, answer)
-        except TimeoutError:
-            raise HostUnreachable(
-                self.name,
-                f"{shown}: no answer within {limit_seconds:g} s",
-                may_have_happened=attempt.started and not question,
-            ) from None
-        finally:
-            # A connection that let a question wait to its limit may be dead without saying so.
-            self._drop(attempt.connection)
-
-    async def _question(self, line: str, shown: str, attempt: "_Attempt") -> _Outcome:
-        """On the kept connection; once more on a new one where that turns out to be dead."""
-        for _ in range(2):
-            attempt.connection = await self._connected()
-            try:
-                process = await self._started(attempt.connection, line, None)
-                outcome = await self._finished(process, shown, None)
-            except (asyncssh.Error, OSError):
-                outcome = None
-            if outcome is not None:
-                attempt.connection = None  # it works: keep it
-                return outcome
-            self._drop(attempt.connection)
-        raise HostUnreachable(self.name, f"{shown}: the session was cut twice")
-
-    async def _change(
-        self, line: str, shown: str, attempt: "_Attempt", answer: MigrationTarget | None
-    ) -> _Outcome:
-        """On a connection of its own, so that no question's time limit can cut it."""
-        attempt.connection = await self._connect()
-        attempt.started = True
-        try:
-            process = await self._started(attempt.connection, line, answer)
-            outcome = await self._finished(process, shown, answer)
-        except (asyncssh.Error, OSError):
-            outcome = None
-        if outcome is None:
-            raise HostUnreachable(
-                self.name, f"{shown}: the session was cut before its end", may_have_happened=True
-            )
-        return outcome
-
-    async def _started(
-        self, connection: asyncssh.SSHClientConnection, line: str, answer: MigrationTarget | None
-    ) -> asyncssh.SSHClientProcess[str]:
-        terminal = "dumb" if answer is not None and answer.password is not None else None
-        return await connection.create_process(line, term_type=terminal, encoding="utf-8", errors="replace")
-
-    async def _finished(
-        self, process: asyncssh.SSHClientProcess[str], shown: str, answer: MigrationTarget | None
-    ) -> _Outcome | None:
-        """The outcome, or None if the session was cut before the command told its exit status."""
         password = answer.password if answer is not None else None
-        try:
-            output, errors = await asyncio.gather(
-                self._read(process, process.stdout, shown, password),
-                self._read(process, process.stderr, shown, None),
-            )
-            await process.wait_closed()
-        except (asyncssh.Error, OSError):
-            return None
-        finally:
-            process.close()
-        status = process.exit_status
-        return None if status is None else _Outcome(status, output, errors)
-
-    async def _read(
-        self,
-        process: asyncssh.SSHClientProcess[str],
-        stream: asyncssh.SSHReader[str],
-        shown: str,
-        password: str | None,
-    ) -> str:
-        text = ""
-        while chunk := await stream.read(65536):
-            text += chunk
-            if len(text) > OUTPUT_LIMIT_CHARACTERS:
-                raise AnswerNotUnderstood(
-                    self.name, f"{shown}: more than {OUTPUT_LIMIT_CHARACTERS} characters"
-                )
-            if password is not None and text.rstrip().endswith(PASSWORD_PROMPT):
-                process.stdin.write(password + "\n")
-                password = None  # one answer: a second prompt means that it was wrong
-        return text
-
-    async def _connected(self) -> asyncssh.SSHClientConnection:
-        async with self._connecting:
-            if self._connection is None or self._connection.is_closed():
-                self._connection = await self._connect()
-            return self._connection
-
-    async def _connect(self) -> asyncssh.SSHClientConnection:
-        login = self._login
-        try:
-            return await asyncssh.connect(
-                login.address,
-                login.port,
-                username=login.user,
-                client_keys=[login.key_file],
-                known_hosts=login.known_hosts_file,
-                config=None,
-                agent_path=None,
-                password=None,
-                preferred_auth="publickey",
-                connect_timeout=login.connect_limit_seconds,
-                login_timeout=login.connect_limit_seconds,
-                keepalive_interval=KEEPALIVE_SECONDS,
-                keepalive_count_max=KEEPALIVE_COUNT,
-            )
-        except asyncssh.HostKeyNotVerifiable:
-            raise HostKeyUnknown(
-                self.name,
-                f"the host key of {login.address} is not the one in {login.known_hosts_file}; not logged in",
-            ) from None
-        except asyncssh.PermissionDenied:
-            raise LoginRefused(
-                self.name, f"login as {login.user} refused for the key {login.key_file}"
-            ) from None
-        except asyncssh.KeyImportError as error:
-            raise HostBug(self.name, f"cannot use the key {login.key_file}: {error}") from None
-        except (asyncssh.Error, OSError) as error:
-            own_file = getattr(error, "filename", None)
-            if own_file:
-                raise HostBug(self.name, f"cannot read {own_file}: {error}") from None
-            reason = str(error) or type(error).__name__
-            raise HostUnreachable(self.name, f"no connection to {login.address}: {reason}") from None
-
-    def _drop(self, connection: asyncssh.SSHClientConnection | None) -> None:
-        if connection is not None:
-            connection.abort()
-            if self._connection is connection:
-                self._connection = None
+        shown = f"ldm {' '.join(words)}"
+        return await self._shell.run(line, shown, limit_seconds, question=question, password=password)
 
     def _check_name(self, name: str) -> None:
         if not is_domain_name(name):
@@ -405,7 +247,7 @@ class _Understanding:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ldm.NotUnderstood):
+        if isinstance(error, NotUnderstood):
             raise AnswerNotUnderstood(self._host, str(error)) from None
 
 

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from standfast.core.hostlist import ControlDomain, HostList
 from standfast.hosts.base import Host
 from standfast.hosts.ldm import ControlDomainLogin, LdmHost
+from standfast.hosts.libvirt import LibvirtAccess, LibvirtHost
+from standfast.hosts.manual import ManualHost
+from standfast.hosts.shell import SshLogin
 from standfast.hosts.xscf_view import XscfAccess, XscfHost
 
 NOT_REGISTERED = "no login there, and no XSCF user is registered yet (clsnmpsetup -a)"
 
 
 def adapters(listed: HostList, xscf: Mapping[str, str] | None) -> dict[str, Host]:
-    """One adapter for each control domain: by ssh where the file has a login, else through its XSCF.
+    """One adapter for each host, by its kind; for ldm by ssh where the file has a login, else by the XSCF.
 
     `xscf`: parameters of one registered device (`core.devices.account`); user, password and connection are
     the same at all XSCFs. None: nothing is registered, and hosts without login stay silent.
@@ -22,6 +25,10 @@ def adapters(listed: HostList, xscf: Mapping[str, str] | None) -> dict[str, Host
 
 
 def _adapter(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | None) -> Host:
+    if entry.kind == "manual":
+        return ManualHost(entry.name)
+    if entry.kind == "libvirt":
+        return LibvirtHost(LibvirtAccess(entry.name, entry.uri, _ssh(entry, listed)))
     if entry.login:
         login = ControlDomainLogin(
             name=entry.name,
@@ -32,6 +39,13 @@ def _adapter(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | N
         )
         return LdmHost(login)
     return XscfHost(access_of(entry, listed, xscf))
+
+
+def _ssh(entry: ControlDomain, listed: HostList) -> SshLogin | None:
+    """The login on the host; None where its libvirt is reached from this machine."""
+    if not entry.login:
+        return None
+    return SshLogin(entry.name, entry.address, entry.login, listed.identity_file, listed.known_hosts)
 
 
 def access_of(entry: ControlDomain, listed: HostList, xscf: Mapping[str, str] | None) -> XscfAccess:

@@ -22,7 +22,8 @@ from pathlib import Path
 
 from standfast.core import xscf
 from standfast.core.evidence import GuestState, HostAnswer, silent
-from standfast.core.ldm import MigrationJob, SavedConfiguration
+from standfast.core.jobs import MigrationJob
+from standfast.core.ldm import SavedConfiguration
 from standfast.core.names import KNOWN_HOSTS_FILE, is_domain_name
 from standfast.core.xscf import DomainStatus
 from standfast.hosts.base import (

@@ -159,6 +159,7 @@ remember_owner = 0
 
 
 def _sshd_config(number: int) -> str:
+    # A home of its own: what this machine's root has in ~/.bashrc may wait for a lock, for a minute (seen).
     return f"""Port 22
 ListenAddress {layout.host_address(number)}
 HostKey {layout.INSIDE}/own/host_key
@@ -168,5 +169,6 @@ UsePAM no
 PermitRootLogin prohibit-password
 PasswordAuthentication no
 KbdInteractiveAuthentication no
+SetEnv HOME={layout.INSIDE}/own
 PidFile none
 """
