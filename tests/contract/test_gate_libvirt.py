@@ -85,11 +85,13 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path, program: Path, daemon: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    world = World(tmp_path / "world", program)
-    (tmp_path / "site").mkdir()
+def node(
+    tmp_path_factory: pytest.TempPathFactory, program: Path, daemon: Path, monkeypatch: pytest.MonkeyPatch
+) -> Node:
+    # Short names: there is a socket below, and the path of one has 107 characters at most (unix(7)).
+    world = World(tmp_path_factory.mktemp("w"), program)
     monkeypatch.setenv("PATH", f"{world.bin}:{os.environ['PATH']}")
-    return Node(world, LibvirtSite(daemon, tmp_path / "site", None))
+    return Node(world, LibvirtSite(daemon, tmp_path_factory.mktemp("s"), None))
 
 
 def test_the_gate_asks_by_ssh_and_from_here_and_knows_whom_nobody_asks(node: Node) -> None:
@@ -145,7 +147,7 @@ def test_a_program_that_is_not_there_is_silence_and_never_absence(node: Node) ->
 
 
 def test_the_killing_gate_stops_a_guest_that_hangs_by_its_uuid_and_proves_that_it_is_gone(
-    node: Node, tmp_path: Path
+    node: Node, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     by_ssh = CONF.partition('[[control_domain]]\nname = "ctrl2"')[0]
     entry = by_ssh.partition("\n")[2]
@@ -160,8 +162,8 @@ def test_the_killing_gate_stops_a_guest_that_hangs_by_its_uuid_and_proves_that_i
     for ago in range(70, -1, -1):
         seen = Sightings(sightings, clock=lambda ago=ago: boottime_seconds() - ago)
         seen.plain("guest2", "ctrl2")
-        seen.dropped("cfguest2")
-    with libvirtd(tmp_path / "empty") as empty:
+        seen.dropped("cfguest2", quorate=True)
+    with libvirtd(tmp_path_factory.mktemp("e") / "d") as empty:
         for address in ("10.20.50.71", "10.20.50.73"):
             (node.world.folder / f"uri-{address}").write_text(f"test+unix:///default?socket={empty}")
         called = node.world.gate("reboot", more=MORE)
