@@ -13,11 +13,11 @@ from xml.etree import ElementTree
 import pytest
 
 from standfast import config
-from standfast.cluster import cib, cmap, fencer
+from standfast.cluster import cib, cmap, fencer, rescue_file
 from standfast.core import heartbeat, names
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.topology import Device
-from standfast.daemon import kill_watch, main, probe
+from standfast.daemon import heartbeat_duty, kill_watch, main, probe
 from standfast.daemon.board import Row
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.main import Daemon
@@ -250,3 +250,36 @@ async def test_a_node_that_was_away_before_the_daemon_began_is_watched_too(
     daemon._see_members(frozenset({"n1"}))
     await asyncio.gather(*daemon._tasks)
     assert watched == ["n3", "n2"]
+
+
+async def test_a_report_has_the_epoch_at_which_its_file_was_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the record and the file something else may make the daemon report."""
+    told: list[int] = []
+    daemon = Daemon()
+    daemon.known.engine, daemon.known.node, daemon.known.tree = True, "n1", ElementTree.Element("cib")
+    daemon._looked_at = 4
+
+    def converge(*_: object, **__: object) -> FileState:
+        told.append(daemon.report().epoch)
+        return FileState({}, "s")
+
+    def see(_: ElementTree.Element) -> None:
+        daemon.known.record = OPENING
+
+    async def nothing() -> None:
+        return
+
+    monkeypatch.setattr(daemon, "_tick_due", lambda: False)
+    monkeypatch.setattr(daemon, "_see_record", see)
+    monkeypatch.setattr(daemon, "_see_answers", nothing)
+    monkeypatch.setattr(daemon, "_values", nothing)
+    monkeypatch.setattr(daemon.guard, "look", nothing)
+    monkeypatch.setattr(main, "_configuration", lambda known: known)
+    monkeypatch.setattr(cmap, "runtime", dict)
+    monkeypatch.setattr(cmap, "configuration", lambda prefixes: {})
+    monkeypatch.setattr(rescue_file, "keep", lambda tree: "")
+    monkeypatch.setattr(heartbeat_duty, "converge", converge)
+    await daemon._refresh()
+    assert (told, daemon.report().epoch) == ([4], OPENING.epoch)

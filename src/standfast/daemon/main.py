@@ -78,6 +78,8 @@ class Daemon:
         self._expects_since = 0.0
         self._blind = ""
         self._answered: tuple[str, ...] = ()
+        self._looked_at = 0
+        """Epoch of the record at which everything that a report tells was looked at."""
         self._config_seen: tuple[int, int, int] | None = None
         self.board = Board(self._dirty.set)
         self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
@@ -220,6 +222,8 @@ class Daemon:
             running=running,
             membership=known.members,
         )
+        # Only now: a report of this epoch must not tell what the file was at the one before.
+        self._looked_at = known.record.epoch if known.record else 0
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
         self._dirty.set()
@@ -364,7 +368,7 @@ class Daemon:
         known = self.known
         return Report(
             node=known.node,
-            epoch=known.record.epoch if known.record else 0,
+            epoch=self._looked_at,
             file_keys=dict(known.file.keys),
             file_error=known.file.error,
             structure=known.file.structure,
