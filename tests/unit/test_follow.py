@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -283,3 +284,27 @@ async def test_a_report_has_the_epoch_at_which_its_file_was_looked_at(
     monkeypatch.setattr(heartbeat_duty, "converge", converge)
     await daemon._refresh()
     assert (told, daemon.report().epoch) == ([4], OPENING.epoch)
+
+
+async def test_the_gates_log_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, reads = tmp_path / "gate.log", []
+
+    def answers(path: str, target: str, since_seconds: float) -> tuple[str, ...]:
+        reads.append(target)
+        return (f"{target} 5 hold",)
+
+    monkeypatch.setattr(names, "GATE_LOG_FILE", str(log))
+    monkeypatch.setattr(main.refusals, "answers", answers)
+    daemon = Daemon()
+    daemon.known.record = replace(OPENING, mover="n2")
+    for _ in range(3):
+        await daemon._see_answers()
+    assert reads == ["n2"]
+    log.write_text("an answer\n")
+    await daemon._see_answers()
+    daemon.known.record = replace(OPENING, mover="n3")
+    await daemon._see_answers()
+    assert reads == ["n2", "n2", "n3"]
+    assert daemon.report().answered == ("n3 5 hold",)

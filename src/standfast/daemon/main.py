@@ -78,6 +78,7 @@ class Daemon:
         self._expects_since = 0.0
         self._blind = ""
         self._answered: tuple[str, ...] = ()
+        self._answers_seen: object = None
         self._looked_at = 0
         """Epoch of the record at which everything that a report tells was looked at."""
         self._config_seen: tuple[int, int, int] | None = None
@@ -321,6 +322,11 @@ class Daemon:
         found = self.known.record
         if found is None or not found.open or not found.mover:
             return
+        # Asked for after each write of the record, and nearly always nothing was answered since.
+        seen = (found.window, found.mover, _stamp(names.GATE_LOG_FILE))
+        if seen == self._answers_seen:
+            return
+        self._answers_seen = seen
         open_for = self.sightings.see(found).window_seconds
         # The log has wall-clock times, and the history of a fencer too.
         since = time.time() - open_for  # noqa: TID251
