@@ -5,13 +5,15 @@ that ends in `HostUnreachable` with `may_have_happened` is UNKNOWN, not failed: 
 next step.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from standfast.core.evidence import HostAnswer
 from standfast.core.jobs import MigrationJob
 from standfast.core.ldm import SavedConfiguration
+from standfast.core.names import is_domain_name
 
 SAVED_BY_HAND = "by hand, seen by its XSCF"
 """What `save_configuration` returns where it could only see that somebody else had saved."""
@@ -158,3 +160,28 @@ class Host(Protocol):
 
     async def close(self) -> None:
         """Drop the connection; the next question makes a new one."""
+
+
+class NamedHost(ABC):
+    """What every kind of host does alike."""
+
+    NAMED: ClassVar[str] = "the name of a guest"
+    """What a name that it is given has to be, for the message."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """See Host."""
+
+    @abstractmethod
+    async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
+        """See Host."""
+
+    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
+        """See Host."""
+        (answer,) = await self.ask_each((guest,), limit_seconds)
+        return answer
+
+    def _check_name(self, name: str) -> None:
+        if not is_domain_name(name):
+            raise HostBug(self.name, f"{name!r} cannot be {self.NAMED}")

@@ -13,7 +13,6 @@ from standfast.core import ldm
 from standfast.core.evidence import HostAnswer, silent
 from standfast.core.jobs import MigrationJob, NotUnderstood
 from standfast.core.ldm import SavedConfiguration
-from standfast.core.names import is_domain_name
 from standfast.hosts.asking import until_at_rest
 from standfast.hosts.base import (
     AnswerNotUnderstood,
@@ -23,6 +22,7 @@ from standfast.hosts.base import (
     HostUnreachable,
     MigrationRefused,
     MigrationTarget,
+    NamedHost,
     NoRoomToSave,
     Progress,
 )
@@ -39,8 +39,10 @@ class ControlDomainLogin(SshLogin):
     program: str = "ldm"
 
 
-class LdmHost:
+class LdmHost(NamedHost):
     """One control domain; implements `standfast.hosts.base.Host`."""
+
+    NAMED = "the name of a logical domain or configuration"
 
     def __init__(self, login: ControlDomainLogin) -> None:
         self._login = login
@@ -50,11 +52,6 @@ class LdmHost:
     def name(self) -> str:
         """The control domain's name in messages and evidence."""
         return self._login.name
-
-    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
-        """What the guest is to this host; SILENT with the reason where the host did not say."""
-        (answer,) = await self.ask_each((guest,), limit_seconds)
-        return answer
 
     async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """The same of several guests, from one listing."""
@@ -228,10 +225,6 @@ class LdmHost:
         password = answer.password if answer is not None else None
         shown = f"ldm {' '.join(words)}"
         return await self._shell.run(line, shown, limit_seconds, question=question, password=password)
-
-    def _check_name(self, name: str) -> None:
-        if not is_domain_name(name):
-            raise HostBug(self.name, f"{name!r} cannot be the name of a logical domain or configuration")
 
     def _understanding(self) -> "_Understanding":
         return _Understanding(self.name)

@@ -35,6 +35,7 @@ from standfast.hosts.base import (
     HostUnreachable,
     MigrationRefused,
     MigrationTarget,
+    NamedHost,
     NotSavedYet,
     Progress,
 )
@@ -64,7 +65,7 @@ class LibvirtAccess:
     """Leave the definition on the source of a migration. Makes fence_virsh there lie."""
 
 
-class LibvirtHost:
+class LibvirtHost(NamedHost):
     """One host with libvirt."""
 
     def __init__(self, access: LibvirtAccess) -> None:
@@ -77,11 +78,6 @@ class LibvirtHost:
         return self._access.name
 
     # -- questions ---------------------------------------------------------------------------------
-
-    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
-        """What the guest is to this host, with its UUID; SILENT with the reason where it did not say."""
-        (answer,) = await self.ask_each((guest,), limit_seconds)
-        return answer
 
     async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """The same of several guests, from one call of virsh."""
@@ -412,7 +408,3 @@ class LibvirtHost:
             change=change,
             limit_seconds=limit_seconds,
         )
-
-    def _check_name(self, name: str) -> None:
-        if not is_domain_name(name):
-            raise HostBug(self.name, f"{name!r} cannot be the name of a guest")

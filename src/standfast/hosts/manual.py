@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from standfast.core.evidence import HostAnswer, silent
 from standfast.core.jobs import MigrationJob
 from standfast.core.ldm import SavedConfiguration
-from standfast.core.names import is_domain_name
 from standfast.hosts.base import (
-    HostBug,
     HostUnreachable,
     MigrationTarget,
     MovedByHand,
+    NamedHost,
     NotSavedYet,
     Progress,
 )
@@ -24,7 +23,7 @@ from standfast.hosts.base import (
 WHY_SILENT = "by hand: nobody asks this host"
 
 
-class ManualHost:
+class ManualHost(NamedHost):
     """One host of kind manual."""
 
     def __init__(self, name: str) -> None:
@@ -34,11 +33,6 @@ class ManualHost:
     def name(self) -> str:
         """The host's name in messages and evidence."""
         return self._name
-
-    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
-        """SILENT."""
-        (answer,) = await self.ask_each((guest,), limit_seconds)
-        return answer
 
     async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """SILENT, for each."""
@@ -116,7 +110,3 @@ class ManualHost:
 
     async def close(self) -> None:
         """Nothing is kept."""
-
-    def _check_name(self, guest: str) -> None:
-        if not is_domain_name(guest):
-            raise HostBug(self.name, f"{guest!r} cannot be the name of a guest")

@@ -24,7 +24,7 @@ from standfast.core import xscf
 from standfast.core.evidence import GuestState, HostAnswer, silent
 from standfast.core.jobs import MigrationJob
 from standfast.core.ldm import SavedConfiguration
-from standfast.core.names import KNOWN_HOSTS_FILE, is_domain_name
+from standfast.core.names import KNOWN_HOSTS_FILE
 from standfast.core.xscf import DomainStatus
 from standfast.hosts.base import (
     SAVED_BY_HAND,
@@ -36,6 +36,7 @@ from standfast.hosts.base import (
     HostUnreachable,
     LoginRefused,
     MigrationTarget,
+    NamedHost,
     NotSavedYet,
     Progress,
 )
@@ -82,8 +83,10 @@ class _Shell:
     stack: AsyncExitStack
 
 
-class XscfHost:
+class XscfHost(NamedHost):
     """One control domain, looked at through its XSCF."""
+
+    NAMED = "a logical domain's name"
 
     def __init__(self, access: XscfAccess) -> None:
         self._access = access
@@ -97,11 +100,6 @@ class XscfHost:
     def name(self) -> str:
         """The control domain's name in messages and evidence."""
         return self._access.name
-
-    async def ask(self, guest: str, limit_seconds: float = 5.0) -> HostAnswer:
-        """What the XSCF says about the guest; SILENT with the reason where it said nothing."""
-        (answer,) = await self.ask_each((guest,), limit_seconds)
-        return answer
 
     async def ask_each(self, guests: Sequence[str], limit_seconds: float = 5.0) -> tuple[HostAnswer, ...]:
         """The same of several guests, from one table."""
@@ -177,10 +175,6 @@ class XscfHost:
 
     def _no_login(self, what: str) -> CommandFailed:
         return CommandFailed(self.name, f"cannot {what} there: clovmmigrate.conf has no login for it")
-
-    def _check_name(self, guest: str) -> None:
-        if not is_domain_name(guest):
-            raise HostBug(self.name, f"{guest!r} cannot be a logical domain's name")
 
     def _answers(self, rows: tuple[DomainStatus, ...]) -> tuple[HostAnswer, ...]:
         return tuple(self._answer(row.domain, row.status) for row in rows)
