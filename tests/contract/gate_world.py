@@ -42,7 +42,7 @@ xscf_lan1 = "10.20.40.73"
 login = "standfast"
 """
 IDLE = Record.fresh()
-WINDOW = replace(IDLE, epoch=4, phase=Phase.OPEN, window=3, lease_seconds=100)
+WINDOW = replace(IDLE, epoch=4, phase=Phase.OPEN, window=3, lease_seconds=30)
 HOME = {"ctrl1": "absent", "ctrl2": "running", "ctrl3": "absent"}
 LISTED = "VERSION 1.19\nDOMAIN|name=primary|state=active|flags=-n-cv-|cons=UART\n"
 
