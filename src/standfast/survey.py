@@ -24,6 +24,7 @@ from standfast.core.opening import called
 from standfast.core.record import Phase, Record
 from standfast.core.report import Report, ReportError, decode
 from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
+from standfast.core.unbroken import needing_membership
 from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
 from standfast.sightings import Sightings
@@ -137,6 +138,7 @@ class Survey:
             unwell=_unwell(snapshot, status),
             unsupported=_unsupported(tree, status),
             monitors=_monitors(tree),
+            unbroken=needing_membership(tree),
             places=places,
             proven_off=off,
             seconds_since_return=_since_return(snapshot, guest),

@@ -11,7 +11,7 @@ from fake_cluster import OPEN, FakeCluster
 
 from standfast.core import preflight
 from standfast.core.messages import Message
-from standfast.core.record import Phase
+from standfast.core.record import Mode, Phase
 from standfast.core.steps import Done, Snapshot
 
 
@@ -88,3 +88,24 @@ def test_a_file_that_is_not_loaded_opens_no_window_and_changes_nothing() -> None
     cluster.nodes["n2"].unloaded = ("quorum.two_node",)
     assert codes(drive(cluster, OPEN)) == ["CONF_NOT_LOADED"]
     assert (cluster.facts(), cluster.record.phase) == (before, Phase.IDLE)
+
+
+def test_a_guarded_window_is_refused_where_a_resource_does_not_stand_a_dropped_node() -> None:
+    goal = dataclasses.replace(OPEN, mover="n2", mode=Mode.GUARDED, budget_seconds=0)
+    snapshot = dataclasses.replace(FakeCluster(3).snapshot("n1"), unbroken=("dlm", "shared-fs"))
+    (message,) = preflight.errors(snapshot, goal)
+    assert message.code == "MEMBERSHIP_NEEDED"
+    assert "dlm, shared-fs" in message.text
+    assert "--budget auto" in message.next_command
+    assert not preflight.errors(dataclasses.replace(snapshot, unbroken=()), goal)
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"budget_seconds": 60}, {"hold_alone": True}, {"mode": Mode.FROZEN, "budget_seconds": 600}]
+)
+def test_it_is_not_refused_where_the_timeout_is_raised_or_the_operator_has_decided(
+    chosen: dict[str, object],
+) -> None:
+    goal = dataclasses.replace(OPEN, mover="n2", mode=Mode.GUARDED, budget_seconds=0)
+    snapshot = dataclasses.replace(FakeCluster(3).snapshot("n1"), unbroken=("dlm",))
+    assert not preflight.errors(snapshot, dataclasses.replace(goal, **chosen))  # type: ignore[arg-type]

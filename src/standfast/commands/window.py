@@ -18,6 +18,26 @@ from standfast.core.messages import Refused
 PROGRAM = "standfast window"
 REASON_MAX_CHARS = 200
 
+AUTO, NONE = "auto", "none"
+BUDGET_SECONDS = click.IntRange(11, 3600)
+
+
+BUDGET_HELP = (
+    "Raise the heartbeat timeout to this. auto: to the value of clovmmigrate.conf, if a resource of the "
+    "cluster needs the membership unbroken (DLM, GFS2, OCFS2, lvmlockd). none: not, whatever there is. By "
+    "default a guarded window raises nothing, and is refused where a resource needs it."
+)
+
+
+def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """A heartbeat timeout in seconds, or the word that says when to raise it."""
+    if value is None or value in (AUTO, NONE):
+        return value
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number of seconds nor {AUTO} or {NONE}", ctx, param)
+    return int(BUDGET_SECONDS.convert(int(value), param, ctx))
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
@@ -41,8 +61,7 @@ def window() -> None:
     help="guarded: only this guest's node is held, the others are fenced as always, and it is fenced itself "
     "when the hosts show it dead. frozen: nobody is fenced, as clovmmigrate -p.",
 )
-@click.option("--budget", "budget_seconds", type=click.IntRange(11, 3600), metavar="SECONDS",
-              help="Raise the heartbeat timeout to this (guarded: not raised by default).")  # fmt: skip
+@click.option("--budget", callback=_budget, metavar="SECONDS|auto|none", help=BUDGET_HELP)
 @click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
               help="How long the window may stay open; then the nodes close it.")  # fmt: skip
 @click.option("--reason", default="", metavar="TEXT", help="Why; recorded.")
@@ -52,7 +71,7 @@ def open_window(
     guest: str,
     to: str,
     mode: str,
-    budget_seconds: int | None,
+    budget: int | str | None,
     lease_minutes: int | None,
     reason: str,
     dry_run: bool,
@@ -61,18 +80,22 @@ def open_window(
     """Open a window for GUEST, the name of a guest domain (--mode frozen: all, without GUEST)."""
     if mode == "guarded" and not guest:
         raise click.UsageError("name the guest that moves (or --mode frozen for all)")
+    if mode == "frozen" and budget == NONE:
+        raise click.UsageError("--budget none is for --mode guarded: a frozen window raises the timeout")
     operands = (guest,) if guest else ()
     wish = Wish(
         True,
         operands,
         dry_run,
-        budget_seconds,
+        budget if isinstance(budget, int) else None,
         lease_minutes,
         (),
         (),
         reason,
         guarded=mode == "guarded",
         to=to,
+        raise_if_needed=budget == AUTO,
+        hold_alone=budget == NONE,
     )
     _end(Screen(as_json, PROGRAM), lambda screen: work(wish, screen))
 

@@ -96,6 +96,10 @@ class Wish:
     guarded: bool = False
     to: str = ""
     """Control domain that the guest is to move to, if the operator says so when opening."""
+    raise_if_needed: bool = False
+    """Guarded: raise the timeout to the file's value if a resource needs the membership unbroken."""
+    hold_alone: bool = False
+    """Guarded: raise nothing, also where a resource needs it."""
 
 
 async def work(wish: Wish, screen: Screen) -> int:
@@ -198,8 +202,9 @@ def stopped(outcome: Stop, screen: Screen) -> int:
 async def _goal(wish: Wish, config: Config, survey: Survey, program: str) -> OpenGoal | CloseGoal:
     from standfast.core.record import Mode
     from standfast.core.steps import CloseGoal, OpenGoal
+    from standfast.core.unbroken import needing_membership
 
-    snapshot, _ = await look(survey)
+    snapshot, tree = await look(survey)
     by_guest = {aim.guest: aim.node for aim in snapshot.aims.values()}
     lease_seconds = 60 * (wish.lease_minutes or config.lease_minutes)
     guest = wish.operands[0] if wish.operands else ""
@@ -208,7 +213,8 @@ async def _goal(wish: Wish, config: Config, survey: Survey, program: str) -> Ope
         text = f"no cluster node is registered for guest domain {guest!r} (known: {known})"
         raise Refused(Message("UNKNOWN_GUEST", text, next_command="clsnmpsetup -l"))
     if wish.prepare:
-        default = 0 if wish.guarded else config.budget_seconds
+        raised = not wish.guarded or (wish.raise_if_needed and needing_membership(tree))
+        default = config.budget_seconds if raised else 0
         return OpenGoal(
             by_guest.get(guest, ""),
             wish.budget_seconds or default,
@@ -218,6 +224,7 @@ async def _goal(wish: Wish, config: Config, survey: Survey, program: str) -> Ope
             since_epoch=snapshot.record.epoch if snapshot.record else 0,
             mode=Mode.GUARDED if wish.guarded else Mode.FROZEN,
             target=host_name(config, wish.to) if wish.to else "",
+            hold_alone=wish.hold_alone,
         )
     return CloseGoal(
         node=by_guest[guest],

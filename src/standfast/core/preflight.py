@@ -223,6 +223,14 @@ def _guarded(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
                 host=name,
                 next_command=f"put a login for {name} into clovmmigrate.conf, or --mode frozen",
             )
+    if snapshot.unbroken and not goal.budget_seconds and not goal.hold_alone:
+        yield Message(
+            "MEMBERSHIP_NEEDED",
+            f"a node that is dropped in its blackout is not taken back by {_some(snapshot.unbroken)}: the "
+            "heartbeat timeout must be raised above the blackout",
+            next_command="standfast window open GUEST --budget auto (or SECONDS; none: the blackout fits "
+            "into the timeout as it is)",
+        )
 
 
 def _some(names: Sequence[str]) -> str:

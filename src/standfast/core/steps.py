@@ -69,6 +69,8 @@ class Snapshot:
     """What this cluster has that Standfast cannot yet take through a window."""
     monitors: Mapping[str, float] = field(default_factory=dict)
     """Resource -> timeout of its recurring monitor, in seconds."""
+    unbroken: tuple[str, ...] = ()
+    """Resources that need the membership unbroken (`core.unbroken`)."""
     hosts: Mapping[str, HostEntry] = field(default_factory=dict)
     aims: Mapping[str, NodeAim] = field(default_factory=dict)
     """Node -> aim of its devices; nodes without registered devices are missing."""
@@ -103,6 +105,8 @@ class OpenGoal:
     mode: Mode = Mode.FROZEN
     target: str = ""
     """Control domain that the mover is to come to, as far as the operator says."""
+    hold_alone: bool = False
+    """The operator says that the timeout is not to be raised, also where a resource does not stand that."""
 
 
 @dataclass(frozen=True)
