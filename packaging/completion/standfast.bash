@@ -1,5 +1,5 @@
-# bash completion for clovmmigrate, clsnmpsetup and sdtool.
-# Install as /usr/share/bash-completion/completions/clovmmigrate, with links of the other two names.
+# bash completion for standfast, clovmmigrate, clsnmpsetup and sdtool.
+# Install as /usr/share/bash-completion/completions/standfast, with links of the other names.
 # Completing only reads: the configuration, and what is registered.
 
 _standfast_registered() {
@@ -81,6 +81,36 @@ _clovmmigrate() {
     esac
 }
 
+_standfast() {
+    local sub=${COMP_WORDS[1]} action=${COMP_WORDS[2]}
+    if ((COMP_CWORD == 1)); then
+        _standfast_words "window verify install uninstall compat sim lab --help --version"
+        return
+    fi
+    case ${COMP_WORDS[COMP_CWORD-1]} in
+        --to | --host | --skip-save | --saved) _standfast_words "$(_standfast_hosts)"; return ;;
+        --mode) _standfast_words "guarded frozen"; return ;;
+        --budget) _standfast_words "auto none"; return ;;
+        --lease | --reason | --wait) COMPREPLY=(); return ;;
+    esac
+    if [[ $sub == verify ]]; then
+        _standfast_words "--json --help"
+    elif [[ $sub == window ]] && ((COMP_CWORD == 2)); then
+        _standfast_words "open close status extend repair confirm-dead --help"
+    elif [[ $sub == window && $action =~ ^(open|close|confirm-dead)$ && ${COMP_WORDS[COMP_CWORD]} != -* ]]; then
+        _standfast_words "$(_standfast_domains)"
+    elif [[ $sub == window ]]; then
+        case $action in
+            open) _standfast_words "--to --mode --budget --lease --reason -n --json --help" ;;
+            close) _standfast_words "--to --skip-save --saved --reason -n --yes --json --help" ;;
+            status) _standfast_words "--wait --json --help" ;;
+            confirm-dead) _standfast_words "--host --reason --yes --json --help" ;;
+            *) _standfast_words "--json --help" ;;
+        esac
+    fi
+}
+
+complete -F _standfast standfast
 complete -F _sdtool sdtool
 complete -F _clsnmpsetup clsnmpsetup
 complete -F _clovmmigrate clovmmigrate

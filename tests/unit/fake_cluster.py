@@ -97,6 +97,8 @@ class FakeCluster:
     agent_states: dict[str, str] = field(default_factory=dict)
     guarded: set[str] = field(default_factory=set)
     """Nodes whose fencing is that of a guarded window's mover."""
+    odd_fencers: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Node -> device -> in what its running fencer differs from the configuration."""
     slow_fencers: set[str] = field(default_factory=set)
     """Nodes whose fencer does not take a change of the topology."""
     saves: list[str] = field(default_factory=list)
@@ -204,6 +206,7 @@ class FakeCluster:
             proofs={device: text for device, text in node.proofs.items() if text},
             facility=node.facility,
             killing="" if name in self.slow_fencers else next(iter(self.guarded - {name}), ""),
+            fencer=self.odd_fencers.get(name, {}),
             commanding=node.commanding,
         )
 

@@ -26,6 +26,7 @@ from standfast.core import names
 SBIN = "/usr/sbin"
 COMMANDS = ("clovmmigrate", "clsnmpsetup", "sdtool")
 """The names of PRIMECLUSTER's own programs; these may need a prefix."""
+COMPLETED = ("standfast", *COMMANDS)
 WRAPPED = ("standfast", "standfastd", "fence_xscf", *COMMANDS)
 PREFIX = "standfast-"
 CIB_LIMIT_SECONDS = 5.0
@@ -124,7 +125,7 @@ def _extras(source: Path) -> list[Item]:
     """Unit, completion, man pages, log rotation: what of them is there."""
     places = {UNIT: source / "standfastd.service", LOGROTATE: source / "standfast.logrotate"}
     # bash loads a completion by the name of the command that is typed.
-    places |= {f"{COMPLETION_DIR}/{name}": source / "completion" / "standfast.bash" for name in COMMANDS}
+    places |= {f"{COMPLETION_DIR}/{name}": source / "completion" / "standfast.bash" for name in COMPLETED}
     pages = source / "man" if (source / "man").is_dir() else source.parent / "docs" / "man"
     places |= {f"{MAN_DIR}/man{file.suffix[1:]}/{file.name}": file for file in sorted(pages.glob("*.[1-8]"))}
     return [Item(place, file.read_bytes(), mode=0o644) for place, file in places.items() if file.is_file()]

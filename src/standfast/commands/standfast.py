@@ -24,6 +24,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "install": Subcommand("standfast.commands.install:install", "Put programs, gate and unit on this node."),
     "uninstall": Subcommand("standfast.commands.install:uninstall", "Take them away again."),
     "window": Subcommand("standfast.commands.window:window", "The window of a guest that is live-migrated."),
+    "verify": Subcommand("standfast.commands.verify:verify", "Prove all fencing, from every node, now."),
     "sim": Subcommand("standfast.commands.sim:sim", "Play the decisions against a simulated cluster."),
     "lab": Subcommand("standfast.commands.lab:lab", "Real clusters on this machine, to try things out."),
 }

@@ -207,6 +207,16 @@ def unproven(snapshot: Snapshot, node: str, since_epoch: int) -> list[str]:
     return late
 
 
+def other_fencers(snapshot: Snapshot) -> list[str]:
+    """What members' running fencers would do otherwise than the configuration says, one phrase each."""
+    return [
+        f"{node}, {device}: {why}"
+        for node in sorted(snapshot.members)
+        if (report := snapshot.reports.get(node)) is not None
+        for device, why in sorted(report.fencer.items())
+    ]
+
+
 def commander(snapshot: Snapshot, record: Record, since_epoch: int) -> WriteRecord | Wait | Stop | None:
     """Refuse while another node's command drives this window; one that has died leaves it to us.
 

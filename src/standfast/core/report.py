@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FORMAT = 1
+FAILED = "-"
+"""In the place of a fingerprint: the test failed."""
+OLDER = "its daemon is older and does not ask it"
 
 
 class ReportError(Exception):
@@ -47,7 +50,7 @@ class Report:
     """Device -> test state (a sdtool word), with ``: WHY`` after a failure."""
     proofs: Mapping[str, str] = field(default_factory=dict)
     """Device -> ``FINGERPRINT@EPOCH``: with which parameters, and at which epoch of the record, the last test
-    from this node that worked began."""
+    from this node that worked began; ``-@EPOCH``: that test failed."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> empty if this node can ask it, else why not."""
     logins: Mapping[str, str] = field(default_factory=dict)
@@ -58,6 +61,13 @@ class Report:
     """Node that this node's fencer would fence by its killing gate and by nothing else (guarded window)."""
     answered: tuple[str, ...] = ()
     """What this node's gates have answered about the mover since its window began (`refusals.answers`)."""
+    fencer: Mapping[str, str] = field(default_factory=dict)
+    """Device -> in what this node's running fencer differs from the configuration (core/running.py), at
+    `epoch`. Those that agree are missing."""
+    fencer_error: str = ""
+    """Why the running fencer could not be asked; empty: it was."""
+    identity: str = ""
+    """UUID of the machine that this node is, as its own firmware tells; empty: not known."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
 
@@ -71,6 +81,12 @@ def proves(text: str, fingerprint: str, since_epoch: int) -> bool:
     """Whether `text` is a proof of these parameters, begun at `since_epoch` or later."""
     shown, _, epoch = text.partition("@")
     return shown == fingerprint and epoch.isdigit() and int(epoch) >= since_epoch
+
+
+def begun_since(text: str, since_epoch: int) -> bool:
+    """Whether `text` tells of a test, however it ended, that was begun at `since_epoch` or later."""
+    epoch = text.partition("@")[2]
+    return epoch.isdigit() and int(epoch) >= since_epoch
 
 
 def encode(report: Report) -> str:
@@ -97,6 +113,9 @@ def encode(report: Report) -> str:
         "cmd": report.commanding,
         "kill": report.killing,
         "ans": list(report.answered),
+        "fdev": dict(report.fencer),
+        "ferr": report.fencer_error,
+        "uuid": report.identity,
     }
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
@@ -130,6 +149,9 @@ def decode(text: str) -> Report:
             # Older daemons do not say it: then a guarded window is not confirmed.
             killing=str(body.get("kill", "")),
             answered=tuple(str(answer) for answer in body.get("ans", ())),
+            fencer=_texts(body.get("fdev", {})),
+            fencer_error=str(body.get("ferr", OLDER)),
+            identity=str(body.get("uuid", "")),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast.core import aims, devices, record, topology
-from standfast.core.report import proof
+from standfast.core.report import FAILED, proof
 from standfast.core.topology import Device
 from standfast.processors import agents
 from standfast.processors.agents import Outcome
@@ -39,6 +39,8 @@ class Row:
     said: str = ""
     """What the agent said when it last failed."""
     proof: str = ""
+    failed: str = ""
+    """The same of a test that failed (`core.report.FAILED`)."""
     tested: float | None = None
     """When the last test ended (monotonic); None: none has."""
 
@@ -114,6 +116,7 @@ class Board:
                 test_state="Unknown",
                 init_state="UnInitWorked",
                 proof="",
+                failed="",
                 tested=None,
             )
 
@@ -153,6 +156,7 @@ class Board:
                     test_state="Unknown",
                     said=trouble,
                     proof="",
+                    failed=proof(FAILED, epoch),
                     tested=None,
                 )
                 return
@@ -169,6 +173,7 @@ class Board:
                 test_state=state,
                 said=said,
                 proof=shown,
+                failed="" if worked else proof(FAILED, epoch),
                 tested=time.monotonic(),
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config
@@ -13,12 +14,25 @@ from standfast.core.steps import NodeAim
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.probe import Probed
 
+DMI_FILE = "/sys/class/dmi/id/product_uuid"
+"""Of a guest of libvirt this is the UUID of its domain (libvirt, formatdomain: `sysinfo` and `uuid`)."""
+
+
+def own_identity(path: str = DMI_FILE) -> str:
+    """The UUID that this machine's firmware tells, in libvirt's spelling; empty where there is none."""
+    try:
+        return Path(path).read_text().strip().lower()
+    except OSError:
+        return ""
+
 
 @dataclass
 class Known:
     """The last look."""
 
     node: str = ""
+    identity: str = field(default_factory=own_identity)
+    """UUID of this machine; empty: not known."""
     tree: ET.Element | None = None
     record: Record | None = None
     record_error: str = ""

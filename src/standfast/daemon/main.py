@@ -27,6 +27,7 @@ from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.facility_switch import Switch
+from standfast.daemon.fencer_duty import FencerDuty
 from standfast.daemon.guard_duty import GuardDuty
 from standfast.daemon.kill_watch import KillWatch
 from standfast.daemon.known import Known
@@ -85,6 +86,7 @@ class Daemon:
         self.board = Board(self._dirty.set)
         self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
         self._kills = KillWatch(self.board, self._note)
+        self.fencer = FencerDuty(self._look_again)
         self.switch = Switch(Path(names.STOPPED_MARKER_FILE))
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -223,6 +225,9 @@ class Daemon:
             running=running,
             membership=known.members,
         )
+        if known.record is not None and known.record.prove > self._proven_since:
+            self.fencer.forget()
+        await self.fencer.look(tree, known.node)
         # Only now: a report of this epoch must not tell what the file was at the one before.
         self._looked_at = known.record.epoch if known.record else 0
         if known.file.changed:
@@ -371,7 +376,7 @@ class Daemon:
 
     def report(self) -> Report:
         """What this node says to the others now."""
-        known = self.known
+        known, rows = self.known, self.board.rows
         return Report(
             node=known.node,
             epoch=self._looked_at,
@@ -385,13 +390,16 @@ class Daemon:
             members=tuple(sorted(known.members)),
             config=known.config.fingerprint if known.config else "",
             config_error=known.config_error,
-            agents={identifier: _shown(row) for identifier, row in self.board.rows.items()},
-            proofs={i: row.proof for i, row in self.board.rows.items() if row.proof},
+            agents={identifier: _shown(row) for identifier, row in rows.items()},
+            proofs={i: row.proof or row.failed for i, row in rows.items() if row.proof or row.failed},
             hosts=dict(known.probed.hosts),
             logins=dict(known.probed.logins),
             facility=self.facility,
             killing=self.guard.killing,
             answered=self._answered,
+            fencer=dict(self.fencer.differs),
+            fencer_error=self.fencer.error,
+            identity=known.identity,
             commanding=self.commanding > 0,
         )
 
@@ -441,9 +449,10 @@ class Daemon:
         due = altered + mended
         changed = bool(due)
         epoch = found.epoch if found else 0
-        if found is not None and found.prove > self._proven_since and found.mover:
+        if found is not None and found.prove > self._proven_since:
             self._proven_since = found.prove
-            due += [identifier for identifier in self.board.of(found.mover) if identifier not in due]
+            asked = self.board.of(found.mover) if found.mover else self.board.rows
+            due += [identifier for identifier in asked if identifier not in due]
         tests = self.board.test(due, epoch) if due else []
         if changed:
             # With a device or a secret the way to hosts without login may have come or gone.
@@ -475,6 +484,8 @@ class Daemon:
         if self.facility != "running":
             return
         epoch = self.known.record.epoch if self.known.record else 0
+        self.fencer.forget()
+        self._kick.set()
         await self._look_outside(self.board.test(list(self.board.rows), epoch), logins=True)
 
     async def _periodic(self) -> None:
@@ -500,9 +511,13 @@ class Daemon:
         open_since = self.sightings.see(found).window_seconds if found is not None and found.open else 0.0
         began = self._disagrees_since
         disagrees = 0.0 if began is None else time.monotonic() - began
-        return list(alarms.found(self.known, open_since, self.lease.over, disagrees, self.facility))
+        told = alarms.found(self.known, open_since, self.lease.over, disagrees, self.facility)
+        return [*told, *self.fencer.alarms()]
 
     # -- small things -------------------------------------------------------------------------------------
+
+    def _look_again(self, after_seconds: float) -> None:
+        asyncio.get_running_loop().call_later(after_seconds, self._kick.set)
 
     def kick(self) -> None:
         """Look again now."""
