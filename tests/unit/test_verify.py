@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 from driver import codes, drive, opened
-from fake_cluster import CLOSE, FakeCluster
+from fake_cluster import CLOSE, OPEN, FakeCluster
 
 from standfast.core import verify
 from standfast.core.evidence import GuestState, HostAnswer
@@ -106,7 +106,10 @@ def test_another_machine_under_the_same_name_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"fencer": {"SA-n2": "the running fencer has ip 1"}}, "the running fencer has ip 1"),
+        (
+            {"fencer": {"n2 SA-n2": "the running fencer has ip 1", "n1 SA-n2": "odd"}},
+            "the running fencer has ip 1",
+        ),
         ({"fencer_error": "no connection"}, "its running fencer is not known: no connection"),
         (
             {"agents": {"SA-n2": "TestFailed: no route"}, "proofs": {"SA-n2": proof(FAILED, EPOCH)}},
@@ -169,13 +172,16 @@ def moved() -> FakeCluster:
 
 def test_a_window_is_not_called_closed_while_a_running_fencer_would_do_otherwise() -> None:
     cluster = moved()
-    cluster.odd_fencers = {"n3": {"SA-n2": "the running fencer has ip 10.20.30.72"}}
+    cluster.odd_fencers = {"n3": {"n2 SA-n2": "the running fencer has ip 10.20.30.72"}}
     cluster.sync()
     decision = drive(cluster, CLOSE)
     assert codes(decision) == ["FENCER_DIFFERS"]
     assert isinstance(decision, Stop)
     assert decision.unfinished
-    assert "on n3, SA-n2: the running fencer has ip 10.20.30.72" in decision.messages[0].text
+    assert (
+        "the fencer of n3 would do is not what is configured: SA-n2: the running fencer has ip"
+        in decision.messages[0].text
+    )
     assert cluster.record.phase is Phase.CLOSING
     cluster.odd_fencers = {}
     cluster.sync()
@@ -185,7 +191,7 @@ def test_a_window_is_not_called_closed_while_a_running_fencer_would_do_otherwise
 
 def test_a_fencer_that_hears_of_it_a_moment_later_is_waited_for() -> None:
     cluster = moved()
-    cluster.odd_fencers = {"n3": {"SA-n2": "the running fencer does not have it"}}
+    cluster.odd_fencers = {"n3": {"n2 SA-n2": "the running fencer does not have it"}}
     cluster.sync()
 
     def hears(cluster: FakeCluster, _: int) -> None:
@@ -194,3 +200,11 @@ def test_a_fencer_that_hears_of_it_a_moment_later_is_waited_for() -> None:
             cluster.sync()
 
     assert isinstance(drive(cluster, CLOSE, disturb=hears), Done)
+
+
+def test_a_close_is_not_held_up_for_the_fencing_of_another_node_and_an_opening_is() -> None:
+    cluster = moved()
+    cluster.odd_fencers = {"n3": {"n1 SA-n1": "the running fencer does not have it"}}
+    cluster.sync()
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert codes(drive(cluster, OPEN)) == ["FENCER_DIFFERS"]

@@ -103,10 +103,12 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             return step
     elif (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
         return wait
-    if (late := members.other_fencers(snapshot)) and "fencer" not in snapshot.expired:
-        return Wait("fencer", FENCER_LIMIT_SECONDS, f"the running fencers to take it over: {late[0]}")
-    if late:
-        return unfinished(_fencer_differs(late), None)
+    # Of the others only what the opening did not find; a close is not held up for that.
+    if late := members.other_fencers(snapshot, record.mover):
+        if "fencer" in snapshot.expired:
+            again = "clovmmigrate -u source-ldom target-host"
+            return unfinished(members.fencer_differs(late, again), None)
+        return Wait("fencer", FENCER_LIMIT_SECONDS, f"the fencer of {late[0][0]} to take over {late[0][1]}")
     warnings = _nodes_changed(snapshot, record)
     return WriteRecord(
         record.next(
@@ -128,18 +130,6 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
         f"all as before{' but the node list' if warnings else ''}: the gate is armed",
         maintenance_mode=_maintenance(record),
         warnings=warnings,
-    )
-
-
-def _fencer_differs(late: list[str]) -> Message:
-    node = late[0].partition(",")[0]
-    more = f" and {len(late) - 1} more" if len(late) > 1 else ""
-    return Message(
-        "FENCER_DIFFERS",
-        f"what would be done is not what is configured: on {late[0]}{more}",
-        node=node,
-        next_command=f"start Pacemaker of {node} again (its fencer reads the configuration anew), then "
-        "clovmmigrate -u source-ldom target-host",
     )
 
 

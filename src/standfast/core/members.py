@@ -207,14 +207,28 @@ def unproven(snapshot: Snapshot, node: str, since_epoch: int) -> list[str]:
     return late
 
 
-def other_fencers(snapshot: Snapshot) -> list[str]:
-    """What members' running fencers would do otherwise than the configuration says, one phrase each."""
+def other_fencers(snapshot: Snapshot, target: str = "") -> list[tuple[str, str]]:
+    """Members whose running fencer would do otherwise to `target` (empty: to any node) than the configuration
+    says, and in what, a phrase for each device."""
     return [
-        f"{node}, {device}: {why}"
+        (node, f"{name.partition(' ')[2]}: {why}")
         for node in sorted(snapshot.members)
         if (report := snapshot.reports.get(node)) is not None
-        for device, why in sorted(report.fencer.items())
+        for name, why in sorted(report.fencer.items())
+        if not target or name.startswith(f"{target} ")
     ]
+
+
+def fencer_differs(late: list[tuple[str, str]], then: str) -> Message:
+    """The message for what `other_fencers` has found. `then`: what to type after it is mended."""
+    node, what = late[0]
+    more = f", and {len(late) - 1} more" if len(late) > 1 else ""
+    return Message(
+        "FENCER_DIFFERS",
+        f"what the fencer of {node} would do is not what is configured: {what}{more}",
+        node=node,
+        next_command=f"start Pacemaker of {node} again (its fencer then reads what is configured), {then}",
+    )
 
 
 def commander(snapshot: Snapshot, record: Record, since_epoch: int) -> WriteRecord | Wait | Stop | None:

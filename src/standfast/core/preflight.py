@@ -177,6 +177,9 @@ def _agents(snapshot: Snapshot) -> Iterator[Message]:
                         next_command=f"sdtool -s (on {node})",
                     )
 
+    if late := members.other_fencers(snapshot):
+        yield members.fencer_differs(late, "standfast verify")
+
 
 def _hosts(snapshot: Snapshot) -> Iterator[Message]:
     for node, report in sorted(snapshot.reports.items()):

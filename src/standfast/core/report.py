@@ -62,8 +62,8 @@ class Report:
     answered: tuple[str, ...] = ()
     """What this node's gates have answered about the mover since its window began (`refusals.answers`)."""
     fencer: Mapping[str, str] = field(default_factory=dict)
-    """Device -> in what this node's running fencer differs from the configuration (core/running.py), at
-    `epoch`. Those that agree are missing."""
+    """Node and device -> in what this node's running fencer differs from the configuration
+    (core/running.py), at `epoch`. Those that agree are missing."""
     fencer_error: str = ""
     """Why the running fencer could not be asked; empty: it was."""
     identity: str = ""

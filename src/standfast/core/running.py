@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 from standfast.core import devices, topology
 from standfast.core.topology import Device
 
-MAX_SAID_CHARS = 120
+MAX_SAID_CHARS = 160
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,13 @@ class RunningDevice:
     parameters: Mapping[str, str]
 
 
+def key(target: str, device: str) -> str:
+    """How a device of `target`'s fencing is called in reports."""
+    return f"{target} {device}"
+
+
 def expected(cib: ET.Element, node: str) -> dict[str, Device]:
-    """The devices of all registered nodes' fencing levels that `node`'s fencer must have.
+    """The devices of all registered nodes' fencing levels that `node`'s fencer must have, by `key`.
 
     Not those that are banned from it or stopped: Pacemaker does not register them there (fenced, cib_devices_
     update; the same in the lab).
@@ -39,16 +44,16 @@ def expected(cib: ET.Element, node: str) -> dict[str, Device]:
         for level in topology.levels_for(cib, entry.node):
             for device in level.devices:
                 if device.agent and device.id not in stopped and device.id not in banned:
-                    found[device.id] = device
+                    found[key(entry.node, device.id)] = device
     return found
 
 
 def differences(wanted: Mapping[str, Device], running: Mapping[str, RunningDevice]) -> dict[str, str]:
-    """Device -> in what the running one is another than the wanted one; those that agree are missing."""
+    """`key` -> in what the running one is another than the wanted one; those that agree are missing."""
     found = {}
-    for identifier, device in wanted.items():
-        if why := _difference(device, running.get(identifier)):
-            found[identifier] = why[:MAX_SAID_CHARS]
+    for name, device in wanted.items():
+        if why := _difference(device, running.get(device.id)):
+            found[name] = why[:MAX_SAID_CHARS]
     return found
 
 
@@ -57,11 +62,10 @@ def _difference(wanted: Device, there: RunningDevice | None) -> str:
         return "the running fencer does not have it"
     if there.agent != wanted.agent:
         return f"the running fencer has the agent {there.agent}, configured is {wanted.agent}"
-    for name in sorted({*wanted.parameters, *there.parameters}):
-        has, configured = there.parameters.get(name), wanted.parameters.get(name)
-        if has != configured:
-            return f"the running fencer has {name} {has or '(none)'}, configured is {configured or '(none)'}"
-    return ""
+    names = sorted({*wanted.parameters, *there.parameters})
+    pairs = [(name, there.parameters.get(name), wanted.parameters.get(name)) for name in names]
+    odd = [f"{name} {has or '(none)'} not {right or '(none)'}" for name, has, right in pairs if has != right]
+    return f"the running fencer has {', '.join(odd)}" if odd else ""
 
 
 def _banned(cib: ET.Element, node: str) -> frozenset[str]:

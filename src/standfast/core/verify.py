@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from standfast.core import facility, members
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.report import Report, begun_since, proves
+from standfast.core.running import key
 from standfast.core.steps import NodeAim, Snapshot
 
 UNFINISHED = ("Testing", "Init-ing")
@@ -113,7 +114,7 @@ def _why(
         return state if "Failed" in state else "was tested with other parameters"
     if report.fencer_error:
         return f"its running fencer is not known: {report.fencer_error}"
-    return report.fencer.get(device, "")
+    return report.fencer.get(key(aim.node, device), "")
 
 
 def _place(aim: NodeAim, answers: Sequence[HostAnswer], identity: str) -> list[tuple[str, str]]:

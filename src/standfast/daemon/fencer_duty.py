@@ -34,7 +34,7 @@ class FencerDuty:
     ) -> None:
         """`again`: have the daemon look once more after so many seconds."""
         self.differs: Mapping[str, str] = {}
-        """Device -> what is different; as of the last look."""
+        """Node and device -> what is different; as of the last look."""
         self.error = ""
         """Why the fencer could not be asked at the last look."""
         self._again, self._ask = again, ask
@@ -49,8 +49,9 @@ class FencerDuty:
         """What differs and does not come right by itself."""
         if not self.differs or self._tries <= SOON_TRIES:
             return []
-        device, why = next(iter(sorted(self.differs.items())))
+        name, why = next(iter(sorted(self.differs.items())))
         more = f", and {len(self.differs) - 1} more" if len(self.differs) > 1 else ""
+        device = name.partition(" ")[2]
         return [
             f"what this node's fencer would do is not what is configured: {device}: {why}{more}; look with "
             "standfast verify, and start Pacemaker of this node again"
