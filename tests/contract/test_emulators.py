@@ -222,6 +222,8 @@ def test_a_hung_guest_is_called_running_and_dies_of_a_panic(site: Site) -> None:
 
 def test_before_saving_both_xscfs_are_wrong_and_a_reset_hits_a_bystander(site: Site) -> None:
     site.control.migrate("guest2", "ctrl3")
+    with pytest.raises(ControlError, match="did not come in time"):
+        site.control.wait_migration("guest2", 0.05)
     assert site.control.wait_migration("guest2")["phase"] == "done"
     assert status_of(site, "ctrl2", 0, "guest2") == "Host stopped"
     assert status_of(site, "ctrl3", 1, "guest2") == "Unknown"

@@ -58,6 +58,8 @@ class ControlServer:
             for endpoint in self._endpoints:
                 await endpoint.apply()
             return {"ok": True, "result": result}
+        except TimeoutError:
+            return {"ok": False, "error": "what was waited for did not come in time"}
         except (WorldError, FaultError, TypeError, ValueError, KeyError, AttributeError) as error:
             return {"ok": False, "error": f"{type(error).__name__}: {error}"}
 
