@@ -118,3 +118,26 @@ def test_a_new_opening_is_refused_and_a_topology_changed_by_hand_is_put_right_by
     assert codes(drive(cluster, guarded)) == ["WINDOW_OPEN"]
     assert cluster.guarded == {"n2"}
     assert cluster.record.totem is Totem.RAISED
+
+
+def test_what_was_not_proven_is_saved_anew_by_the_next_u() -> None:
+    """The guest may have begun to move since its hosts have saved, and then its XSCF does not know it."""
+    cluster = opened(3, FOR_N2)
+    cluster.guest_on = {"ctrl3": GuestState.RUNNING}
+    cluster.agent_fails = {"SA-n2"}
+    assert codes(drive(cluster, CLOSE)) == ["PROOF"]
+    assert cluster.saves == ["ctrl2", "ctrl3"]
+    cluster.agent_fails = set()
+    assert isinstance(drive(cluster, CLOSE, me="n3"), Done)
+    assert cluster.saves == ["ctrl2", "ctrl3", "ctrl2", "ctrl3"]
+
+
+def test_what_people_have_said_is_not_asked_for_again() -> None:
+    skipped = dataclasses.replace(CLOSE, skip_save={"ctrl2": "dead"})
+    cluster = opened(3, FOR_N2)
+    cluster.guest_on = {"ctrl3": GuestState.RUNNING}
+    cluster.agent_fails = {"SA-n2"}
+    assert codes(drive(cluster, skipped)) == ["PROOF"]
+    cluster.agent_fails = set()
+    assert isinstance(drive(cluster, CLOSE, me="n3"), Done)
+    assert cluster.saves == ["ctrl3", "ctrl3"]

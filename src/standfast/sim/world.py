@@ -51,6 +51,12 @@ def guarded(seed: int) -> bool:
     return _extra(seed).random() < GUARDED_SHARE
 
 
+def forgotten(seed: int) -> bool:
+    """Whether the window of this run is frozen, and outlives its lease."""
+    extra = _extra(seed)
+    return extra.random() >= GUARDED_SHARE and extra.random() < FORGOTTEN_SHARE
+
+
 class World:
     """The state of one run."""
 
