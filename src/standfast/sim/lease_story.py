@@ -61,7 +61,11 @@ class LeaseStory:
         if not isinstance(outcome, Done):
             return
         ends_ms = self.kernel.now_ms + lease * 1000
+        if not mover and self.kernel.chance(0.4):
+            self._another_moves(guest)
         yield from self._what_happens(guest, target, ends_ms)
+        if not mover and self.kernel.chance(0.5):
+            yield from self._second_death(guest)
         if self.kernel.chance(0.3):
             other = self.world.guest_of(rng.choice(list(self.world.nodes)))
             yield from story.command("-u", story.close(other if self.kernel.chance(0.3) else guest))
@@ -94,6 +98,34 @@ class LeaseStory:
             self.world.site.cancel(guest.host, guest.name)
             yield self.kernel.between(20_000, 200_000)
 
+    def _another_moves(self, guest: Guest) -> None:
+        """A window for every node is for this guest too."""
+        others = [one for one in self.world.site.guests.values() if one is not guest]
+        other = self.kernel.rng.choice(others)
+        target = self.kernel.rng.choice([name for name in self.world.site.hosts if name != other.host])
+        self.world.move(other, target, "moved", announced=True)
+
+    def _second_death(self, guest: Guest) -> Steps:
+        """Who was killed is back, and the window is still there, as another node hangs: whose host may not
+        have saved."""
+        ring = self.world.main_ring()
+        if ring is None or not ring.cib.guarded or self.story.faults.mended:
+            return
+        self.world.site.boot(guest)
+        for _ in range(40):
+            yield 2_000
+            ring = self.world.main_ring()
+            if ring is not None and len(ring.members) == len(self.world.nodes):
+                break
+        victim = self.kernel.rng.choice([one for one in self.world.site.guests.values() if one is not guest])
+        if victim.os_alive and not victim.moving_to and not self.story.faults.mended:
+            self.story.faults.happened.append("a second death")
+            self.story.faults.touched()
+            self.kernel.say("story", "%s hangs too", victim.node)
+            victim.hung = True
+            self.world.nodes[victim.node].stand("hang", True)
+            yield self.kernel.between(60_000, 200_000)
+
     def _cut_off(self, guest: Guest, *, other: bool, late_ms: int) -> Steps:
         names = [name for name in self.world.nodes if (name != guest.node) == other]
         yield max(0, late_ms)
@@ -102,6 +134,8 @@ class LeaseStory:
         self.story.faults.cut_off(self.kernel.rng.choice(names))
         for node in self.world.nodes.values():
             node.trouble_ms = self.kernel.now_ms
+            if len(self.world.nodes) == 2:
+                node.last_loss = "partition"  # each has lost the other
         yield self.kernel.between(30_000, 400_000)
         if not self.story.faults.mended:
             self.story.faults.join(list(self.world.nodes))
