@@ -17,7 +17,8 @@ EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its 
 GUARDED             a guarded window of the target, within its lease, and it is not gone: its killing gate's
 FROZEN              the window holds everybody and its lease has not ended
 UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is
-                    gone. Guarded: its host takes part in the mover's migration and has not saved
+                    gone. Guarded: its host takes part in the mover's migration (armed in a window for
+                    every node: any host) and has not saved
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
 SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 60 s ago;
                     TARGET_BACK if it is a member again and there is no window
