@@ -48,6 +48,7 @@ PLAIN_BREAK_SECONDS = 4.0
 _MOVER = ("mover-since ", "mover-last ", BREAK_SECONDS)
 _PLAIN = ("plain-since ", "plain-last ", PLAIN_BREAK_SECONDS)
 _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
+_ABSENT = ("absent-since ", "absent-last ", BREAK_SECONDS)
 _CANCELLED, _APART, _AWAY = "cancelled ", "apart", "away "
 _OVERTAKEN = "overtaken "
 _NEWEST_ONLY = (_EPOCH, _WINDOW)
@@ -167,8 +168,16 @@ class Sightings:
         """Note that `node` is not in the membership; for how long this node has seen that without a break,
         running, and in a membership that has quorum. Who is cut off sees its own absence: that counts for
         nothing, and that of others begins anew when it is back."""
+        return self._outside(_DROPPED, node, quorate=quorate)
+
+    def absent(self, node: str, *, quorate: bool) -> float:
+        """The same for the nodes of a window that is past its lease (core/arming.py), counted apart: the
+        limits of the killing gate begin with the arming, not before it."""
+        return self._outside(_ABSENT, node, quorate=quorate)
+
+    def _outside(self, names: tuple[str, str, float], node: str, *, quorate: bool) -> float:
         if quorate:
-            return self._goes_on(_DROPPED, node)
+            return self._goes_on(names, node)
         self._note({_APART: self._clock()})
         return 0.0
 
@@ -201,7 +210,7 @@ class Sightings:
         last = times.get(last_name + what)
         unbroken = last is not None and now - last <= break_seconds
         since = times.get(since_name + what, now) if unbroken else now
-        if names is _DROPPED and last is not None and unbroken:
+        if names in (_DROPPED, _ABSENT) and last is not None and unbroken:
             slept = max(0.0, now - last - PAUSE_SECONDS)
             since = min(now, max(since + slept, times.get(_APART, 0.0)))
         self._note({last_name + what: now, since_name + what: since})

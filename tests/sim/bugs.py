@@ -11,13 +11,26 @@ from typing import Any
 
 import pytest
 
-from standfast.core import closing, confirmed, evidence, gate, killing, lowering, members, opening, window
+from standfast.core import (
+    arming,
+    closing,
+    confirmed,
+    evidence,
+    gate,
+    killing,
+    lowering,
+    members,
+    opening,
+    window,
+)
 from standfast.core.evidence import GuestState
 from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
 from standfast.sim.rules import Rules
+from standfast.sim.store import written
+from standfast.sim.world import World
 
 Patch = pytest.MonkeyPatch
 
@@ -33,6 +46,8 @@ class Bug:
     rules: Rules = field(default_factory=Rules)
     guarded: bool = False
     """It shows in runs with a guarded window only."""
+    forgotten: bool = False
+    """It shows in runs with a frozen window that outlives its lease only."""
 
 
 def _gate_ignores_membership(patch: Patch) -> None:
@@ -292,6 +307,51 @@ def _mover_fences_members(patch: Patch) -> None:
     patch.setattr(gate, "_just_back", lambda view: None)
 
 
+def _armed_while_moving(patch: Patch) -> None:
+    patch.setattr(arming, "_moving", lambda aims, where: "")
+
+
+def _armed_for_members(patch: Patch) -> None:
+    whom = arming.whom
+
+    def anybody(view: arming.ArmView) -> tuple[str, str]:
+        node, why = whom(view)
+        others = sorted(set(view.aims or {}) - {view.me})
+        return (node, why) if node or "no node is absent" not in why else (others[0], "")
+
+    patch.setattr(arming, "whom", anybody)
+
+
+def _mover_arms_for_itself(patch: Patch) -> None:
+    whom = arming.whom
+
+    def own(view: arming.ArmView) -> tuple[str, str]:
+        node, why = whom(view)
+        mine = view.me == view.record.mover and view.record.mode is Mode.FROZEN
+        return (view.me, "") if mine and not node and why else (node, why)
+
+    patch.setattr(arming, "whom", own)
+
+
+def _armed_without_quorum(patch: Patch) -> None:
+    whom, absent = arming.whom, Sightings.absent
+    patch.setattr(arming, "whom", lambda view: whom(replace(view, quorate=True)))
+    patch.setattr(Sightings, "absent", lambda self, node, *, quorate: absent(self, node, quorate=True))
+
+
+def _never_armed(patch: Patch) -> None:
+    patch.setattr(arming, "whom", lambda view: ("", "never"))
+
+
+def _armed_without_its_killing_gate(patch: Patch) -> None:
+    """The record alone: nobody can kill the mover then."""
+    patch.setattr(World, "changed", lambda self, epoch, record, guard: written(epoch, record))
+
+
+def _saved_for_ever(patch: Patch) -> None:
+    patch.setattr(closing, "_not_by_us", lambda record, snapshot: dict(record.saved))
+
+
 BUGS = (
     Bug("the gate ignores the membership", ("S8", "S1", "S2"), _gate_ignores_membership),
     Bug("the gate ignores the window and its lease", ("S8",), _gate_ignores_the_window),
@@ -342,6 +402,13 @@ BUGS = (
     Bug("guarded: open before the fencers have it", ("S8",), _fencers_not_asked, guarded=True),
     Bug("guarded: the mover of two nodes is not held", ("S8",), _mover_of_two_not_held, guarded=True),
     Bug("guarded: the mover fences members, after 15 s", ("S8",), _mover_fences_members, guarded=True),
+    Bug("armed while a migration is under way", ("S8",), _armed_while_moving, forgotten=True),
+    Bug("armed for a member", ("S8",), _armed_for_members, forgotten=True),
+    Bug("the mover arms its own window", ("S8",), _mover_arms_for_itself, forgotten=True),
+    Bug("armed without quorum", ("S8",), _armed_without_quorum, forgotten=True),
+    Bug("a forgotten window is never armed", ("L3",), _never_armed, forgotten=True),
+    Bug("armed without its killing gate", ("L3",), _armed_without_its_killing_gate, forgotten=True),
+    Bug("what was saved before another move counts", ("L2",), _saved_for_ever, forgotten=True),
     Bug("-u without a window saves nothing where the aim fits", ("L2", "L3"), _idle_saves_nothing),
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
 )

@@ -9,7 +9,7 @@ from bugs import BUGS, Bug
 from known import is_known
 
 from standfast.sim.run import run
-from standfast.sim.world import guarded
+from standfast.sim.world import forgotten, guarded
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def first_seen(number: int, runs: int) -> int | None:
     bug = BUGS[number]
     patch = pytest.MonkeyPatch()
     for seed in range(1, runs + 1):
-        if bug.guarded and not guarded(seed):
+        if (bug.guarded and not guarded(seed)) or (bug.forgotten and not forgotten(seed)):
             continue
         codes = _seen(bug, seed, patch)
         if codes and codes - {one.code for one in run(seed).violations}:

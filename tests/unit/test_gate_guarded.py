@@ -11,7 +11,7 @@ from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.gate import MOVER_HOLD_SECONDS, Answer, GateView, Rule, decide, plainly_on
 from standfast.core.killing import RUNNING_LIMIT_SECONDS
 from standfast.core.names import SETTLE_SECONDS
-from standfast.core.record import Mode, Phase, Record
+from standfast.core.record import Armed, Mode, Phase, Record
 
 WINDOW = Record(epoch=5, phase=Phase.OPEN, window=4, lease_seconds=100, mode=Mode.GUARDED, mover="n2")
 OWN = hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.ABSENT)
@@ -212,3 +212,16 @@ def test_a_neighbour_that_is_gone_everywhere_is_let_through_to_its_device_s_own_
     gone = (HostAnswer("ctrl1", "g3", GuestState.STOPPED), HostAnswer("ctrl2", "g3", GuestState.ABSENT))
     assert ask(NEIGHBOUR, hosts=gone, hosts_before=gone).allow
     assert not ask(NEIGHBOUR, hosts=gone).allow
+
+
+def test_armed_in_a_window_for_every_node_no_xscf_is_trusted_before_its_host_has_saved() -> None:
+    """Any guest may have moved in it, so that any host may have a stale map."""
+    late = {"seconds_since_window_seen": 500.0}
+    assert ask(OTHER, **late, record=dataclasses.replace(WINDOW, armed=Armed.FOR_MOVER)).allow
+    every = dataclasses.replace(WINDOW, armed=Armed.FOR_EVERY_NODE)
+    answer = ask(OTHER, **late, record=every)
+    assert (answer.allow, answer.rule) == (False, Rule.UNSAVED)
+    assert "n3 is on ctrl1, which has not saved" in answer.reason
+    assert ask(OTHER, **late, record=dataclasses.replace(every, saved={"ctrl1": "standfast-a"})).allow
+    gone = tuple(dataclasses.replace(answer, state=GuestState.ABSENT) for answer in OTHER.hosts)
+    assert ask(OTHER, **late, record=every, hosts=gone, hosts_before=gone).allow

@@ -8,7 +8,7 @@ import pytest
 from standfast.core import killing
 from standfast.core.evidence import GuestState
 from standfast.core.killing import Acted, Ask, Asked, AskPower, CancelJob, Event, Hold, Kill, KillView, Proven
-from standfast.core.record import Mode, Phase, Record
+from standfast.core.record import Armed, Mode, Phase, Record
 
 S = GuestState
 HOSTS = ("ctrl1", "ctrl2", "ctrl3")
@@ -538,3 +538,14 @@ def test_what_was_seen_running_before_does_not_help_a_guest_that_is_paused_now()
         a_round(0.0, ctrl2=S.PAUSED), seconds_since_drop=2.0, seconds_plain=500.0, timeout_seconds=10.0
     )
     assert isinstance(step, Hold)
+
+
+def test_in_an_armed_window_a_running_guest_always_has_its_minute() -> None:
+    """Nobody looked each second when it was dropped: what ran without a break since then proves nothing."""
+    plain = {"seconds_since_drop": 2.0, "timeout_seconds": 10.0}
+    running = a_round(0.0, ctrl2=S.RUNNING)
+    assert after(running, **plain, seconds_plain=50.0) == Kill("ctrl2")
+    for armed in (Armed.FOR_MOVER, Armed.FOR_EVERY_NODE):
+        record = replace(WINDOW, armed=armed)
+        assert isinstance(after(running, **plain, record=record, seconds_plain=50.0), Hold)
+        assert after(running, **plain, record=record, seconds_plain=60.0) == Kill("ctrl2")

@@ -111,5 +111,6 @@ def test_what_is_not_plain_is_left_to_people(node: str, states: dict[str, GuestS
 
 def test_an_attempt_that_failed_is_repeated_after_a_while_and_its_reason_is_told_meanwhile() -> None:
     early = decide(view(1100, seconds_since_attempt=60.0, refusal="guest2 is not proven", where=HOME))
-    assert early == Over(100.0, "guest2 is not proven", "clovmmigrate -u guest2 target-host")
+    why = "guest2 is not proven; not armed: n1 is in a part of the cluster without quorum"
+    assert early == Over(100.0, why, "clovmmigrate -u guest2 target-host")
     assert isinstance(decide(view(1200, seconds_since_attempt=120.0, where=HOME)), Close)

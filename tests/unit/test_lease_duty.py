@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from standfast.core.arming import Arm
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.record import Phase, Record
-from standfast.core.steps import CloseGoal, NodeAim
+from standfast.core.steps import CloseGoal, HostEntry, NodeAim
 from standfast.daemon import lease_duty
 from standfast.daemon.lease_duty import LeaseDuty, Seen, run_close, run_hook
 
@@ -97,7 +98,7 @@ async def test_what_was_refused_is_told_and_not_tried_again_at_once() -> None:
         await site.at(seconds)
     assert len(site.closed) == 1
     assert site.duty.over is not None
-    assert site.duty.over.why == "guest2 is still being moved"
+    assert site.duty.over.why.startswith("guest2 is still being moved; not armed: ")
 
 
 async def test_the_mover_only_alarms() -> None:
@@ -161,3 +162,28 @@ async def test_a_hook_is_called_with_what_it_needs_and_its_failure_is_told(tmp_p
     assert log.read_text() == "80 120 n2"
     assert "exit code 3" in await run_hook(80, 120.4, RECORD, program(tmp_path, "sys.exit(3)"))
     assert await run_hook(80, 120.4, RECORD, str(tmp_path / "none")) == ""
+
+
+async def test_a_mover_that_is_lost_is_armed_for_after_the_close_was_refused_once_a_while() -> None:
+    site, armed = Site(), []
+    site.answer = "n2 is not in the membership and not proven off"
+    trouble = "the ring does not answer"
+
+    async def arm(action: Arm, aims: Mapping[str, NodeAim]) -> str:
+        armed.append((action.node, sorted(aims)))
+        return trouble
+
+    site.duty = LeaseDuty(site.ask, site.told.append, site.close, site.remind, arm)
+    hosts = {name: HostEntry(name, 0, "", "", 1) for name in ("ctrl1", "ctrl2")}
+    seen = Seen("n1", frozenset({"n1"}), RECORD, 1000.0, AIMS, True, hosts, {"n2": 60.0})
+    for _ in range(4):
+        await site.duty.step(seen)
+        await site.duty.ended()
+    assert site.closed == [("guest2", "ctrl2")]
+    assert armed == [("n2", ["n1", "n2"])]
+    assert site.told[-2].startswith(
+        "the lease is over, the window cannot be closed and n2 is lost: arming it"
+    )
+    assert site.told[-1] == "not armed: the ring does not answer"
+    assert site.duty.over is not None
+    assert site.duty.over.why == f"{site.answer}; not armed: {trouble}"

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from standfast.core import record as rec
-from standfast.core.record import Mode, OldHeartbeat, Phase, Record, RecordError, Totem
+from standfast.core.record import Armed, Mode, OldHeartbeat, Phase, Record, RecordError, Totem
 
 FULL = Record(
     epoch=7,
@@ -15,6 +15,7 @@ FULL = Record(
     source="ctrl2",
     target="ctrl3",
     mode=Mode.FROZEN,
+    armed=Armed.FOR_EVERY_NODE,
     totem=Totem.RAISED,
     budget_seconds=600,
     lease_seconds=14400,
@@ -109,6 +110,7 @@ def test_a_record_of_before_there_were_confirmed_hosts_has_none() -> None:
 
 
 MAY_BE_MISSING = {
+    "standfast-armed",
     "standfast-owed",
     "standfast-confirmed",
     "standfast-confirmed-at",

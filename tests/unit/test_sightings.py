@@ -370,3 +370,17 @@ def test_what_one_process_noted_goes_on_where_the_file_cannot_be_written(tmp_pat
     lone.dropped("n2", quorate=True)
     now[0] += 3
     assert lone.dropped("n2", quorate=True) == 3.0
+
+
+def test_the_absence_past_a_lease_counts_as_a_drop_does_and_apart_from_it(node: Node) -> None:
+    """The killing gate's limits begin with the arming, not before it."""
+    assert node.process().absent("n2", quorate=True) == 0.0
+    for seconds in (5, 10):
+        node.now += 5
+        assert node.process().absent("n2", quorate=True) == seconds
+    assert node.process().dropped("n2", quorate=True) == 0.0
+    node.now += PAUSE_SECONDS + 3
+    assert node.process().absent("n2", quorate=True) == 10 + PAUSE_SECONDS
+    assert node.process().absent("n2", quorate=False) == 0.0
+    node.now += 1
+    assert node.process().absent("n2", quorate=True) == 1.0

@@ -1,5 +1,5 @@
 """One way to change the record from what it is: read it, decide, write by compare-and-set, and again where
-somebody else was first. For whoever changes nothing but the record, and has no plan of more steps.
+somebody else was first. For whoever has no plan of more steps.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ WRITE_LIMIT_SECONDS = 20.0
 
 Decide = Callable[[Record, ET.Element], Record | None]
 """From the record, and the CIB that it stands in, to the next record; None: it is as wanted."""
+Shape = Callable[[ET.Element, Record], ET.Element]
+"""From the CIB, and the record that is to be written, to the CIB as it is to be beside that, as a copy."""
 
 
 class NoRecordError(Exception):
@@ -28,9 +30,18 @@ class ContendedError(EngineError):
     """Somebody else was first, each time."""
 
 
-def change(decide: Decide, limit_seconds: float = WRITE_LIMIT_SECONDS, max_tries: int = MAX_TRIES) -> Record:
-    """The record as it then stands. `decide` is asked anew after each lost race; what it raises goes through.
-    `limit_seconds`: for one write.
+def _as_it_is(tree: ET.Element, _: Record) -> ET.Element:
+    return copy.deepcopy(tree)
+
+
+def change(
+    decide: Decide,
+    limit_seconds: float = WRITE_LIMIT_SECONDS,
+    max_tries: int = MAX_TRIES,
+    shape: Shape = _as_it_is,
+) -> Record:
+    """The record as it then stands. `decide` is asked anew after each lost race; what it and `shape` raise
+    goes through. What `shape` changes is part of the same patch. `limit_seconds`: for one write.
 
     Raises NoRecordError, RecordError, CibUnknown (it may be carried out later), ContendedError, EngineError.
     """
@@ -42,7 +53,7 @@ def change(decide: Decide, limit_seconds: float = WRITE_LIMIT_SECONDS, max_tries
         new = decide(found, tree)
         if new is None:
             return found
-        wanted = copy.deepcopy(tree)
+        wanted = shape(tree, new)
         record.write(wanted, new)
         try:
             cib.apply(tree, wanted, limit_seconds)

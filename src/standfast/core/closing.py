@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from standfast.core import by_hand, lowering, members, others
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
+from standfast.core.gate import SKIPPED
 from standfast.core.messages import Message
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Phase, Record, Totem
@@ -85,6 +86,8 @@ def _not_registered(goal: CloseGoal) -> Message:
 
 def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
     kept = dict(record.saved) if record.phase is Phase.CLOSING and _same(record, goal) else {}
+    if kept and record.prove and _unproven(snapshot, goal, record):
+        kept = _not_by_us(record, snapshot)  # see _aim
     return record.next(
         phase=Phase.CLOSING,
         owner=snapshot.me,
@@ -306,8 +309,12 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
             f"aim the agents of {goal.node} at {goal.target}",
         )
     late = _unproven(snapshot, goal, record)
-    # Each node tests once for each epoch that asks: what failed for the last command would fail for ever.
-    if not record.prove or (late and record.prove <= goal.since_epoch):
+    # Each node tests once for each epoch that asks: what failed for the last command would fail for ever. And
+    # a guest that has begun to move since its hosts have saved is not known to their XSCFs: they save again.
+    if late and 0 < record.prove <= goal.since_epoch:
+        why = f"the agents of {goal.node} have not proven themselves: save anew, and ask again"
+        return WriteRecord(record.next(prove=0, saved=_not_by_us(record, snapshot)), why)
+    if not record.prove:
         return WriteRecord(
             record.next(prove=record.epoch + 1), f"have every agent of {goal.node} prove itself"
         )
@@ -327,6 +334,16 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     if snapshot.guarded:
         return lowering.unguard(snapshot, aimed)
     return WriteRecord(aimed, f"every agent of {goal.node} has proven itself from every node")
+
+
+def _not_by_us(record: Record, snapshot: Snapshot) -> dict[str, str]:
+    """Of what is noted as saved, the operator's own words, and what Standfast cannot save."""
+
+    def ours(host: str, said: str) -> bool:
+        entry = snapshot.hosts.get(host)
+        return entry is not None and entry.login and not said.startswith((SKIPPED, by_hand.NOTED))
+
+    return {host: said for host, said in record.saved.items() if not ours(host, said)}
 
 
 def _not_listed(host: str, goal: CloseGoal) -> Message:

@@ -17,7 +17,8 @@ EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its 
 GUARDED             a guarded window of the target, within its lease, and it is not gone: its killing gate's
 FROZEN              the window holds everybody and its lease has not ended
 UNSAVED             lease over; the target neither runs plainly on its aim, saved in this window, nor is
-                    gone. Guarded: its host takes part in the mover's migration and has not saved
+                    gone. Guarded: its host takes part in the mover's migration (armed in a window for
+                    every node: any host) and has not saved
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
 SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 60 s ago;
                     TARGET_BACK if it is a member again and there is no window
@@ -37,7 +38,7 @@ from enum import Enum
 
 from standfast.core.evidence import MOVING, GuestState, HostAnswer, gone_everywhere, on_its_way
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
-from standfast.core.record import Mode, Phase, Record
+from standfast.core.record import Armed, Mode, Phase, Record
 from standfast.core.topology import Level
 
 JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITION_ENGINE"})
@@ -316,19 +317,23 @@ def _stale_map(record: Record, view: GateView) -> Answer | None:
     """Whether the service processor that would kill this node takes part in the mover's migration.
 
     Until its host has saved, it may hit ANOTHER guest under the name that it is told (as in `_after_lease`).
-    Taking part: the source, the target that the operator named, and wherever the hosts show the mover.
+    Taking part: the source, the target that the operator named, and wherever the hosts show the mover; where
+    the window was opened for every node, and only armed for this one, any host.
     """
     here = {answer.host for answer in view.mover_hosts if not answer.state.proves_not_here}
     silent = {answer.host for answer in view.mover_hosts if answer.state is GuestState.SILENT}
     part = {record.source, record.target} | (here - silent)
-    if not view.aim or view.aim not in part or _map_is_sure(record, view.aim):
+    anywhere = record.armed is Armed.FOR_EVERY_NODE
+    if not view.aim or not (anywhere or view.aim in part) or _map_is_sure(record, view.aim):
         return None
     if _gone(view):
         return None  # nothing is left that a name could hit; the device still wants its own proof
     return _hold(
         Rule.UNSAVED,
-        f"{view.target} is on {view.aim}, which takes part in the migration of {record.mover} and has not "
-        "saved its configuration yet: its service processor may hit another guest; close the window first",
+        f"{view.target} is on {view.aim}, which "
+        + ("" if anywhere else f"takes part in the migration of {record.mover} and ")
+        + "has not saved its configuration yet: its service processor may hit another guest; close the "
+        "window first",
         hosts_matter=True,
     )
 

@@ -28,7 +28,7 @@ from standfast.core import heartbeat
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.gate import JOINED_STATES, plainly_on
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
-from standfast.core.record import Mode, Record
+from standfast.core.record import Armed, Mode, Record
 
 RUNNING_LIMIT_SECONDS = float(RELEASE_SECONDS)
 """Seen running plainly for so long without a break, and still out of the membership: it is not coming back by
@@ -359,7 +359,10 @@ def _never_stood_still(view: KillView, dropped_seconds: float) -> bool:
 
     One that drops a node lasts as long as the heartbeat timeout and ends before the drop or after it; a guest
     that was seen running in every second since before it began has not stood still. It is cut off, or hangs.
+    In a window that was armed at the end of its lease nobody looked each second when it was dropped.
     """
+    if view.record is not None and view.record.armed is not Armed.NO:
+        return False
     needed = dropped_seconds + view.timeout_seconds + PLAIN_MARGIN_SECONDS
     return view.timeout_seconds > 0 and view.seconds_plain is not None and view.seconds_plain >= needed
 

@@ -1,9 +1,10 @@
 """What the nodes do by themselves about a window that stays open: remind, close it, or arm.
 
 The lease counts from when each node first saw the window, by a clock that runs through suspend and knows no
-steps; after a reboot it starts anew, so a node may be late, never early. The mover never acts for its own
+steps; after a reboot it starts anew, so a node may be late, never early. The mover never closes its own
 window: it may be the one that stands still. The others act one after the other, in the order of their names,
-so that one of them does it and the next only if that one did not.
+so that one of them does it and the next only if that one did not. Closing comes first; what cannot be closed
+is armed where core/arming.py allows it, and else alarmed.
 
 Pure: the view says what is known, the answer what to do now. Asked again on every look.
 """
@@ -13,9 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from standfast.core import arming
+from standfast.core.arming import Arm
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Record
-from standfast.core.steps import CloseGoal, NodeAim
+from standfast.core.record import Armed, Record
+from standfast.core.steps import CloseGoal, HostEntry, NodeAim
 
 REMIND_PERCENT = (50, 80, 95)
 STAGGER_SECONDS = 30.0
@@ -41,6 +44,17 @@ class LeaseView:
     """Since this node last tried to close this window by itself; None: it has not."""
     refusal: str = ""
     """Why that attempt did not close it."""
+    quorate: bool = False
+    """This node's membership has quorum."""
+    hosts: Mapping[str, HostEntry] = field(default_factory=dict)
+    absent_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Node -> for how long this node has seen it absent since the lease was over (`Sightings.absent`)."""
+    seconds_since_arming: float | None = None
+    """Since this node last tried to arm this window; None: it has not."""
+    arm_refusal: str = ""
+    """Why that attempt did not arm it."""
+    not_killing: tuple[str, ...] = ()
+    """Armed: members whose fencer has not reported that it would use the killing gate alone."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Over:
     next_command: str
 
 
-LeaseAction = Nothing | Remind | AskHosts | Close | Over
+LeaseAction = Nothing | Remind | AskHosts | Close | Arm | Over
 
 
 def decide(view: LeaseView) -> LeaseAction:
@@ -88,18 +102,45 @@ def decide(view: LeaseView) -> LeaseAction:
     over = view.seconds_since_window_seen - record.lease_seconds
     if over < 0:
         return _remind(view)
-    turn = _turn_seconds(view)
-    if turn is None:
-        return Over(over, f"{view.me} is the node that moves and never closes its own window", _typed(view))
-    if over < turn:
+    if view.me not in view.members:
+        return Over(over, f"{view.me} is not in the membership", _typed(view))
+    if over < _turn_seconds(view):
         return Over(over, "another node is about to close it", _typed(view))
-    since = view.seconds_since_attempt
-    if since is not None and since < RETRY_SECONDS:
-        return Over(over, view.refusal or "an attempt to close it is under way", _typed(view))
+    since, refusal = view.seconds_since_attempt, view.refusal
+    waits = since is not None and since < RETRY_SECONDS
+    if view.me == record.mover:
+        waits, refusal = True, f"{view.me} is the node that moves and never closes its own window"
+    if waits and not refusal:
+        return Over(over, "an attempt to close it is under way", _typed(view))
+    node, unarmed = arming.whom(_arm_view(view))
+    if waits and not node:
+        return Over(over, _told(view, refusal, unarmed), _typed(view))
     if view.where is None:
         return AskHosts()
     goal, why = _goal(view)
-    return Over(over, why, _typed(view)) if goal is None else Close(goal)
+    if node and (goal is None or refusal):
+        arm, unarmed = arming.decide(_arm_view(view), node, view.where)
+        tried = view.seconds_since_arming
+        if arm is not None and (tried is None or tried >= RETRY_SECONDS):
+            return arm
+        unarmed = unarmed or view.arm_refusal or "an attempt to arm it is under way"
+    if goal is None or waits:
+        return Over(over, _told(view, refusal if waits else why, unarmed), _typed(view))
+    return Close(goal)
+
+
+def _arm_view(view: LeaseView) -> arming.ArmView:
+    return arming.ArmView(
+        view.me, view.members, view.record, view.quorate, view.aims, view.hosts, view.absent_seconds
+    )
+
+
+def _told(view: LeaseView, why: str, unarmed: str) -> str:
+    """What is in the way of a close, and whether it is armed, or why not."""
+    if view.record.armed is Armed.NO:
+        return f"{why}; not armed: {unarmed}" if unarmed else why
+    lack = f", but not yet in the fencer of {', '.join(view.not_killing)}" if view.not_killing else ""
+    return f"{why}; armed: {view.record.mover} is fenced by its killing gate{lack}"
 
 
 def _remind(view: LeaseView) -> Remind | Nothing:
@@ -110,10 +151,10 @@ def _remind(view: LeaseView) -> Remind | Nothing:
     return Remind(due[-1], lease - view.seconds_since_window_seen)
 
 
-def _turn_seconds(view: LeaseView) -> float | None:
-    """How long after the end of the lease it is this node's turn; None: never."""
+def _turn_seconds(view: LeaseView) -> float:
+    """How long after the end of the lease this node's turn comes; the mover is last, and only arms."""
     order = sorted(view.members - {view.record.mover})
-    return order.index(view.me) * STAGGER_SECONDS if view.me in order else None
+    return (order.index(view.me) if view.me in order else len(order)) * STAGGER_SECONDS
 
 
 def _goal(view: LeaseView) -> tuple[CloseGoal | None, str]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from standfast.core import heartbeat, members
 from standfast.core.messages import Message, Severity
-from standfast.core.record import Mode, OldHeartbeat, Phase, Record, Totem
+from standfast.core.record import Armed, Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
 from standfast.core.steps import CloseGoal, Decision, Snapshot, Stop, Unguard, Wait, WriteRecord
 
@@ -119,6 +119,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             else tuple(sorted(record.old)),
             maintenance="",
             mode=Mode.FROZEN,
+            armed=Armed.NO,
             # What a person swore of a host was true in this window.
             confirmed={},
             confirmed_at={},

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from standfast.core import heartbeat, members, preflight
 from standfast.core.messages import Message
-from standfast.core.record import Mode, OldHeartbeat, Phase, Record, Totem
+from standfast.core.record import Armed, Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
 from standfast.core.steps import Decision, Done, Guard, OpenGoal, Snapshot, Stop, Wait, WriteRecord
 
@@ -68,8 +68,9 @@ def _closing(record: Record) -> Message:
 
 
 def _other_window(record: Record, goal: OpenGoal) -> Message | None:
-    asked = (goal.mover, goal.budget_seconds, goal.mode)
-    if (record.mover, record.budget_seconds, record.mode) == asked:
+    # An armed window keeps the budget that it was opened with: what is asked of it is its killing gate.
+    budget = goal.budget_seconds if record.armed is not Armed.NO else record.budget_seconds
+    if (record.mover, budget, record.mode) == (goal.mover, goal.budget_seconds, goal.mode):
         return None
     who = record.mover or "every node"
     if record.mode is not goal.mode:

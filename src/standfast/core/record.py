@@ -4,8 +4,8 @@ Rules of this file:
 
 * The set exists from set-up on with every name present, so that a change is always a modification
   (the controller ignores options that come with a newly created set) and a missing name is damage; only
-  ``owed``, ``confirmed``, ``confirmed-at``, ``overtaken`` and ``stopped`` may be missing, since older
-  versions did not write them.
+  ``owed``, ``confirmed``, ``confirmed-at``, ``overtaken``, ``stopped`` and ``armed`` may be missing, since
+  older versions did not write them.
 * Every name has the prefix ``standfast-``: names in ``crm_config`` are global to the cluster.
 * The id of the phase's nvpair carries the epoch. A patch that moves it names the old id, so it is refused
   whole when somebody else has moved on, and it cannot apply twice.
@@ -44,6 +44,16 @@ class Mode(Enum):
 
     FROZEN = "frozen"
     GUARDED = "guarded"
+
+
+class Armed(Enum):
+    """Whether the nodes have made a frozen window a guarded one at the end of its lease (core/arming.py)."""
+
+    NO = ""
+    FOR_MOVER = "mover"
+    """For the node that it was opened for."""
+    FOR_EVERY_NODE = "every"
+    """For one that was lost in it. Any guest may have moved: it was opened for every node, or for another."""
 
 
 class Totem(Enum):
@@ -113,6 +123,8 @@ class Record:
     overtaken: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> the reason of such a word that counts no more: it has answered since
     (core/confirmed.py)."""
+    armed: Armed = Armed.NO
+    """Of a guarded window: how it became one, where it was opened as a frozen one."""
     maintenance: str = ""
     """What maintenance-mode was before the window set it; empty: the window did not touch it."""
     old: Mapping[str, OldHeartbeat] = field(default_factory=dict)
@@ -165,6 +177,7 @@ def to_values(record: Record) -> dict[str, str]:
         "source": record.source,
         "target": record.target,
         "mode": record.mode.value,
+        "armed": record.armed.value,
         "totem": record.totem.value,
         "budget-seconds": str(record.budget_seconds),
         "hold-limit-seconds": str(record.hold_limit_seconds),
@@ -226,6 +239,7 @@ def from_values(values: Mapping[str, str]) -> Record:
             confirmed={str(k): str(v) for k, v in json.loads(get.get("confirmed", "{}")).items()},
             confirmed_at={str(k): int(v) for k, v in json.loads(get.get("confirmed-at", "{}")).items()},
             overtaken={str(k): str(v) for k, v in json.loads(get.get("overtaken", "{}")).items()},
+            armed=Armed(get.get("armed", "")),
             owed=_beats(get.get("owed", "{}")),
             stopped=tuple(name for name in get.get("stopped", "").split(",") if name),
             why=get["why"],
@@ -328,6 +342,7 @@ def _dump(value: object) -> str:
 __all__ = [
     "FORMAT",
     "MAX_VALUE_CHARS",
+    "Armed",
     "Mode",
     "OldHeartbeat",
     "Phase",

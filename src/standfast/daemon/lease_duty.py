@@ -1,4 +1,4 @@
-"""What this node does about a window that stays open: reminders, and its close at the end of the lease.
+"""What this node does about a window that stays open: reminders, and at the end its close, or arming.
 
 The decision is `core.lease`; here are its hands. Closing is the operator's own command, started as a process:
 it has its lock, its limits and its words, and a daemon that dies takes nothing half-done with it but what the
@@ -12,12 +12,14 @@ import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from standfast.core import lease, names
+from standfast.core.arming import Arm
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Record
-from standfast.core.steps import CloseGoal, NodeAim
+from standfast.core.steps import CloseGoal, HostEntry, NodeAim
+from standfast.daemon import arm_window
 
 CLOSE_LIMIT_SECONDS = 360.0
 """More than the command's own limit."""
@@ -38,6 +40,10 @@ class Seen:
     window_seconds: float
     """Since this node first saw the window."""
     aims: Mapping[str, NodeAim]
+    quorate: bool = False
+    hosts: Mapping[str, HostEntry] = field(default_factory=dict)
+    absent_seconds: Mapping[str, float] = field(default_factory=dict)
+    not_killing: tuple[str, ...] = ()
 
 
 class LeaseDuty:
@@ -49,16 +55,20 @@ class LeaseDuty:
         tell: Callable[[str], None],
         close: Callable[[CloseGoal], Awaitable[str]] | None = None,
         remind: Callable[[int, float, Record], Awaitable[str]] | None = None,
+        arm: Callable[[Arm, Mapping[str, NodeAim]], Awaitable[str]] | None = None,
     ) -> None:
         """`ask`: node -> what all hosts say of its guest. `tell`: one line for log and journal."""
         self.over: lease.Over | None = None
         """The lease is over and the window stays: for the alarm."""
         self._ask, self._tell = ask, tell
         self._close, self._remind = close or run_close, remind or run_hook
+        self._arm = arm or arm_window.run_arm
         self._of: object = None
         self._reminded = 0
         self._tried_at: float | None = None
         self._refusal = ""
+        self._armed_at: float | None = None
+        self._arm_refusal = ""
         self._closing: asyncio.Task[None] | None = None
         self._reminding: set[asyncio.Task[None]] = set()
 
@@ -68,6 +78,7 @@ class LeaseDuty:
         if (record.window, record.lease_seconds) != self._of:
             self._of = (record.window, record.lease_seconds)
             self._reminded, self._tried_at, self._refusal = 0, None, ""
+            self._armed_at, self._arm_refusal = None, ""
         if self._closing is not None and not self._closing.done():
             return
         view = lease.LeaseView(
@@ -77,8 +88,14 @@ class LeaseDuty:
             seconds_since_window_seen=seen.window_seconds,
             reminded_percent=self._reminded,
             aims=seen.aims,
-            seconds_since_attempt=None if self._tried_at is None else time.monotonic() - self._tried_at,
+            seconds_since_attempt=_since(self._tried_at),
             refusal=self._refusal,
+            quorate=seen.quorate,
+            hosts=seen.hosts,
+            absent_seconds=seen.absent_seconds,
+            seconds_since_arming=_since(self._armed_at),
+            arm_refusal=self._arm_refusal,
+            not_killing=seen.not_killing,
         )
         action = lease.decide(view)
         if isinstance(action, lease.AskHosts):
@@ -93,6 +110,9 @@ class LeaseDuty:
         elif isinstance(action, lease.Close):
             self._tried_at = time.monotonic()
             self._closing = asyncio.create_task(self._try(action.goal))
+        elif isinstance(action, Arm):
+            self._armed_at = time.monotonic()
+            self._closing = asyncio.create_task(self._try_to_arm(action, seen.aims))
 
     async def ended(self) -> None:
         """Wait for what goes on by itself."""
@@ -107,6 +127,20 @@ class LeaseDuty:
         self._refusal = await self._close(goal)
         self._tried_at = time.monotonic()
         self._tell(f"not closed: {self._refusal}" if self._refusal else "the window is closed")
+
+    async def _try_to_arm(self, action: Arm, aims: Mapping[str, NodeAim]) -> None:
+        self._tell(
+            f"the lease is over, the window cannot be closed and {action.node} is lost: arming it, so that "
+            f"the killing gate of {action.node} acts"
+        )
+        self._arm_refusal = await self._arm(action, aims)
+        self._armed_at = time.monotonic()
+        if self._arm_refusal:
+            self._tell(f"not armed: {self._arm_refusal}")
+
+
+def _since(then: float | None) -> float | None:
+    return None if then is None else time.monotonic() - then
 
 
 def reminder(action: lease.Remind, record: Record) -> str:

@@ -19,12 +19,13 @@ from xml.etree import ElementTree as ET
 from standfast import config, refusals
 from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
-from standfast.core import devices, heartbeat, members, names, owed, record
+from standfast.core import devices, heartbeat, members, names, owed, record, topology
+from standfast.core.aims import entries
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
 from standfast.core.steps import NodeAim
-from standfast.daemon import alarms, away, heartbeat_duty, probe
+from standfast.daemon import alarms, arm_window, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.facility_switch import Switch
 from standfast.daemon.fencer_duty import FencerDuty
@@ -68,6 +69,8 @@ class Daemon:
         self._kick = asyncio.Event()
         self._changed = asyncio.Event()
         self._published = ""
+        self._texts: Mapping[str, str] = {}
+        """All nodes' reports at the last tick."""
         self._told: Report | None = None
         """What stands in `_published`."""
         self._proven_since = 0
@@ -297,8 +300,23 @@ class Daemon:
         if known.record is None or not known.record.open or known.tree is None or known.config is None:
             self.lease.over = None
             return
-        seconds = self.sightings.see(known.record).window_seconds
-        await self.lease.step(LeaseSeen(known.node, known.members, known.record, seconds, known.aims()))
+        found, aims = known.record, known.aims()
+        seconds = self.sightings.see(found).window_seconds
+        quorate = topology.quorate(known.tree)
+        gone = sorted(set(aims) - known.members) if seconds >= found.lease_seconds else []
+        await self.lease.step(
+            LeaseSeen(
+                known.node,
+                known.members,
+                found,
+                seconds,
+                aims,
+                quorate=quorate,
+                hosts=entries(known.config.config.hosts.hosts),
+                absent_seconds={node: self.sightings.absent(node, quorate=quorate) for node in gone},
+                not_killing=arm_window.not_killing(found, known.members, self._texts),
+            )
+        )
 
     async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:
         """Node -> what every host says of its guest."""
@@ -436,7 +454,8 @@ class Daemon:
         if not self._published:
             return
         with contextlib.suppress(EngineError):
-            if (await asyncio.to_thread(attrd.reports)).get(self.known.node) != self._published:
+            self._texts = await asyncio.to_thread(attrd.reports)
+            if self._texts.get(self.known.node) != self._published:
                 self._published = ""
 
     # -- tests --------------------------------------------------------------------------------------------

@@ -193,6 +193,22 @@ class Checkers:
             if not kills:
                 self.fail("S8", f"a window was called open, and the fencer of {name} does not hold {mover}")
 
+    def armed(
+        self, target: str, executor: str, *, member: bool, quorate: bool, moving: str, off: bool
+    ) -> None:
+        """S8, when a node arms a forgotten window. `moving`: guests that are on their way, and every host
+        says so. `off`: the target is plainly off, so that its own agents do."""
+        if target == executor:
+            self.fail("S8", f"{executor} arms the window for itself")
+        if member:
+            self.fail("S8", f"{executor} arms the window for {target}, which is a member")
+        if not quorate:
+            self.fail("S8", f"{executor} arms the window without quorum")
+        if moving:
+            self.fail("S8", f"{executor} arms the window while {moving} is being moved")
+        if off:
+            self.fail("L3", f"{executor} arms the window for {target}, which is off already")
+
     def recovered_guarded(self, how: str, after_s: float | None, limit_s: float) -> None:
         """L3, for a mover that has really died in a guarded window."""
         if after_s is None or after_s > limit_s:

@@ -17,6 +17,7 @@ from standfast.core.owed import Debt
 from standfast.core.record import Mode, Record
 from standfast.core.report import Report, proof
 from standfast.sim.kernel import Steps
+from standfast.sim.lease import Lease
 from standfast.sim.store import Cib, kill_levels, written
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Daemon:
         self._looking = self._taking = self._writing = False
         self._aims: object = None
         self._last: Report | None = None
+        self.lease: Lease
         for aim in node.cib.aims.values():
             for device, fingerprint in aim.proofs.items():
                 self.rows[device] = Row(fingerprint, "TestWorked", proof(fingerprint, node.cib.record.epoch))
@@ -85,8 +87,10 @@ class Daemon:
 
         self.node.spawn(forever(ALARM_MS, "alarm"))
         self.node.spawn(forever(AWAY_MS, "away"))
-        if self.world.guarded:
+        if self.world.kills:
             self.node.spawn(self._watch(run))
+            self.lease = Lease(self.world, self.node)
+            self.node.spawn(forever(AWAY_MS, "keep_lease"))
         self.node.spawn(tests())
         self.node.later(0, self.look)
 
@@ -122,6 +126,10 @@ class Daemon:
                 answers = [site.ask(host, aim.guest) for host in site.hosts if not site.silent(host)]
                 if evidence.on_its_way(answers, aim.host) is not None:
                     node.sightings.held(name)
+
+    def keep_lease(self) -> None:
+        """Past its lease a window is closed, armed or alarmed (daemon/lease_duty.py)."""
+        self.lease.step()
 
     def _mover(self) -> str:
         """The mover of a guarded window, as a node sees it that is not the mover (daemon/guard_duty.py)."""
@@ -261,7 +269,7 @@ class Daemon:
             proofs={device: row.proof for device, row in self.rows.items() if row.proof},
             hosts=dict(self.hosts),
             facility=node.facility,
-            killing=self._killing() if self.world.guarded else "",
+            killing=self._killing() if self.world.kills else "",
             commanding=node.commanding is not None and node.commanding.alive,
         )
         if text != self._last or node.published is None:

@@ -174,7 +174,7 @@ class Faults:
         name = self.kernel.rng.choice(list(site.hosts))
         self.kernel.say(name, "dies")
         until_ms = self.kernel.now_ms + self.kernel.between(20_000, 200_000)
-        if self.world.guarded:
+        if self.world.kills:
             site.lose(name, until_ms)
             return
         site.hosts[name].silent_until_ms = until_ms
@@ -268,7 +268,7 @@ class Faults:
         for name, node in world.nodes.items():
             node.stand("freeze", False)
             guest = world.guest_of(name)
-            if guest.hung:
+            if guest.hung or guest.half_moved:
                 site.kill(guest, "ended by hand")
             if not guest.os_alive:
                 self.kernel.at(1_000, lambda guest=guest: site.boot(guest))  # type: ignore[misc]

@@ -49,7 +49,7 @@ class Fencer:
 
     def pending(self, ring: Ring) -> list[str]:
         """What the fencers' history shows as pending: also what was asked for in an earlier membership."""
-        if not self.world.guarded:
+        if not self.world.kills:
             return self.outstanding(ring)
         return sorted(
             {target for (_, target), asked in self.under_way.items() if asked.members & ring.members}
@@ -117,7 +117,7 @@ class Fencer:
             for device in level.devices:
                 executor = self._executor(ring, target, device)
                 if executor is None:
-                    if self.world.guarded:
+                    if self.world.kills:
                         yield NO_DEVICE_MS
                     return False
                 if device.parameters.get("kill"):

@@ -82,7 +82,7 @@ class Node:
     @property
     def fencing(self) -> Cib:
         """The store as this node's own fencer has it: a moment later, and old for 1 to 2 s after a start."""
-        return self._fencing if self.world.guarded else self.cib
+        return self._fencing if self.world.kills else self.cib
 
     def clock(self) -> float:
         """CLOCK_BOOTTIME; in a blackout it stands still where the run says so."""
@@ -187,7 +187,7 @@ class Node:
 
     def _take(self, cib: Cib) -> None:
         self.cib = cib
-        if self.world.guarded:
+        if self.world.kills:
             delay_ms = self.world.fencer_lag_ms(self)
             self.later(delay_ms, lambda: self._fencer_has(cib))
         if cib.damage:

@@ -31,6 +31,8 @@ class Guest:
     os_alive: bool = True
     """This incarnation's kernel is there (it may hang, or stand still in a blackout) and holds its data."""
     hung: bool = False
+    half_moved: bool = False
+    """Its migration broke off in the blackout: its copy here is neither alive nor gone."""
     incarnation: int = 1
     moving_to: str = ""
     in_blackout: bool = False
@@ -129,6 +131,8 @@ class Site:
             return GuestState.INCOMING if host == guest.moving_to else GuestState.ABSENT
         if guest.host != host:
             return GuestState.ABSENT
+        if guest.half_moved:
+            return GuestState.ERROR
         return GuestState.RUNNING if guest.power else GuestState.STOPPED
 
     def status(self, host: str, name: str) -> str:
@@ -215,7 +219,7 @@ class Site:
         was_alive = guest.os_alive
         if guest.moving_to:
             self._end_move(guest, arrived=False)
-        guest.os_alive, guest.hung, guest.power = False, False, power
+        guest.os_alive, guest.hung, guest.power, guest.half_moved = False, False, power, False
         guest.off_since_ms = self.kernel.now_ms
         guest.fallen_until_ms = self.kernel.now_ms + 10_000
         if was_alive:
@@ -253,8 +257,8 @@ class Site:
     def migrate(
         self, guest: Guest, target: str, copy_ms: int, blackout_ms: int, outcome: str, *, announced: bool
     ) -> Steps:
-        """One live migration. `outcome`: moved, cancelled (in the copy), failed (in the blackout)."""
-        if guest.moving_to or not guest.power or target == guest.host:
+        """One live migration. `outcome`: moved, cancelled (in the copy), failed (in the blackout), half."""
+        if guest.moving_to or guest.half_moved or not guest.power or target == guest.host:
             return False
         if self.hosts[target].off_until_ms > self.kernel.now_ms:
             return False
@@ -276,6 +280,11 @@ class Site:
         self.stands_still(guest, True)
         yield blackout_ms
         if guest.moves != move or not guest.moving_to:
+            return False
+        if outcome == "half":
+            self.kernel.say(guest.name, "is half-moved: its copy on %s does not run on", guest.host)
+            guest.half_moved, guest.moving_to, guest.in_blackout = True, "", False
+            self.hosts[target].stale.discard(guest.name)
             return False
         self._end_move(guest, arrived=outcome == "moved")
         return outcome == "moved"

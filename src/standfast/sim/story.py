@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from standfast.core import heartbeat
@@ -16,6 +17,7 @@ from standfast.sim.command import Command, Goal
 from standfast.sim.faults import Faults
 from standfast.sim.guarded_story import GuardedStory
 from standfast.sim.kernel import Process, Steps
+from standfast.sim.lease_story import LeaseStory
 from standfast.sim.site import Guest
 from standfast.sim.store import Cib
 
@@ -43,6 +45,7 @@ class Story:
         self.begun = 0
         self.windows = 0
         self.over = False
+        world.close_by_lease = self._by_lease
 
     def steps(self) -> Steps:
         """All of it."""
@@ -57,6 +60,8 @@ class Story:
             yield from self._without_a_word(guest, target)
         elif self.world.guarded:
             yield from GuardedStory(self).window(guest, target)
+        elif self.world.forgotten:
+            yield from LeaseStory(self).window(guest, target)
         else:
             yield from self._window(guest, target)
         yield from self._mended()
@@ -161,11 +166,12 @@ class Story:
         goal: Callable[[Cib], Goal | None],
         ended: Callable[[Any], None] = lambda outcome: None,
         dies: float = 0.12,
+        chosen: Node | None = None,
     ) -> Process | None:
         able = [node for node in self.world.nodes.values() if node.running and node.joined]
         if not able:
             return None
-        node = self.kernel.rng.choice(able)
+        node = chosen or self.kernel.rng.choice(able)
         if node.commanding is not None and node.commanding.alive:
             return None
         command = Command(self.world, node, name, goal)
@@ -184,6 +190,14 @@ class Story:
         node.commanding = process = node.spawn(command.run(), finished)
         self.world.daemon_of(node).poke(30)
         return process
+
+    def _by_lease(self, node: Node, goal: CloseGoal, ended: Callable[[Any], None]) -> Process | None:
+        """The operator's command, started by a node's daemon."""
+
+        def since(cib: Cib) -> Goal:
+            return replace(goal, since_epoch=cib.record.epoch)
+
+        return self._start("-u at the end of the lease", since, ended, dies=0.05, chosen=node)
 
     def aside(self, name: str, goal: Callable[[Cib], Goal | None]) -> None:
         self._start(name, goal)
@@ -301,14 +315,14 @@ class Story:
                 and all(node.joined and not node.still for node in world.nodes.values())
             ):
                 break
-            if world.guarded:
+            if world.kills:
                 self._start_again()
         self.faults.mend_store()
         yield 12_000
         last = "nothing was tried"
         told: tuple[Guest, str] | None = None
         for number in range(TRIES):
-            if world.guarded:
+            if world.kills:
                 yield from self._all_well()
             guest = self._to_close()
             if guest is None:

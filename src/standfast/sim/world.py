@@ -14,16 +14,21 @@ from standfast.sim.checkers import Checkers, Held, Killed, Stopped
 from standfast.sim.daemon import Daemon
 from standfast.sim.fencer import Fencer
 from standfast.sim.kernel import Effect, Kernel, Process
+from standfast.sim.lease import Close
 from standfast.sim.node import Node
 from standfast.sim.ring import Network, Ring
 from standfast.sim.rules import Rules
 from standfast.sim.site import BOOT_AGAIN_MS, Guest, Site
-from standfast.sim.store import Cib
+from standfast.sim.store import Change, Cib
 
 GUARDED_SHARE = 0.3
+FORGOTTEN_SHARE = 0.3
+"""Of the others."""
 GUARDED_BLACKOUTS_MS = ((100, 3_000), (3_000, 15_000), (10_000, 40_000), (30_000, 100_000), (60_000, 150_000))
 UNTROUBLED_MS = 100_000
 JUST_STARTED_MS = 3_000
+ASKED_MS = 3_000
+"""What a host says may be so old when it is acted on."""
 LOST, LATE, SLOW = 0.08, 0.03, 0.15
 """Share of the orders to a control domain that are lost, take longer than anybody waits, or some seconds."""
 BLACKOUTS_MS = ((50, 2_000), (50, 2_000), (3_000, 15_000), (10_000, 60_000), (30_000, 200_000))
@@ -46,6 +51,12 @@ def guarded(seed: int) -> bool:
     return _extra(seed).random() < GUARDED_SHARE
 
 
+def forgotten(seed: int) -> bool:
+    """Whether the window of this run is frozen, and outlives its lease."""
+    extra = _extra(seed)
+    return extra.random() >= GUARDED_SHARE and extra.random() < FORGOTTEN_SHARE
+
+
 class World:
     """The state of one run."""
 
@@ -60,6 +71,12 @@ class World:
         """Chance of its own for everything that only a run with a guarded window has."""
         self.guarded = self.extra.random() < GUARDED_SHARE
         """The window of this run is guarded."""
+        self.forgotten = not self.guarded and self.extra.random() < FORGOTTEN_SHARE
+        """The window of this run is frozen, and outlives its lease."""
+        self.kills = self.guarded or self.forgotten
+        """Killing gates may act in this run, and the nodes do what is due at the end of a lease."""
+        self.close_by_lease: Close = lambda node, goal, ended: None
+        """The story's: the operator's -u, started by a node."""
         self.dropped_ms: dict[str, int] = {}
         """Since when a node is missing from the membership that may act."""
         self.lost_calls: set[str] = set()
@@ -170,7 +187,7 @@ class World:
                 came_back=aimed.node in self.held_for_window and self._is_member(victim.node),
                 guarded=self.guarded,
                 untroubled=self._untroubled(victim),
-                lost_call=self.guarded and aimed.node in self.lost_calls,
+                lost_call=self.kills and aimed.node in self.lost_calls,
             )
         )
 
@@ -235,6 +252,33 @@ class World:
                 quiet_s=quiet_ms / 1000 if plain and node.joined else 0.0,
                 rule=rule,
             )
+        )
+
+    # -- the end of a lease ----------------------------------------------------------------------------------
+
+    def changed(self, expected_epoch: int, record: Record, guard: str) -> Change:
+        """A node's own patch that arms a window."""
+        return store.written(expected_epoch, record, guard=guard)
+
+    def arming(self, executor: str, target: str) -> None:
+        """A node is about to arm the window for `target`: what is true at this instant."""
+        self._now()
+        now, guest = self.kernel.now_ms, self.guest_of(target)
+        quiet = now - self.site.unquiet_ms > 15_000
+        ring = self.nodes[executor].ring
+        under_way = [
+            one.name
+            for one in self.site.guests.values()
+            if one.moving_to and quiet and now - one.move_began_ms > ASKED_MS
+        ]
+        self.kernel.say(executor, "arms the window for %s", target)
+        self.check.armed(
+            target,
+            executor,
+            member=target in ring.members and self._is_member(target),
+            quorate=self.fencer.quorate(ring),
+            moving=", ".join(under_way),
+            off=not guest.power and quiet and now - guest.off_since_ms > ASKED_MS,
         )
 
     # -- the killing gate ----------------------------------------------------------------------------------
@@ -340,7 +384,9 @@ class World:
         node = self.nodes[guest.node]
         ago_ms = self.kernel.now_ms - node.trouble_ms
         good = guest.os_alive and not guest.hung and not (node.still - {"blackout"})
-        return good and ago_ms > UNTROUBLED_MS and self.network.side[node.name] == 0
+        # Of two nodes that are cut off from each other neither is the good one.
+        sides = self.network.side.values() if len(self.nodes) == 2 else [self.network.side[node.name]]
+        return good and ago_ms > UNTROUBLED_MS and not any(sides)
 
     def fenced(self, target: str, lost: int) -> None:
         """The fencer believes that the target is down."""
