@@ -49,8 +49,6 @@ class Fencer:
 
     def pending(self, ring: Ring) -> list[str]:
         """What the fencers' history shows as pending: also what was asked for in an earlier membership."""
-        if not self.world.kills:
-            return self.outstanding(ring)
         return sorted(
             {target for (_, target), asked in self.under_way.items() if asked.members & ring.members}
         )
