@@ -34,6 +34,8 @@ class Lease:
         self.world, self.node = world, node
         self.kernel = world.kernel
         self._of: object = None
+        self._begun: object = None
+        self._due_s = 0.0
         self._work: Process | None = None
         self._tried_s: float | None = None
         self._refusal = ""
@@ -45,8 +47,13 @@ class Lease:
         node, record = self.node, self.node.cib.readable
         if record is None or not record.open:
             return
+        of = (node.boot, record.window, record.lease_seconds)
+        if of == self._begun and node.clock() < self._due_s:
+            return
         seconds = node.sightings.see(record).window_seconds
         if seconds < record.lease_seconds:
+            # Looked at each second by each node: what cannot be over yet is not asked for.
+            self._begun, self._due_s = of, node.clock() + record.lease_seconds - seconds
             return
         quorate = self.world.fencer.quorate(node.ring)
         gone = sorted(set(node.cib.aims) - node.ring.members)
