@@ -1,8 +1,11 @@
 """What happens to a cluster around a live migration: in a guarded window, and on plain Pacemaker beside it.
 
-Each run is one cluster of its own with three nodes, a heartbeat timeout of 10 s and emulated hosts. "plain
-Pacemaker" is the same cluster with the same shutdown agents and no gate in front of them: what it does when
-somebody migrates one of its nodes. Nobody aims its agents at the new host.
+Each run is one cluster of its own with three nodes, a heartbeat timeout of 10 s and emulated hosts.
+
+"Pacemaker, fence_xscf" is the same cluster with the same shutdown agents and no gate in front of them: what
+it does when somebody migrates one of its nodes. Nobody aims its agents at the new host. fence_xscf is ours: it
+kills nobody whom its XSCF does not show alive. "Pacemaker, power switch" is a cluster as most are: one fence
+device a node that cuts its power when it is told to; only blackouts are played on it.
 
 usage: ./run bench cases [ROUNDS [CASE...]]
 """
@@ -18,6 +21,7 @@ from dataclasses import dataclass, field
 
 from failover import no_gate
 
+from standfast.lab.cluster import Lab
 from standfast.lab.emulators.control import ControlError
 from standfast.lab.errors import LabError
 from standfast.lab.scene import Scene
@@ -141,10 +145,9 @@ def _other_dies(run: Run) -> Outcome:
     return run.outcome(run.recovered(OTHER))
 
 
+BLACKOUTS = {"blackout of 5 s": 5.0, "blackout of 15 s": 15.0, "blackout of 30 s": 30.0}
 CASES: dict[str, Callable[[Run], Outcome]] = {
-    "blackout of 5 s": _blackout(5.0),
-    "blackout of 15 s": _blackout(15.0),
-    "blackout of 30 s": _blackout(30.0),
+    **{name: _blackout(seconds) for name, seconds in BLACKOUTS.items()},
     "dies before the move": _dies_before,
     "dies after the move": _dies_after,
     "its host loses power": _host_lost,
@@ -159,10 +162,30 @@ def main() -> int:
     print("| case | with | runs | guests killed | starts and stops | recovered after (s) | left unclean |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in wanted:
-        for kind, prepare in (("plain Pacemaker", no_gate), ("guarded window", _guarded)):
+        if (seconds := BLACKOUTS.get(name)) is not None:
+            played = [_power_switch(seconds) for _ in range(rounds)]
+            print(_row(name, "Pacemaker, power switch", played), flush=True)
+        for kind, prepare in (("Pacemaker, fence_xscf", no_gate), ("guarded window", _guarded)):
             played = [_played(prepare, CASES[name]) for _ in range(rounds)]
             print(_row(name, kind, played), flush=True)
     return 0
+
+
+def _power_switch(blackout_seconds: float) -> Outcome:
+    """A node stands still for so long in a cluster whose fence device is a power switch."""
+    lab = Lab.up(nodes=NODES, fencing="plain")
+    try:
+        lab.wait_settled()
+        known = len(lab.events())
+        lab.blackout(MOVER, blackout_seconds)
+        # What was killed boots again: that is over, and counted, when all is at rest.
+        lab.wait_settled(WATCH_SECONDS)
+        cut = dict.fromkeys(call.node for call in lab.power_calls() if call.answer == "ok")
+        killed = [node.removeprefix("cf") for node in cut]
+        moved = [event for event in lab.events()[known:] if event.action in ("start", "stop")]
+        return Outcome(killed, len(moved), None, whole=True)
+    finally:
+        lab.down()
 
 
 def _row(name: str, kind: str, played: list[Outcome]) -> str:
