@@ -2,10 +2,10 @@
 
 Each run is one cluster of its own with three nodes, a heartbeat timeout of 10 s and emulated hosts.
 
-"Pacemaker, fence_xscf" is the same cluster with the same shutdown agents and no gate in front of them: what
-it does when somebody migrates one of its nodes. Nobody aims its agents at the new host. fence_xscf is ours and
-kills nobody whom its XSCF does not show alive. "Pacemaker, power switch" is a cluster as most are: one fence
-device a node that cuts its power when it is told to; only blackouts are played on it.
+"Pacemaker, fence_xscf" is the same cluster with the same shutdown agents and no gate in front of them:
+what it does when somebody migrates one of its nodes. Nobody aims its agents at the new host. fence_xscf is
+ours: it kills nobody whom its XSCF does not show alive. "Pacemaker, power switch" is a cluster as most are:
+one fence device a node that cuts its power when it is told to; only blackouts are played on it.
 
 usage: ./run bench cases [ROUNDS [CASE...]]
 """
