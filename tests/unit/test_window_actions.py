@@ -23,7 +23,7 @@ from standfast.core import confirmed
 from standfast.core import record as records
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Refused
-from standfast.core.record import Record
+from standfast.core.record import Armed, Record
 from standfast.core.steps import Done, Snapshot
 from standfast.sightings import Seen
 
@@ -253,6 +253,18 @@ async def test_status_shows_a_person_s_word_and_that_it_is_overtaken(
         assert both == (({"ctrl1": "burnt"}, {}) if now == "silent" else ({}, {"ctrl1": "burnt"})), now
     assert await window_status.show(Screen(False), None) == 0
     assert "it has answered since: ctrl1 (burnt)" in capsys.readouterr().out
+
+
+async def test_status_tells_that_a_window_was_armed(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await window_status.show(Screen(False), None) == 0
+    assert "armed" not in capsys.readouterr().out
+    cluster.record = cluster.record.next(armed=Armed.FOR_MOVER)
+    assert await window_status.show(Screen(True), None) == 0
+    assert json.loads(capsys.readouterr().out)["armed"] == "mover"
+    assert await window_status.show(Screen(False), None) == 0
+    assert "the nodes have armed it at the end of its lease" in capsys.readouterr().out
 
 
 async def test_status_names_who_is_away(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:

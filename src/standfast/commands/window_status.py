@@ -71,6 +71,7 @@ async def facts(survey: Survey) -> dict[str, object]:
         "open": record.open,
         "phase": record.phase.value,
         "mode": record.mode.value,
+        "armed": record.armed.value,
         "epoch": record.epoch,
         "window": record.window,
         "mover": record.mover,
@@ -146,6 +147,8 @@ def lines(found: dict[str, object]) -> list[str]:
             f"reason: {found['reason'] or '-'}",
             f"source {found['source'] or '-'}, target {found['target'] or '-'}",
         ]
+        if found["armed"]:
+            shown.append("opened as a frozen one; the nodes have armed it at the end of its lease")
         if found["budget_seconds"]:
             shown.append(f"heartbeat timeout raised to {found['budget_seconds']} s")
         places = found["places"]
