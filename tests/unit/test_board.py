@@ -10,6 +10,7 @@ import pytest
 from standfast.core import aims, devices, record
 from standfast.core.record import Phase, Record
 from standfast.core.report import proves
+from standfast.core.steps import HostEntry
 from standfast.daemon.board import Board
 from standfast.processors import agents
 from standfast.processors.agents import AgentResult, Outcome
@@ -111,7 +112,7 @@ async def test_a_device_with_other_parameters_loses_its_proof(world: World) -> N
     world.board.follow(world.cib)
     await world.test_all(7)
     assert world.board.follow(world.cib) == []
-    moved = devices.reaim(world.cib, "n2", 1, "10.20.30.73", "10.20.40.73", 1)
+    moved = devices.reaim(world.cib, "n2", HostEntry("ctrl3", 1, "10.20.30.73", "10.20.40.73", 1))
     assert world.board.follow(moved) == list(world.board.rows)
     assert world.board.rows[FIRST].proof == ""
     assert world.board.rows[FIRST].test_state == "Unknown"

@@ -80,7 +80,7 @@ class _Setup:
     def show(self) -> int:
         """`-l`"""
         cib = self.outside.query()
-        nodes = devices.registered(cib)
+        nodes = _registered(cib)
         if self.options.json:
             print(json.dumps([as_json(node, devices.faults(cib, node)) for node in nodes], indent=2))
             return DONE
@@ -116,7 +116,7 @@ class _Setup:
         """`-m`: change what is given; with a password option also the password on this node."""
         before = self.outside.query()
         wanted = self._changed(before, name)
-        new = bool(self.given() and (wanted != devices.find(before, name) or devices.faults(before, wanted)))
+        new = bool(self.given() and (wanted != _find(before, name) or devices.faults(before, wanted)))
         if new:
             _refusing(devices.with_node, before, wanted)
         if self.options.dry_run:
@@ -177,7 +177,7 @@ class _Setup:
     def check(self, name: str) -> int:
         """`--check`: log in over both LANs, from this node and with its stored password."""
         cib = self.outside.query()
-        nodes = [node for node in devices.registered(cib) if name in ("", node.node)]
+        nodes = [node for node in _registered(cib) if name in ("", node.node)]
         if not nodes:
             who = name or "any node"
             text = f"no XSCF data is registered for {who}"
@@ -196,7 +196,7 @@ class _Setup:
 
     def _may_add(self, cib: ET.Element, wanted: XscfNode) -> bool:
         """Whether `wanted` is new. Refuses where it is registered otherwise, or must not be changed now."""
-        existing = devices.find(cib, wanted.node)
+        existing = _find(cib, wanted.node)
         if existing is None:
             _refusing(devices.with_node, cib, wanted)
             return True
@@ -213,7 +213,7 @@ class _Setup:
 
     def _changed(self, cib: ET.Element, name: str) -> XscfNode:
         _checked_name(name)
-        existing = devices.find(cib, name)
+        existing = _find(cib, name)
         if existing is None:
             text = f"no XSCF data is registered for {name}; nothing was changed"
             raise Refused(
@@ -294,7 +294,7 @@ class _Setup:
         if wanted is None:
             print("The same data is registered already. Nothing was changed.")
             return DONE
-        existing = devices.find(before, wanted.node)
+        existing = _find(before, wanted.node)
         print(f"Would register: {in_words(wanted)}.")
         for name, option in FIELDS.items() if existing is not None else ():
             old, new = getattr(existing, name), getattr(wanted, name)
@@ -353,6 +353,15 @@ def _refusing(make: Callable[..., ET.Element | None], *arguments: object) -> ET.
         raise Refused(Message("setup.not-owed", f"{error}. Nothing was changed")) from None
     except devices.DeviceError as error:
         raise Refused(Message("setup.cib-content", f"{error}. Nothing was changed")) from None
+
+
+def _registered(cib: ET.Element) -> tuple[XscfNode, ...]:
+    """The nodes that have agents of an XSCF; the others are for `standfast node`."""
+    return tuple(entry for entry in devices.registered(cib) if isinstance(entry, XscfNode))
+
+
+def _find(cib: ET.Element, node: str) -> XscfNode | None:
+    return next((entry for entry in _registered(cib) if entry.node == node), None)
 
 
 def _without(cib: ET.Element, name: str) -> ET.Element | None:

@@ -67,7 +67,7 @@ class Board:
         fresh: dict[str, Row] = {}
         altered = []
         for entry in devices.registered(cib):
-            for agent in devices.AGENTS:
+            for agent in entry.agents:
                 identifier = agent.device_id(entry.node)
                 device = known.get(identifier, Device(identifier, "", {}))
                 row = self.rows.get(identifier)
