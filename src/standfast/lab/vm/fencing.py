@@ -10,6 +10,7 @@ from standfast.cluster.run import Result
 from standfast.core.registered import agent_of
 from standfast.lab import engine_config
 from standfast.lab.errors import LabError
+from standfast.lab.layout import Fencing
 from standfast.lab.vm import layout, seed
 from standfast.lab.vm.layout import VmSpec, number_of
 
@@ -41,7 +42,7 @@ def configure(lab: Nodes) -> None:
     """Make services and fencing in a cluster whose nodes are all online. Raises LabError."""
     spec = lab.spec
     plain = engine_config.FenceAgent(AGENT, _aim, interval="120s", timeout="60s")
-    bare = "plain" if spec.fencing == "plain" else "none"
+    bare: Fencing = "plain" if spec.fencing == "plain" else "none"
     wanted = engine_config.resources(spec.nodes, bare, plain, service_interval="30s")
     # Beside a load of 0.8 the controller starts one action at a time; an emulated guest has that always.
     set_option(lab, "load-threshold", _LOAD_THRESHOLD)
