@@ -137,4 +137,3 @@ complete -F _standfast standfast
 complete -F _sdtool sdtool
 complete -F _clsnmpsetup clsnmpsetup
 complete -F _clovmmigrate clovmmigrate
-complete -F _standfast standfast
