@@ -14,6 +14,16 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.lab]
 COMMAND_LIMIT_SECONDS = 180.0
 BLACKOUT_SECONDS = 16.0
 """Longer than the heartbeat timeout of 10 s: the node is dropped in it."""
+MAX_TRIES = 5
+SLOW = (
+    "[ENGINE]",
+    "[SWITCHOVER]",
+    "[HOST_SILENT]",
+    "[NO_CLUSTER]",
+    "[NO_DAEMON]",
+    "[AGENT]",
+    "shows Testing",
+)
 SETTLED_LIMIT_SECONDS = 120.0
 GATE_LOG = "/var/log/standfast/gate.log"
 RING_LOG = "/var/log/corosync/corosync.log"
@@ -73,10 +83,21 @@ def test_clovmmigrate_takes_a_guest_there_and_the_ring_stays_whole(lab: VmLab) -
 
 
 def run(lab: VmLab, node: str, *argv: str) -> str:
-    """A command of Standfast on a node, which must do what it is told."""
-    done = lab.exec(node, argv, COMMAND_LIMIT_SECONDS)
-    assert done.ok, f"{' '.join(argv)}: {done.stdout}{done.stderr}"
-    return done.stdout
+    """A command of Standfast on a node, which must do what it is told.
+
+    It is typed again where an emulated guest beside other work was too slow for a limit of a few seconds on
+    the way to its own engine, or where its agents are just being tested: nothing was changed then.
+    """
+    said = []
+    for _ in range(MAX_TRIES):
+        done = lab.exec(node, argv, COMMAND_LIMIT_SECONDS)
+        said.append(f"{done.returncode}: {done.stdout}{done.stderr}")
+        if done.ok:
+            print(f"{' '.join(argv)}\n{said[-1]}")
+            return done.stdout
+        if not any(code in said[-1] for code in SLOW):
+            break
+    raise AssertionError(f"{' '.join(argv)}:\n" + "\n".join(said))
 
 
 def proven(lab: VmLab, aims: dict[str, str]) -> None:

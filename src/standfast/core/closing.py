@@ -323,7 +323,8 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     # Each node tests once for each epoch that asks: what failed for the last command would fail for ever. And
     # a guest that has begun to move since its hosts have saved is not known to their XSCFs: they save again.
     if late and 0 < record.prove <= goal.since_epoch:
-        why = f"the agents of {goal.node} have not proven themselves: save anew, and ask again"
+        again = "save anew, and ask again" if snapshot.hosts[goal.target].saves else "ask again"
+        why = f"the agents of {goal.node} have not proven themselves: {again}"
         return WriteRecord(record.next(prove=0, saved=_not_by_us(record, snapshot)), why)
     if not record.prove:
         return WriteRecord(
@@ -352,7 +353,7 @@ def _not_by_us(record: Record, snapshot: Snapshot) -> dict[str, str]:
 
     def ours(host: str, said: str) -> bool:
         entry = snapshot.hosts.get(host)
-        return entry is not None and entry.login and not said.startswith((SKIPPED, by_hand.NOTED))
+        return entry is not None and entry.saves and entry.login and not said.startswith((SKIPPED, by_hand.NOTED))
 
     return {host: said for host, said in record.saved.items() if not ours(host, said)}
 
