@@ -353,7 +353,12 @@ def _not_by_us(record: Record, snapshot: Snapshot) -> dict[str, str]:
 
     def ours(host: str, said: str) -> bool:
         entry = snapshot.hosts.get(host)
-        return entry is not None and entry.saves and entry.login and not said.startswith((SKIPPED, by_hand.NOTED))
+        return (
+            entry is not None
+            and entry.saves
+            and entry.login
+            and not said.startswith((SKIPPED, by_hand.NOTED))
+        )
 
     return {host: said for host, said in record.saved.items() if not ours(host, said)}
 

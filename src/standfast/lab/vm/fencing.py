@@ -16,6 +16,7 @@ from standfast.lab.vm.layout import VmSpec, number_of
 
 AGENT = "fence_virsh"
 _LOAD_THRESHOLD = "1000%"
+_OPERATION_TIMEOUT = "90s"
 _NODE_LIMIT_SECONDS = 120.0
 _CIB_LIMIT_SECONDS = 60.0
 _EMULATED = {"login_timeout": "25", "shell_timeout": "20"}
@@ -46,6 +47,8 @@ def configure(lab: Nodes) -> None:
     wanted = engine_config.resources(spec.nodes, bare, plain, service_interval="30s")
     # Beside a load of 0.8 the controller starts one action at a time; an emulated guest has that always.
     set_option(lab, "load-threshold", _LOAD_THRESHOLD)
+    # Registered devices have no operations of their own, and 20 s, the default, are few here.
+    set_option(lab, "timeout", _OPERATION_TIMEOUT, section="op_defaults")
     _merge(lab, wanted, "the resources")
     if spec.fencing == "standfast":
         for node in spec.nodes:
@@ -54,9 +57,9 @@ def configure(lab: Nodes) -> None:
         set_option(lab, "stonith-enabled", "true")
 
 
-def set_option(lab: Nodes, name: str, value: str) -> None:
+def set_option(lab: Nodes, name: str, value: str, section: str = "crm_config") -> None:
     """Set an option of the cluster. Raises LabError."""
-    argv = ["crm_attribute", "-t", "crm_config", "-n", name, "-v", value]
+    argv = ["crm_attribute", "-t", section, "-n", name, "-v", value]
     done = lab.exec(lab.spec.nodes[0], argv, limit_seconds=_CIB_LIMIT_SECONDS)
     if not done.ok:
         raise LabError(f"lab {lab.spec.lab_id}: {name} could not be set to {value}: {done.complaint()}")
