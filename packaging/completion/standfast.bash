@@ -19,6 +19,11 @@ _standfast_hosts() {
         /etc/standfast/clovmmigrate.conf 2>/dev/null
 }
 
+_standfast_guests() {
+    _standfast_domains
+    standfast node list 2>/dev/null | awk 'NR > 1 && NF == 5 { print $2 }'
+}
+
 _standfast_words() {
     mapfile -t COMPREPLY < <(compgen -W "$1" -- "${COMP_WORDS[COMP_CWORD]}")
 }
@@ -64,7 +69,7 @@ _clsnmpsetup() {
 
 _clovmmigrate() {
     case ${COMP_WORDS[COMP_CWORD-1]} in
-        -p | -u) _standfast_words "$(_standfast_domains)" ;;
+        -p | -u) _standfast_words "$(_standfast_guests)" ;;
         --skip-save|--saved) _standfast_words "$(_standfast_hosts)" ;;
         --reason) COMPREPLY=() ;;
         *)
@@ -81,10 +86,26 @@ _clovmmigrate() {
     esac
 }
 
+_standfast_node() {
+    case ${COMP_WORDS[COMP_CWORD-1]} in
+        node) _standfast_words "add change remove list check --help" ;;
+        add) _standfast_words "$(_standfast_nodes)" ;;
+        change | remove | check) _standfast_words "$(standfast node list 2>/dev/null | awk 'NR > 1 { print $1 }')" ;;
+        --guest | --weight) COMPREPLY=() ;;
+        *)
+            case $1 in
+                add | change) _standfast_words "--guest --host --weight -n --json --help" ;;
+                remove) _standfast_words "-n --yes --json --help" ;;
+                *) _standfast_words "--json --help" ;;
+            esac
+            ;;
+    esac
+}
+
 _standfast() {
     local sub=${COMP_WORDS[1]} action=${COMP_WORDS[2]}
     if ((COMP_CWORD == 1)); then
-        _standfast_words "window verify install uninstall compat sim lab --help --version"
+        _standfast_words "window node verify install uninstall compat sim lab --help --version"
         return
     fi
     case ${COMP_WORDS[COMP_CWORD-1]} in
@@ -95,10 +116,12 @@ _standfast() {
     esac
     if [[ $sub == verify ]]; then
         _standfast_words "--json --help"
+    elif [[ $sub == node ]]; then
+        _standfast_node "$action"
     elif [[ $sub == window ]] && ((COMP_CWORD == 2)); then
         _standfast_words "open close status extend repair confirm-dead --help"
     elif [[ $sub == window && $action =~ ^(open|close|confirm-dead)$ && ${COMP_WORDS[COMP_CWORD]} != -* ]]; then
-        _standfast_words "$(_standfast_domains)"
+        _standfast_words "$(_standfast_guests)"
     elif [[ $sub == window ]]; then
         case $action in
             open) _standfast_words "--to --mode --budget --lease --reason -n --json --help" ;;

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from standfast.core import fields, hostlist, names
+from standfast.core import fields, host_fencing, hostlist, names
 
 ETC_HOSTS = "/etc/hosts"
 MAX_CONFIG_BYTES = 1_000_000
@@ -77,6 +77,8 @@ class ControlDomain(BaseModel):
     weight: Annotated[int, _checked(fields.weight)] = 1
     login: Annotated[str, _checked(fields.login)] = ""
     uri: Annotated[str, _checked(fields.uri)] = ""
+    fence_agent: Annotated[str, _checked(host_fencing.agent)] = ""
+    fence_parameters: Annotated[dict[str, object], _checked(host_fencing.parameters)] = {}
 
     @model_validator(mode="after")
     def _three_addresses(self) -> ControlDomain:
@@ -92,7 +94,8 @@ class ControlDomain(BaseModel):
 
     def whole(self) -> dict[str, Any]:
         """All fields, with what the file leaves out."""
-        return {**self.model_dump(), "uri": self.connection}
+        fencing = tuple(self.fence_parameters.items())
+        return {**self.model_dump(), "uri": self.connection, "fence_parameters": fencing}
 
 
 class Config(BaseModel):
@@ -160,7 +163,7 @@ def load(path: str = names.CONFIG_FILE) -> Loaded:
     except ValidationError as error:
         problems = tuple(_problem(document, detail) for detail in error.errors())
         raise ConfigError(path, problems) from None
-    wrong = (*_unfitting(config), *_used_twice(config))
+    wrong = (*_unfitting(config), *_used_twice(config), *_fencing(config))
     if wrong:
         raise ConfigError(path, wrong)
     return Loaded(path, config, hashlib.sha256(data).hexdigest())
@@ -208,6 +211,14 @@ def _used_twice(config: Config) -> Iterator[Problem]:
                 yield Problem("control_domain", field, f"{value} is used by {users}; must be used once")
 
 
+def _fencing(config: Config) -> Iterator[Problem]:
+    """What is wrong between the entries about the agent that kills through the hosts."""
+    entries = config.hosts.hosts
+    listed = [(entry.name, entry.fence_agent, dict(entry.fence_parameters)) for entry in entries]
+    for field, text in host_fencing.disagreeing(listed):
+        yield Problem("control_domain", field, text)
+
+
 _WHAT = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",
@@ -215,6 +226,7 @@ _WHAT = {
     "string_type": "must be text in quotes",
     "bool_type": "must be true or false",
     "list_type": "must be [[control_domain]] tables",
+    "dict_type": "must be a table",
     "model_type": "must be a [[control_domain]] table",
     "too_short": "at least one [[control_domain]] is needed",
 }

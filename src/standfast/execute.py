@@ -225,8 +225,7 @@ class Executor:
             case WriteRecord(record=new, maintenance_mode=mode):
                 await self._write(tree, new, maintenance_mode=mode)
             case Reaim(record=new, node=node, host=host):
-                aimed = devices.reaim(tree, node, host.ppar_id, host.lan0, host.lan1, host.weight)
-                await self._write(tree, new, wanted=aimed)
+                await self._write(tree, new, wanted=devices.reaim(tree, node, host))
             case Guard(record=new, node=node):
                 await self._write(tree, new, wanted=guarded.guard(tree, node))
             case Unguard(record=new, nodes=nodes):

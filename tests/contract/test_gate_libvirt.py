@@ -9,13 +9,14 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from gate_world import World
+from gate_world import IDLE, World
 from gate_world import cib as cib_text
 from hosts_kit import IDENTITIES, LibvirtSite, libvirtd
 from test_killing_gate import MORE, WINDOW
 
 from standfast.commands import build_gate, gate_hosts
-from standfast.core import guarded
+from standfast.core import devices, guarded
+from standfast.core.devices import HostNode
 from standfast.core.evidence import GuestState
 from standfast.sightings import Sightings, boottime_seconds
 
@@ -184,3 +185,61 @@ def test_the_built_gate_imports_what_it_needs_for_libvirt_from_its_own_zip(node:
     wanted = (*build_gate.MODULES, *build_gate.KILL_MODULES, *build_gate.LIBVIRT_MODULES)
     assert said == {name.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for name in wanted}
     assert world.calls("virsh"), "it asked"
+
+
+def fenced_conf(*kinds: str) -> str:
+    """Hosts ctrl1, ctrl2, ... of these kinds, with fence_virsh."""
+    text = "format = 1\n"
+    for number, kind in enumerate(kinds, 1):
+        login = 'login = "standfast"\n' if kind == "libvirt" else ""
+        text += f"""[[control_domain]]
+name = "ctrl{number}"
+address = "10.20.50.7{number}"
+kind = "{kind}"
+{login}fence_agent = "fence_virsh"
+[control_domain.fence_parameters]
+ip = "10.20.50.7{number}"
+username = "root"
+"""
+    return text
+
+
+def registered(guest: str, aim: int) -> str:
+    """A CIB in which cfguest2 is `guest`, and its fence_virsh aims at ctrl`aim`."""
+    root = ET.fromstring(cib_text(IDLE, {}))
+    for section in ("resources", "fencing-topology"):
+        for child in list(root.find(f"./configuration/{section}") or ()):
+            root.find(f"./configuration/{section}").remove(child)  # type: ignore[union-attr]
+    reach = (("ip", f"10.20.50.7{aim}"), ("username", "root"))
+    return ET.tostring(devices.with_node(root, HostNode("cfguest2", guest, "fence_virsh", reach)), "unicode")
+
+
+@pytest.mark.parametrize(
+    ("guest", "aim", "kinds", "rule", "said"),
+    [
+        ("guest2", 1, ("libvirt",), "clear", ""),
+        ("passing", 1, ("libvirt",), "clear", ""),
+        ("guest2", 2, ("libvirt", "manual"), "elsewhere", "repair with: clovmmigrate -u guest2 ctrl1"),
+        ("app72", 1, ("libvirt",), "clear", ""),
+        ("app72", 1, ("libvirt", "manual"), "no-evidence", "ctrl1 shows app72 stopped, so that its device"),
+        ("app72", 2, ("libvirt", "manual"), "clear", ""),
+        ("guest2", 3, ("libvirt", "libvirt"), "no-evidence", "aims at no host of clovmmigrate.conf"),
+        ("guest2", 1, ("manual", "manual"), "clear", ""),
+    ],
+)
+def test_an_agent_that_trusts_its_host_is_let_through_by_evidence_alone(
+    node: Node, guest: str, aim: int, kinds: tuple[str, ...], rule: str, said: str
+) -> None:
+    node.world.conf(fenced_conf(*kinds))
+    node.world.cib(None, text=registered(guest, aim))
+    called = node.world.gate("off")
+    assert (called.code, called.rule) == (int(rule != "clear"), rule), called.log
+    assert said in called.said
+
+
+def test_without_a_file_of_hosts_an_agent_that_trusts_its_host_is_not_let_through(node: Node) -> None:
+    node.world.conf(None)
+    node.world.cib(None, text=registered("guest2", 1))
+    called = node.world.gate("off")
+    assert (called.code, called.rule) == (1, "no-evidence"), called.log
+    assert "clovmmigrate.conf cannot be read" in called.log

@@ -272,7 +272,7 @@ class FakeCluster:
                 for name in self.aims
             },
             places={
-                guest: tuple(HostAnswer(host, guest, states.get(host, GuestState.ABSENT)) for host in HOSTS)
+                guest: tuple(HostAnswer(host, guest, self.shown(host, states)) for host in HOSTS)
                 for guest, states in self.guests.items()
             },
             proven_off=self.proven_off,
@@ -281,6 +281,11 @@ class FakeCluster:
             reloads=reloads,
             expired=expired,
         )
+
+    def shown(self, host: str, states: dict[str, GuestState]) -> GuestState:
+        """What a host says; one of kind manual says nothing."""
+        unasked = host in self.hosts and self.hosts[host].kind == "manual"
+        return GuestState.SILENT if unasked else states.get(host, GuestState.ABSENT)
 
     def do(self, step: object, expect_epoch: int) -> None:
         """Carry out one step as the executor would; compare-and-set included."""

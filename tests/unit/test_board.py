@@ -8,8 +8,11 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from standfast.core import aims, devices, record
+from standfast.core.hostlist import NO_PPAR, ControlDomain, HostList
 from standfast.core.record import Phase, Record
 from standfast.core.report import proves
+from standfast.core.steps import HostEntry
+from standfast.daemon import probe
 from standfast.daemon.board import Board
 from standfast.processors import agents
 from standfast.processors.agents import AgentResult, Outcome
@@ -111,7 +114,7 @@ async def test_a_device_with_other_parameters_loses_its_proof(world: World) -> N
     world.board.follow(world.cib)
     await world.test_all(7)
     assert world.board.follow(world.cib) == []
-    moved = devices.reaim(world.cib, "n2", 1, "10.20.30.73", "10.20.40.73", 1)
+    moved = devices.reaim(world.cib, "n2", HostEntry("ctrl3", 1, "10.20.30.73", "10.20.40.73", 1))
     assert world.board.follow(moved) == list(world.board.rows)
     assert world.board.rows[FIRST].proof == ""
     assert world.board.rows[FIRST].test_state == "Unknown"
@@ -173,3 +176,99 @@ async def test_the_age_of_the_last_test_is_known(world: World, monkeypatch: pyte
     assert world.board.rows[FIRST].tested_seconds_ago == 42
     world.board.stop()
     assert world.board.rows[FIRST].tested_seconds_ago is None
+
+
+class LibvirtWorld:
+    """A registered node with fence_virsh, and the file that its agent reads."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.key = folder / "key"
+        self.key.write_text("secret\n")
+        self.key.chmod(0o600)
+        (folder / "fence_virsh").touch()
+        self.result = AgentResult(Outcome.DONE, "", 0.1)
+        self.calls: list[tuple[str, str, dict[str, str]]] = []
+        monkeypatch.setattr(agents, "AGENT_DIR", str(folder))
+        monkeypatch.setattr(agents, "run", self._run)
+        self.reach = {"identity_file": str(self.key), "ip": "10.88.0.202", "username": "root"}
+        node = devices.HostNode("n2", "g2", "fence_virsh", tuple(self.reach.items()))
+        self.cib = devices.with_node(ET.fromstring(CIB), node)
+        self.board = Board(lambda: None)
+        self.board.follow(self.cib)
+
+    async def _run(
+        self, agent: str, action: str, options: dict[str, str], limit_seconds: float
+    ) -> AgentResult:
+        self.calls.append((agent, action, dict(options)))
+        return self.result
+
+    async def row(self) -> tuple[str, str, str]:
+        for task in self.board.test(["SA_virsh-n2"], 7):
+            await task
+        row = self.board.rows["SA_virsh-n2"]
+        return row.init_state, row.test_state, row.said
+
+
+@pytest.fixture
+def libvirt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LibvirtWorld:
+    return LibvirtWorld(tmp_path, monkeypatch)
+
+
+async def test_an_ordinary_agent_is_tested_with_what_reaches_its_host_and_its_guest(
+    libvirt: LibvirtWorld,
+) -> None:
+    assert [row.agent for row in libvirt.board.rows.values()] == ["SA_virsh"]
+    assert await libvirt.row() == ("InitWorked", "TestWorked", "")
+    ((agent, action, options),) = libvirt.calls
+    assert (agent, action) == ("fence_virsh", "status")
+    assert options == {
+        **libvirt.reach,
+        "plug": "g2",
+        "login_timeout": "10",
+        "shell_timeout": "10",
+        "power_timeout": "30",
+    }
+    row = libvirt.board.rows["SA_virsh-n2"]
+    assert proves(row.proof, aims.fingerprint(row.device.parameters), 7)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OFF, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.MISSING])
+async def test_a_guest_that_is_not_on_at_the_host_of_the_aim_is_no_proof(
+    libvirt: LibvirtWorld, outcome: Outcome
+) -> None:
+    libvirt.result = AgentResult(outcome, "Status: OFF", 0.1)
+    assert await libvirt.row() == ("InitWorked", "TestFailed", "Status: OFF")
+    assert libvirt.board.rows["SA_virsh-n2"].proof == ""
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o610])
+async def test_an_agent_whose_secret_others_may_use_does_not_begin(libvirt: LibvirtWorld, mode: int) -> None:
+    libvirt.key.chmod(mode)
+    init, test, said = await libvirt.row()
+    assert (init, test) == ("InitFailed", "Unknown")
+    assert said == f"{libvirt.key} on this node may be used by others than its owner: chmod go= {libvirt.key}"
+    assert libvirt.calls == []
+    libvirt.key.chmod(0o600)
+    assert libvirt.board.mended() == ["SA_virsh-n2"]
+
+
+async def test_an_agent_whose_secret_is_missing_does_not_begin(libvirt: LibvirtWorld) -> None:
+    libvirt.key.unlink()
+    init, _, said = await libvirt.row()
+    assert init == "InitFailed"
+    assert f"{libvirt.key} on this node: No such file or directory; fence_virsh needs it" in said
+
+
+async def test_an_agent_has_to_reach_every_host_but_those_where_it_has_worked(libvirt: LibvirtWorld) -> None:
+    hosts = tuple(
+        ControlDomain(f"host{n}", f"10.88.0.20{n}", "libvirt", NO_PPAR, "", "", 1, "root", "", "fence_virsh",
+                      (("ip", f"10.88.0.20{n}"),))
+        for n in (1, 2)
+    )  # fmt: skip
+    libvirt.result = AgentResult(Outcome.FAILED, "Unable to connect/login to fencing device", 0.1)
+    device = libvirt.board.rows["SA_virsh-n2"].device
+    said = await probe.reach_all(HostList("", "", hosts), device, ["host2"])
+    assert said == {"host1": "Unable to connect/login to fencing device", "host2": ""}
+    ((agent, action, options),) = libvirt.calls
+    assert (agent, action, options["ip"], options["plug"]) == ("fence_virsh", "monitor", "10.88.0.201", "g2")
+    assert "identity_file" not in options  # that host needs none, by its own parameters

@@ -307,3 +307,106 @@ def test_control_domains_and_other_hosts_are_not_in_one_file(tmp_path: Path) -> 
     assert "no guest moves between them" in refused(tmp_path, text)
     with pytest.raises(hostlist.HostListError, match="no guest moves between them"):
         hostlist.from_text(text)
+
+
+FENCED = """
+[[control_domain]]
+name = "host1"
+address = "10.88.0.201"
+kind = "libvirt"
+login = "root"
+fence_agent = "fence_virsh"
+[control_domain.fence_parameters]
+ip = "10.88.0.201"
+username = "root"
+identity_file = "/root/.ssh/id_ed25519"
+
+[[control_domain]]
+name = "host2"
+address = "10.88.0.202"
+kind = "manual"
+fence_agent = "fence_virsh"
+[control_domain.fence_parameters]
+ip = "10.88.0.202"
+username = "root"
+password_script = "/etc/standfast/secrets/host2"
+"""
+
+
+def test_an_ordinary_fence_agent_and_what_reaches_each_host_are_read_alike_by_both(tmp_path: Path) -> None:
+    text = "format = 1\n" + FENCED
+    found = loaded(tmp_path, text).hosts
+    assert found == hostlist.from_text(text)
+    assert [host.fence_agent for host in found.hosts] == ["fence_virsh", "fence_virsh"]
+    assert dict(found.hosts[0].fence_parameters) == {
+        "ip": "10.88.0.201",
+        "username": "root",
+        "identity_file": "/root/.ssh/id_ed25519",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('ip = "10.88.0.201"', 'password = "hunter2"'), "password is a secret, which is never kept here"),
+        (('ip = "10.88.0.201"', 'passwd = "hunter2"'), "use identity_file or password_script"),
+        (('ip = "10.88.0.201"', 'snmp_priv_passwd = "hunter2"'), "snmp_priv_passwd is a secret"),
+        (('ip = "10.88.0.201"', 'api_token = "hunter2"'), "api_token is a secret"),
+        (('ip = "10.88.0.201"', 'ip = "ssh://root:hunter2@h"'), "ip is a secret"),
+        (('ip = "10.88.0.201"', 'plug = "guest1"'), "plug is set by Standfast, not here"),
+        (('ip = "10.88.0.201"', 'port = "guest1"'), "port is set by Standfast, not here"),
+        (('ip = "10.88.0.201"', 'missing_as_off = "1"'), "missing_as_off is set by Standfast, not here"),
+        (('ip = "10.88.0.201"', 'pcmk_host_list = "n1"'), "pcmk_host_list is set by Standfast"),
+        (('ip = "10.88.0.201"', 'login_timeout = "5"'), "login_timeout is set by Standfast"),
+        (('ip = "10.88.0.201"', "ssh = true"), "ssh must be text in quotes"),
+        (('ip = "10.88.0.201"', 'ip = ""'), "ip must be printable text"),
+        (('ip = "10.88.0.201"', 'Ip = "1"'), "'Ip' is no parameter's name"),
+        (('"/root/.ssh/id_ed25519"', '".ssh/id"'), "identity_file must be an absolute path"),
+        (('agent = "fence_virsh"', 'agent = "fence_dummy"'), "fence_dummy alone kills nobody"),
+        (('agent = "fence_virsh"', 'agent = "fence_xscf"'), "fence_xscf: that is for kind ldm"),
+        (('agent = "fence_virsh"', 'agent = "virsh"'), "must be the name of a fence agent"),
+        (('fence_agent = "fence_virsh"\n', ""), "fence_agent: is missing: fence_parameters needs it"),
+        (('10.88.0.202"\nusername = "root"\npassword_script = "/etc/standfast/secrets/host2"',
+          '10.88.0.201"\nusername = "root"\nidentity_file = "/root/.ssh/id_ed25519"'),
+         "host1 and host2 are the same: the two cannot be told apart"),
+    ],
+)  # fmt: skip
+def test_what_no_agent_of_a_host_may_have_is_refused_by_both_and_no_secret_is_shown(
+    tmp_path: Path, change: tuple[str, str], said: str
+) -> None:
+    text = (
+        "format = 1\n" + FENCED.replace(*change, 1)
+        if "202" not in change[0]
+        else ("format = 1\n" + change[1].join(FENCED.rsplit(change[0], 1)))
+    )
+    told = refused(tmp_path, text)
+    with pytest.raises(hostlist.HostListError) as caught:
+        hostlist.from_text(text)
+    for words in (told, str(caught.value).replace("fence_agent is missing", "fence_agent: is missing")):
+        assert said in words
+        assert "hunter2" not in words
+
+
+def test_all_hosts_of_a_file_have_the_same_fence_agent(tmp_path: Path) -> None:
+    for other in ('"fence_xvm"', None):
+        head, tail = FENCED.split('kind = "manual"\n')
+        tail = tail.replace('"fence_virsh"', other) if other else ""
+        text = "format = 1\n" + head + 'kind = "manual"\n' + tail
+        said = refused(tmp_path, text)
+        assert (
+            f"must be the same for all hosts (host1 fence_virsh, host2 {(other or 'none').strip(chr(34))})"
+            in said
+        )
+        with pytest.raises(hostlist.HostListError, match="must be the same for all hosts"):
+            hostlist.from_text(text)
+
+
+def test_a_control_domain_has_no_fence_agent_of_its_own(tmp_path: Path) -> None:
+    text = (
+        "format = 1\n" + ENTRY + 'fence_agent = "fence_virsh"\n[control_domain.fence_parameters]\nip = "1"\n'
+    )
+    said = refused(tmp_path, text)
+    assert "fence_agent: is only for kind libvirt or manual" in said
+    assert "fence_parameters: is only for kind libvirt or manual" in said
+    with pytest.raises(hostlist.HostListError, match="fence_agent is only for kind libvirt or manual"):
+        hostlist.from_text(text)

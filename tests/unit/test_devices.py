@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from standfast.core import devices, fields, record, topology
 from standfast.core.devices import AGENTS, XscfNode
+from standfast.core.steps import HostEntry
 
 ONE = XscfNode("cfguest1", "guest1", 0, "10.20.30.71", "10.20.40.71", "xuser", "ssh")
 TWO = XscfNode("cfguest2", "guest2", 0, "10.20.30.72", "10.20.40.72", "xuser", "telnet", 4)
@@ -130,7 +131,7 @@ def test_the_input_is_never_changed() -> None:
     start = both(cib())
     text = ET.tostring(start)
     devices.with_node(start, replace(ONE, lan0="10.20.30.99"))
-    devices.reaim(start, "cfguest2", 1, "10.20.30.73", "10.20.40.73", 1)
+    devices.reaim(start, "cfguest2", HostEntry("ctrl3", 1, "10.20.30.73", "10.20.40.73", 1))
     devices.without_node(start, "cfguest1")
     assert ET.tostring(start) == text
 
@@ -152,20 +153,22 @@ def test_a_change_touches_neither_levels_nor_order_nor_what_the_user_added() -> 
 
 def test_re_aiming_moves_addresses_ppar_id_and_weight_of_all_four_agents_and_nothing_else() -> None:
     start = both(cib())
-    moved = devices.reaim(start, "cfguest2", 1, "10.20.30.73", "10.20.40.73", 7)
+    moved = devices.reaim(start, "cfguest2", HostEntry("ctrl3", 1, "10.20.30.73", "10.20.40.73", 7))
     assert devices.registered(moved) == (
         ONE,
         replace(TWO, ppar_id=1, lan0="10.20.30.73", lan1="10.20.40.73", weight=7),
     )
     assert devices.faults(moved, devices.registered(moved)[1]) == ()
-    back = devices.reaim(moved, "cfguest2", TWO.ppar_id, TWO.lan0, TWO.lan1, TWO.weight)
+    back = devices.reaim(moved, "cfguest2", HostEntry("ctrl2", TWO.ppar_id, TWO.lan0, TWO.lan1, TWO.weight))
     assert devices.same_configuration(back, start)
     assert record.read(moved) == record.read(start)
 
 
 def test_re_aiming_a_node_that_is_not_registered_is_refused() -> None:
     with pytest.raises(devices.NotRegisteredError, match="cfguest2"):
-        devices.reaim(devices.with_node(cib(), ONE), "cfguest2", 1, "10.20.30.73", "10.20.40.73", 1)
+        devices.reaim(
+            devices.with_node(cib(), ONE), "cfguest2", HostEntry("ctrl3", 1, "10.20.30.73", "10.20.40.73", 1)
+        )
 
 
 def test_every_change_of_set_up_moves_the_epoch() -> None:

@@ -277,7 +277,7 @@ async def test_an_older_copy_of_the_record_does_not_start_it_again(make: Make) -
 async def test_before_set_up_nothing_is_stopped_and_a_start_is_nothing_new(make: Make) -> None:
     site = make(found=None)
     answer = await site.ask("n1", "stop")
-    assert (answer["ok"], answer["hint"]) == (False, "clsnmpsetup -a")
+    assert (answer["ok"], answer["hint"]) == (False, "clsnmpsetup -a, or standfast node add")
     assert (await site.ask("n1", "start"))["ok"] is True
     assert not site.marker("n1").exists()
 

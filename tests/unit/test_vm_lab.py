@@ -5,7 +5,7 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,11 +13,13 @@ from xml.etree import ElementTree
 import pytest
 from click.testing import CliRunner
 
+from standfast import config
+from standfast.cluster.run import Result
 from standfast.commands.lab import lab as lab_commands
 from standfast.lab import removal
 from standfast.lab.errors import LabError
 from standfast.lab.layout import Spec, kind_of
-from standfast.lab.vm import cache, domain, emulator, environment, image, layout, seed
+from standfast.lab.vm import cache, domain, emulator, environment, fencing, image, layout, seed
 from standfast.lab.vm.layout import VmSpec
 from standfast.lab.vm.qmp import Monitor
 
@@ -38,6 +40,42 @@ def spec(root: Path, **other: object) -> VmSpec:
         "freezer": "v1", "group": str(root / "group"), "image": "/i", "python": "/p",
     }  # fmt: skip
     return VmSpec(**{**values, **other})  # type: ignore[arg-type]
+
+
+def test_the_guests_read_a_file_of_all_hosts_and_how_each_is_fenced(tmp_path: Path) -> None:
+    path = tmp_path / "clovmmigrate.conf"
+    path.write_text(seed.clovmmigrate_conf(spec(tmp_path)))
+    hosts = config.load(str(path)).config.hosts.hosts
+    assert [(host.name, host.kind, host.fence_agent, host.obeys) for host in hosts] == [
+        (f"host{number}", "libvirt", "fence_virsh", True) for number in (1, 2, 3)
+    ]
+    assert {dict(host.fence_parameters)["identity_file"] for host in hosts} == {seed.KEY_FILE}
+
+
+class Registering:
+    """A lab whose first node does what it is told, and keeps it."""
+
+    def __init__(self, spec: VmSpec) -> None:
+        self.spec, self.calls = spec, list[list[str]]()
+
+    def exec(
+        self, name: str, argv: Sequence[str], limit_seconds: float = 30.0, input: str | None = None
+    ) -> Result:
+        assert name == "cfguest1"
+        self.calls.append(list(argv))
+        return Result(tuple(argv), 0, "", "")
+
+
+def test_a_lab_registers_its_nodes_as_an_administrator_does_before_fencing_is_on(tmp_path: Path) -> None:
+    lab = Registering(spec(tmp_path, fencing="standfast"))
+    fencing.configure(lab)
+    added = [call[3:] for call in lab.calls if call[:3] == ["standfast", "node", "add"]]
+    assert added == [
+        [f"cfguest{number}", "--guest", f"guest{number}", "--host", f"host{number}"] for number in (1, 2)
+    ]
+    assert lab.calls[-1][-3:] == ["stonith-enabled", "-v", "true"]
+    assert fencing.device(lab.spec, "cfguest2") == "SA_virsh-cfguest2"
+    assert fencing.device(spec(tmp_path), "cfguest2") == "st-cfguest2"
 
 
 # -- the cache -------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def _root_only() -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Iterator[VmLab]:
-    """Two guests on three hosts; heartbeat timeout 10 s, fencing by fence_virsh."""
+    """Two guests on three hosts; heartbeat timeout 10 s, fencing by gate and fence_virsh."""
     lab = VmLab.up(say=print)
     print(lab.times)
     yield lab

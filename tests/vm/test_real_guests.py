@@ -30,7 +30,8 @@ def test_guests_boot_and_are_one_cluster_with_standfastd_on_every_node(lab: VmLa
         assert lab.daemon_ready(node)
         assert lab.exec(node, ["hostname"]).stdout == f"{node}\n"
     places = {one.name: one.nodes for one in seen.resources if one.role == "Started"}
-    assert (places["st-cfguest1"], places["st-cfguest2"]) == (("cfguest2",), ("cfguest1",))
+    for node, other in (("cfguest1", "cfguest2"), ("cfguest2", "cfguest1")):
+        assert places[f"SA_virsh-{node}"] == places[f"gate-{node}-1"] == (other,)
 
 
 def test_a_guest_moves_there_and_back_and_no_node_leaves_the_cluster(lab: VmLab) -> None:

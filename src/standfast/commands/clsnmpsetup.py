@@ -13,24 +13,22 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from standfast.cluster.cib import CibConflict, CibError, CibUnknown
 from standfast.commands import secret_store
+from standfast.commands.setup_change import change, checked_name, refusing, start_again, way_out, without
 from standfast.commands.setup_options import FIELDS, check_usage, parser
 from standfast.commands.setup_outside import Outside
 from standfast.commands.setup_text import as_json, in_words, table
-from standfast.core import devices, fields, owed, rescue
+from standfast.core import devices, fields, owed
 from standfast.core.devices import AGENTS, XscfNode
 from standfast.core.messages import Message, Refused, Severity
 
 DONE, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
 MAX_CHECKS_AT_ONCE = 8
-MAX_TRIES = 8
-"""How often a change is made anew when somebody else has written to the CIB meanwhile."""
 
 
 def main(argv: Sequence[str] | None = None, outside: Outside | None = None) -> int:
@@ -67,6 +65,7 @@ class _Setup:
         if not self.outside.is_root():
             text = "this must be run as root; nothing was changed"
             raise Refused(Message("setup.not-root", text, next_command="sudo clsnmpsetup ..."))
+        self._refuse_other_hosts()
         if self.options.add is not None:
             return self.add(self.options.add)
         if self.options.modify is not None:
@@ -80,11 +79,13 @@ class _Setup:
     def show(self) -> int:
         """`-l`"""
         cib = self.outside.query()
-        nodes = devices.registered(cib)
+        nodes = _registered(cib)
         if self.options.json:
             print(json.dumps([as_json(node, devices.faults(cib, node)) for node in nodes], indent=2))
             return DONE
         print("\n".join(table(nodes)))
+        if len(nodes) < len(devices.registered(cib)):
+            print("clsnmpsetup: nodes without an XSCF are shown by: standfast node list", file=sys.stderr)
         return DONE
 
     def add(self, name: str) -> int:
@@ -97,8 +98,9 @@ class _Setup:
         old = self._store(name, self._password())
         if new:
             try:
-                new = self._change(
-                    lambda cib: devices.with_node(cib, wanted) if self._may_add(cib, wanted) else None
+                new = change(
+                    self.outside,
+                    lambda cib: devices.with_node(cib, wanted) if self._may_add(cib, wanted) else None,
                 )
             except Refused as refused:
                 self._take_back(name, old, refused)
@@ -107,8 +109,8 @@ class _Setup:
             print(f"Registered: {in_words(wanted)}. The password is stored on this node.")
         else:
             print(f"{name} was registered already with the same data: the password is stored on this node.")
-        self._start_again(name)
-        self._way_out()
+        start_again(self.outside, self.own, name)
+        way_out(self.outside, "clsnmpsetup")
         self._other_nodes(before)
         return DONE
 
@@ -116,16 +118,16 @@ class _Setup:
         """`-m`: change what is given; with a password option also the password on this node."""
         before = self.outside.query()
         wanted = self._changed(before, name)
-        new = bool(self.given() and (wanted != devices.find(before, name) or devices.faults(before, wanted)))
+        new = bool(self.given() and (wanted != _find(before, name) or devices.faults(before, wanted)))
         if new:
-            _refusing(devices.with_node, before, wanted)
+            refusing(devices.with_node, before, wanted)
         if self.options.dry_run:
             return self._plan(before, wanted if new else None)
         asked = self.options.password or self.options.password_file is not None
         old = self._store(name, self._password()) if asked else None
         if new:
             try:
-                self._change(lambda cib: devices.with_node(cib, self._changed(cib, name)))
+                change(self.outside, lambda cib: devices.with_node(cib, self._changed(cib, name)))
             except Refused as refused:
                 if asked:
                     self._take_back(name, old, refused)
@@ -135,16 +137,16 @@ class _Setup:
             print(f"{name} is registered with the same data: nothing to change.")
         if asked:
             print("The password is stored on this node.")
-            self._start_again(name)
+            start_again(self.outside, self.own, name)
             self._other_nodes(before)
         return DONE
 
     def delete(self, name: str) -> int:
         """`-d`: take the node's devices away, and its password from this node."""
         before = self.outside.query()
-        _checked_name(name)
+        checked_name(name)
         try:
-            _refusing(devices.without_node, before, name)
+            refusing(devices.without_node, before, name)
         except devices.NotRegisteredError:
             return self._delete_secret(name)
         if self.options.dry_run:
@@ -156,7 +158,7 @@ class _Setup:
             f"Delete the XSCF data of {name}? The cluster can then not kill it through the XSCF."
         ):
             raise Refused(Message("setup.declined", "nothing was changed", severity=Severity.INFO))
-        self._change(lambda cib: _without(cib, name))
+        change(self.outside, lambda cib: without(cib, name))
         self.outside.secrets.remove(name)
         print(f"Deleted: the XSCF data of {name}, and its password on this node.")
         self._other_nodes(before)
@@ -164,20 +166,20 @@ class _Setup:
 
     def forget(self, name: str) -> int:
         """`--forget`: a node that was away when a window closed will not take its old values back."""
-        _checked_name(name)
+        checked_name(name)
         reason = self.options.reason
         if self.options.dry_run:
-            _refusing(owed.forget, self.outside.query(), name, reason)
+            refusing(owed.forget, self.outside.query(), name, reason)
             print(f"Would forget the heartbeat values owed to {name}. Nothing was changed.")
             return DONE
-        self._change(lambda cib: owed.forget(cib, name, reason))
+        change(self.outside, lambda cib: owed.forget(cib, name, reason))
         print(f"Forgotten: the heartbeat values owed to {name}. Its corosync.conf is yours to put right.")
         return DONE
 
     def check(self, name: str) -> int:
         """`--check`: log in over both LANs, from this node and with its stored password."""
         cib = self.outside.query()
-        nodes = [node for node in devices.registered(cib) if name in ("", node.node)]
+        nodes = [node for node in _registered(cib) if name in ("", node.node)]
         if not nodes:
             who = name or "any node"
             text = f"no XSCF data is registered for {who}"
@@ -190,15 +192,25 @@ class _Setup:
                 usable = usable and good
         return DONE if usable else REFUSED
 
+    def _refuse_other_hosts(self) -> None:
+        """Nothing is registered here for hosts that have no XSCF; what is there can be shown and deleted."""
+        new = self.options.add if self.options.add is not None else self.options.modify
+        kinds = self.outside.kinds()
+        if new is None or not kinds or "ldm" in kinds:
+            return
+        text = f"the hosts of clovmmigrate.conf are of kind {' and '.join(sorted(kinds))} and have no XSCF"
+        typed = f"standfast node add {new} --guest GUEST --host HOST"
+        raise Refused(Message("setup.other-kind", f"{text}; nothing was changed", next_command=typed))
+
     def given(self) -> dict[str, Any]:
         """The fields that the command line gives."""
         return {name: value for name in FIELDS if (value := getattr(self.options, name)) is not None}
 
     def _may_add(self, cib: ET.Element, wanted: XscfNode) -> bool:
         """Whether `wanted` is new. Refuses where it is registered otherwise, or must not be changed now."""
-        existing = devices.find(cib, wanted.node)
+        existing = _find(cib, wanted.node)
         if existing is None:
-            _refusing(devices.with_node, cib, wanted)
+            refusing(devices.with_node, cib, wanted)
             return True
         if existing == wanted:
             return False
@@ -212,8 +224,8 @@ class _Setup:
         raise Refused(Message("setup.registered", text, node=wanted.node, next_command=next_command))
 
     def _changed(self, cib: ET.Element, name: str) -> XscfNode:
-        _checked_name(name)
-        existing = devices.find(cib, name)
+        checked_name(name)
+        existing = _find(cib, name)
         if existing is None:
             text = f"no XSCF data is registered for {name}; nothing was changed"
             raise Refused(
@@ -254,26 +266,6 @@ class _Setup:
         else:
             self.outside.secrets.write(name, old)
 
-    def _change(self, make: Callable[[ET.Element], ET.Element | None]) -> bool:
-        """Read, change, write; anew when somebody else wrote meanwhile. False: nothing was left to change."""
-        for _ in range(MAX_TRIES):
-            before = self.outside.query()
-            wanted = _refusing(make, before)
-            if wanted is None:
-                return False
-            try:
-                self.outside.apply(before, wanted)
-            except CibConflict:
-                continue
-            except CibUnknown as error:
-                text = f"{error}: whether the change was made is not known yet"
-                raise Refused(Message("setup.unknown", text, next_command="clsnmpsetup -l")) from None
-            except CibError as error:
-                raise Refused(Message("setup.cib", f"{error}; nothing was changed")) from None
-            return True
-        text = f"the CIB was changed by somebody else {MAX_TRIES} times in a row; nothing was changed"
-        raise Refused(Message("setup.busy", text, next_command="try again"))
-
     def _check_node(self, cib: ET.Element, node: XscfNode) -> tuple[list[str], bool]:
         """What to say about one node, and whether this node could kill it now."""
         lines = [f"registered data: {fault}" for fault in devices.faults(cib, node)]
@@ -294,7 +286,7 @@ class _Setup:
         if wanted is None:
             print("The same data is registered already. Nothing was changed.")
             return DONE
-        existing = devices.find(before, wanted.node)
+        existing = _find(before, wanted.node)
         print(f"Would register: {in_words(wanted)}.")
         for name, option in FIELDS.items() if existing is not None else ():
             old, new = getattr(existing, name), getattr(wanted, name)
@@ -303,22 +295,6 @@ class _Setup:
         print("Nothing was changed.")
         return DONE
 
-    def _start_again(self, name: str) -> None:
-        """Devices that failed to start here because the password was missing."""
-        if not self.own:
-            return
-        for device in devices.failed_starts(self.outside.query(), self.own, name):
-            self.outside.cleanup(device, self.own)
-
-    def _way_out(self) -> None:
-        """Keep and print the line that takes the gates out of fencing when no Standfast program works."""
-        trouble = self.outside.keep_rescue(self.outside.query())
-        if trouble:
-            print(f"clsnmpsetup: warning: {trouble}", file=sys.stderr)
-        print(
-            f"Should Standfast itself ever be broken, this takes its gates out of fencing: {rescue.COMMAND}"
-        )
-
     def _other_nodes(self, cib: ET.Element) -> None:
         nodes = [node.get("uname", "") for node in cib.iterfind("./configuration/nodes/node")]
         others = ", ".join(name for name in nodes if name != self.own)
@@ -326,48 +302,13 @@ class _Setup:
             print(f"Now the same command on each other node, for its password file: {others}.")
 
 
-def _refusing(make: Callable[..., ET.Element | None], *arguments: object) -> ET.Element | None:
-    """Run a change of the pure core; what it refuses becomes a message (not: that nothing is registered)."""
-    try:
-        return make(*arguments)
-    except devices.NotRegisteredError:
-        raise
-    except devices.WindowOpenError as error:
-        text = f"{error}; set-up waits until it is closed. Nothing was changed"
-        next_command = "clovmmigrate -u source-ldom target-host"
-        raise Refused(Message("setup.window-open", text, next_command=next_command)) from None
-    except devices.UnknownNodeError as error:
-        text = f"{error}. Nothing was changed"
-        raise Refused(Message("setup.unknown-node", text, next_command="crm_node -l")) from None
-    except devices.ForeignError as error:
-        text = f"{error}. Nothing was changed"
-        raise Refused(
-            Message("setup.foreign", text, next_command="cibadmin -Q --scope fencing-topology")
-        ) from None
-    except owed.OwedError as error:
-        text = f"{error}. Nothing was changed"
-        raise Refused(
-            Message("setup.owed", text, node=error.node, next_command=owed.way_out(error.node))
-        ) from None
-    except owed.NotOwedError as error:
-        raise Refused(Message("setup.not-owed", f"{error}. Nothing was changed")) from None
-    except devices.DeviceError as error:
-        raise Refused(Message("setup.cib-content", f"{error}. Nothing was changed")) from None
+def _registered(cib: ET.Element) -> tuple[XscfNode, ...]:
+    """The nodes that have agents of an XSCF; the others are for `standfast node`."""
+    return tuple(entry for entry in devices.registered(cib) if isinstance(entry, XscfNode))
 
 
-def _without(cib: ET.Element, name: str) -> ET.Element | None:
-    """None where somebody else has deleted it meanwhile."""
-    try:
-        return devices.without_node(cib, name)
-    except devices.NotRegisteredError:
-        return None
-
-
-def _checked_name(name: str) -> None:
-    try:
-        fields.name(name)
-    except fields.FieldError as error:
-        raise fields.FieldError(f"node {name!r}: {error}") from None
+def _find(cib: ET.Element, node: str) -> XscfNode | None:
+    return next((entry for entry in _registered(cib) if entry.node == node), None)
 
 
 def _as_option(text: str) -> str:

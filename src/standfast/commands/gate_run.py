@@ -167,6 +167,8 @@ class Gate:
             seconds_held_as_mover=self._held_as_mover(sight, target.node, own),
             facility_stopped=sight.record is not None and sight.executor in sight.record.stopped,
             aim=target.aim,
+            trusts_words=target.trusts_words,
+            saves=not self._hosts.all or any(host.kind == "ldm" for host in self._hosts.all),
             hosts=evidence.get(target.guest, ()),
             hosts_before=before.get(target.guest, ()),
         )

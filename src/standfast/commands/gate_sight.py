@@ -14,6 +14,7 @@ from xml.etree import ElementTree as ET
 from standfast.commands.gate_children import Child
 from standfast.core import fields, topology
 from standfast.core import record as records
+from standfast.core.host_fencing import of_host
 from standfast.core.hostlist import ControlDomain
 from standfast.core.names import XSCF_AGENT
 from standfast.core.record import Record, RecordError
@@ -47,6 +48,8 @@ class Target:
     levels: tuple[Level, ...]
     guest: str
     aim: str
+    trusts_words: bool = False
+    """One of its devices believes its host, and what that host says can be had."""
 
 
 def sight(executor: str, state: Child, cib: Child, members: Child) -> Sight:
@@ -108,20 +111,26 @@ def target(cib: ET.Element | None, name: str, hosts: tuple[ControlDomain, ...]) 
     node = canonical(cib, name)
     levels = () if cib is None else topology.levels_for(cib, node)
     real = [device for level in levels for device in level.devices if device.real]
-    guests = {device.parameters.get("domain", "") for device in real}
+    guests = {device.guest for device in real}
     aims = {_aim(device, hosts) for device in real}
+    aim = aims.pop() if len(aims) == 1 else ""
+    asked = [host for host in hosts if host.name == aim] or hosts
     return Target(
         node=node,
         levels=levels,
         guest=guests.pop() if len(guests) == 1 else "",
-        aim=aims.pop() if len(aims) == 1 else "",
+        aim=aim,
+        # Nobody can be asked (kind manual): then the device alone judges. Hosts that this node does not know,
+        # since its file is broken, are no such case.
+        trusts_words=any(device.ordinary for device in real)
+        and (not hosts or any(host.obeys for host in asked)),
     )
 
 
 def guest_of(cib: ET.Element | None, node: str) -> str:
     """The guest of `node` as all its real devices name it, whatever its levels; empty: none, several."""
     found = {
-        device.parameters.get("domain", "")
+        device.guest
         for device in (topology.devices(cib) if cib is not None else {}).values()
         if device.real and device.parameters.get("pcmk_host_list", "") == node
     }
@@ -135,7 +144,11 @@ def targets(cib: ET.Element | None) -> tuple[str, ...]:
 
 
 def _aim(device: topology.Device, hosts: tuple[ControlDomain, ...]) -> str:
-    """The one control domain whose partition this device kills in; empty if none or several fit."""
+    """The one host on which this device kills; empty if none or several fit."""
+    if device.ordinary:
+        reach = tuple(sorted(of_host(device.parameters).items()))
+        own = [h.name for h in hosts if (h.fence_agent, h.fence_parameters) == (device.agent, reach)]
+        return own[0] if len(own) == 1 else ""
     if device.agent != XSCF_AGENT:
         return ""
     given = device.parameters.get("ip", "")

@@ -191,7 +191,8 @@ def refuse_in_use() -> None:
     if found.ok and names.GATE_AGENT in found.stdout:
         raise InstallError(
             "fencing of this cluster still goes through fence_standfast and would fail without it; nothing "
-            "was changed. Take every node out first (clsnmpsetup -d NODE), or use --force"
+            "was changed. Take every node out first (clsnmpsetup -d NODE, or standfast node remove NODE), or "
+            "use --force"
         )
 
 

@@ -63,9 +63,8 @@ def _only_id() -> str:
 @click.option(
     "--fencing",
     type=click.Choice(["plain", "none"]),
-    default="plain",
-    show_default=True,
-    help="plain: a power switch for each node. none: no devices, and fencing left off.",
+    help="plain (without --vm the default): a power switch for each node. none: no devices, and fencing left "
+    "off. With --vm the default is fence_virsh behind its gate, as `standfast node add` makes it.",
 )
 @click.option("--hosts", is_flag=True, help="Also a network with the addresses of hosts and XSCFs.")
 @click.option("--standfast", is_flag=True, help="Also emulated hosts, and Standfast set up on every node.")
@@ -77,7 +76,7 @@ def up(
     nodes: int,
     timeout_seconds: float,
     freezer: Literal["auto", "v1", "v2"],
-    fencing: Literal["plain", "none"],
+    fencing: Literal["plain", "none"] | None,
     hosts: bool,
     standfast: bool,
     vm: bool,
@@ -87,7 +86,7 @@ def up(
     """Start a lab; returns once its cluster is settled.
 
     With --vm the nodes are guests under QEMU: cfguest1 in guest1 on host1 and so on, each with standfastd,
-    and one more host to move to. fence_virsh is the fence device. The image is built once, in a minute.
+    and one more host to move to. fence_virsh is the fence agent. The image is built once, in a minute.
 
     With --standfast it is the manual's figure 14.1 (or the same with more nodes): guest1 on ctrl1, guest2 on
     ctrl2 and so on, and one more control domain to move to. `standfast lab migrate` moves a guest.
@@ -104,7 +103,7 @@ def up(
             raise LabError(
                 "--vm has hosts and standfastd of its own: leave --hosts, --standfast, --freezer out"
             )
-        lab_vm.up(lab_id, nodes, timeout_seconds, fencing, memory_mib, say, as_json)
+        lab_vm.up(lab_id, nodes, timeout_seconds, fencing or "standfast", memory_mib, say, as_json)
         return
     if memory_mib is not None:
         raise LabError("--memory is for real guests: give --vm too")
@@ -113,7 +112,7 @@ def up(
 
         made = Scene.up(nodes, lab_id=lab_id, heartbeat_timeout_seconds=timeout_seconds, say=say).lab
     else:
-        made = Lab.up(lab_id, nodes, timeout_seconds, freezer, fencing, hosts, say)
+        made = Lab.up(lab_id, nodes, timeout_seconds, freezer, fencing or "plain", hosts, say)
     seconds = round(time.monotonic() - begun, 1)
     if as_json:
         click.echo(

@@ -33,7 +33,7 @@ def up(
     lab_id: str | None,
     nodes: int,
     timeout_seconds: float,
-    fencing: Literal["plain", "none"],
+    fencing: Literal["standfast", "plain", "none"],
     memory_mib: int | None,
     say: Callable[[str], None],
     as_json: bool,

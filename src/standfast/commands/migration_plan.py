@@ -43,7 +43,8 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
         yield f"asked: {answer}"
     record = snapshot.record
     source = record.source if record is not None and record.open and record.source else aim.host
-    if (record is not None and record.open) or aim.host != goal.target:
+    saves = snapshot.hosts[goal.target].saves
+    if saves and ((record is not None and record.open) or aim.host != goal.target):
         for host in dict.fromkeys((source, goal.target)):
             if host in goal.skip_save:
                 yield f"{host}: domain configuration NOT saved ({goal.skip_save[host]})"
@@ -57,10 +58,7 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
     if aim.host == goal.target and aim.weight == entry.weight:
         yield f"agents of {goal.node}: aim at {goal.target} already"
     else:
-        yield (
-            f"agents of {goal.node}: {aim.host or 'unknown'} to {goal.target} (PPAR-ID {entry.ppar_id}, "
-            f"{entry.lan0}, {entry.lan1}, weight {entry.weight})"
-        )
+        yield (f"agents of {goal.node}: {aim.host or 'unknown'} to {goal.target} ({entry.shown})")
     yield f"proof of every agent of {goal.node} from {', '.join(sorted(snapshot.members))}"
     if record is not None and record.open:
         for node in sorted(record.old):

@@ -57,7 +57,7 @@ def remarks(status: Mapping[str, object]) -> Iterator[str]:
             "Close it: clovmmigrate -u source-ldom target-host"
         )
     if not status.get("agents"):
-        yield "No shutdown agent is registered. Register each node: clsnmpsetup -a"
+        yield "No shutdown agent is registered. Register each node: clsnmpsetup -a, or standfast node add"
 
 
 def _held(window: Mapping[str, object]) -> str:

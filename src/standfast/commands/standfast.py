@@ -23,6 +23,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "compat": Subcommand("standfast.commands.install:compat", "The manuals' paths, as links."),
     "install": Subcommand("standfast.commands.install:install", "Put programs, gate and unit on this node."),
     "uninstall": Subcommand("standfast.commands.install:uninstall", "Take them away again."),
+    "node": Subcommand("standfast.commands.node:node", "Which host kills which node."),
     "window": Subcommand("standfast.commands.window:window", "The window of a guest that is live-migrated."),
     "verify": Subcommand("standfast.commands.verify:verify", "Prove all fencing, from every node, now."),
     "sim": Subcommand("standfast.commands.sim:sim", "Play the decisions against a simulated cluster."),

@@ -84,10 +84,12 @@ async def _verify(screen: Screen, *, as_json: bool) -> int:
 
 
 def _refuse(snapshot: Snapshot) -> None:
+    from standfast.core import by_kind
+
     record = snapshot.record
     if record is None or not snapshot.aims:
         why = snapshot.record_error or "no node is registered"
-        raise Refused(Message("NOT_REGISTERED", why, next_command="clsnmpsetup -l"))
+        raise Refused(Message("NOT_REGISTERED", why, next_command=by_kind.listing(snapshot.hosts)))
     if record.open:
         text = f"a window is {record.phase.value}: closing it has every agent of its guest prove itself"
         raise Refused(Message("WINDOW_OPEN", text, next_command="standfast window close"))

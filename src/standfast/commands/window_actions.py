@@ -39,12 +39,15 @@ async def place(guest: str, host: str) -> tuple[str, str]:
 
 
 async def _placed(snapshot: Snapshot, survey: Survey, guest: str, host: str) -> tuple[str, str]:
+    from standfast.core import by_kind
+
     found = snapshot.record
     if not guest:
         mover = found.mover if found is not None and found.open else ""
         if mover not in snapshot.aims:
             text = "no window is open" if found is None or not found.open else "the window is for every node"
-            raise Refused(Message("NO_GUEST", f"{text}: name the guest", next_command="clsnmpsetup -l"))
+            listing = by_kind.listing(snapshot.hosts)
+            raise Refused(Message("NO_GUEST", f"{text}: name the guest", next_command=listing))
         guest = snapshot.aims[mover].guest
     if host:
         return guest, host

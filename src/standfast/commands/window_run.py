@@ -200,6 +200,7 @@ def stopped(outcome: Stop, screen: Screen) -> int:
 
 
 async def _goal(wish: Wish, config: Config, survey: Survey, program: str) -> OpenGoal | CloseGoal:
+    from standfast.core import by_kind
     from standfast.core.record import Mode
     from standfast.core.steps import CloseGoal, OpenGoal
     from standfast.core.unbroken import needing_membership
@@ -211,7 +212,7 @@ async def _goal(wish: Wish, config: Config, survey: Survey, program: str) -> Ope
     if guest and guest not in by_guest:
         known = ", ".join(sorted(by_guest)) or "none"
         text = f"no cluster node is registered for guest domain {guest!r} (known: {known})"
-        raise Refused(Message("UNKNOWN_GUEST", text, next_command="clsnmpsetup -l"))
+        raise Refused(Message("UNKNOWN_GUEST", text, next_command=by_kind.listing(snapshot.hosts)))
     if wish.prepare:
         raised = not wish.guarded or (wish.raise_if_needed and needing_membership(tree))
         default = config.budget_seconds if raised else 0
@@ -259,6 +260,11 @@ def host_name(config: Config, given: str) -> str:
 
 def _without_login(config: Config, given: str) -> str:
     found = config.find_host(host_name(config, given))
+    if found.kind != "ldm":
+        text = f"{found.name} is of kind {found.kind}: there is no domain configuration to save"
+        raise Refused(
+            Message("NOTHING_TO_SAVE", text, host=found.name, next_command="the same without --saved")
+        )
     if found.obeys:
         text = f"{found.name} has a login in clovmmigrate.conf: -u saves its configuration and verifies it"
         raise Refused(Message("HAS_LOGIN", text, host=found.name, next_command="the same without --saved"))

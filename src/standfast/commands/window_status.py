@@ -50,6 +50,7 @@ async def show(screen: Screen, wait_seconds: int | None) -> int:
 
 async def facts(survey: Survey) -> dict[str, object]:
     """What is, as plain values."""
+    from standfast.core import by_kind
     from standfast.sightings import Sightings
 
     snapshot, _ = await window_run.look(survey)
@@ -58,8 +59,8 @@ async def facts(survey: Survey) -> dict[str, object]:
         return {
             "open": False,
             "phase": "none",
-            "text": snapshot.record_error or "no node's service processor is registered",
-            "next_command": "clsnmpsetup -l",
+            "text": snapshot.record_error or "no node's shutdown agents are registered",
+            "next_command": by_kind.listing(snapshot.hosts),
         }
     aim = snapshot.aims.get(record.mover)
     guest = aim.guest if aim is not None else ""

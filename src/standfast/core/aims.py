@@ -8,6 +8,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.core import devices, topology
 from standfast.core.hostlist import ControlDomain
+from standfast.core.registered import Registered, XscfNode
 from standfast.core.steps import HostEntry, NodeAim
 
 FINGERPRINT_CHARS = 16
@@ -19,20 +20,39 @@ def fingerprint(parameters: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:FINGERPRINT_CHARS]
 
 
+def entry_of(host: ControlDomain) -> HostEntry:
+    """One host of the configuration as the planner needs it."""
+    return HostEntry(
+        host.name,
+        host.ppar_id,
+        host.xscf_lan0,
+        host.xscf_lan1,
+        host.weight,
+        host.obeys,
+        host.kind,
+        host.fence_agent,
+        host.fence_parameters,
+    )
+
+
 def entries(hosts: tuple[ControlDomain, ...]) -> dict[str, HostEntry]:
-    """The configuration's control domains as the planner needs them."""
-    return {
-        host.name: HostEntry(host.name, host.ppar_id, host.xscf_lan0, host.xscf_lan1, host.weight, host.obeys)
-        for host in hosts
-    }
+    """The configuration's hosts as the planner needs them."""
+    return {host.name: entry_of(host) for host in hosts}
 
 
-def host_of(hosts: tuple[ControlDomain, ...], ppar_id: int, lan0: str, lan1: str) -> str:
-    """The control domain behind these addresses and this PPAR; empty: none of the configuration."""
+def host_of(hosts: tuple[ControlDomain, ...], entry: Registered) -> str:
+    """The host at which a registered node's agents aim; empty: none of the configuration."""
     for host in hosts:
-        if (host.ppar_id, host.xscf_lan0, host.xscf_lan1) == (ppar_id, lan0, lan1):
+        if isinstance(entry, XscfNode):
+            if host.kind == "ldm" and _xscf_of(host) == (entry.ppar_id, entry.lan0, entry.lan1):
+                return host.name
+        elif (host.fence_agent, host.fence_parameters) == (entry.agent, entry.reach):
             return host.name
     return ""
+
+
+def _xscf_of(host: ControlDomain) -> tuple[int, str, str]:
+    return host.ppar_id, host.xscf_lan0, host.xscf_lan1
 
 
 def aims(cib: ET.Element, hosts: tuple[ControlDomain, ...]) -> dict[str, NodeAim]:
@@ -40,15 +60,15 @@ def aims(cib: ET.Element, hosts: tuple[ControlDomain, ...]) -> dict[str, NodeAim
     known = topology.devices(cib)
     found = {}
     for entry in devices.registered(cib):
-        ids = [agent.device_id(entry.node) for agent in devices.AGENTS]
+        ids = [agent.device_id(entry.node) for agent in entry.agents]
         proofs = {
             identifier: fingerprint(known[identifier].parameters if identifier in known else {})
             for identifier in ids
         }
         found[entry.node] = NodeAim(
             node=entry.node,
-            guest=entry.domain,
-            host=host_of(hosts, entry.ppar_id, entry.lan0, entry.lan1),
+            guest=entry.guest,
+            host=host_of(hosts, entry),
             weight=entry.weight,
             proofs=proofs,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import by_hand, lowering, members, others
+from standfast.core import by_hand, by_kind, lowering, members, others
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.gate import SKIPPED
 from standfast.core.messages import Message
@@ -40,8 +40,8 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
     """
     record = snapshot.record
     if record is None:
-        why = snapshot.record_error or "no node's service processor is registered"
-        return Stop((Message("RECORD", why, next_command="clsnmpsetup -l"),), unfinished=False)
+        why = snapshot.record_error or "no node's shutdown agents are registered"
+        return Stop((Message("RECORD", why, next_command=by_kind.listing(snapshot.hosts)),), unfinished=False)
     if record.phase is Phase.IDLE:
         return _idle(snapshot, goal, record)
     if (busy := members.commander(snapshot, record, since_epoch)) is not None:
@@ -53,7 +53,7 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
     if goal is None:
         return lowering.unfinished(Message("WINDOW_OPEN", "a window is open"), None)
     if goal.node not in snapshot.aims:
-        return Stop((_not_registered(goal),), unfinished=True)
+        return Stop((_not_registered(snapshot, goal),), unfinished=True)
     if (first := others.guarded(snapshot, goal)) is not None:
         return Stop((first,), unfinished=True)
     if (trouble := _ready(snapshot, goal, record)) is not None:
@@ -79,9 +79,9 @@ def _needs_aim(snapshot: Snapshot, goal: CloseGoal) -> bool:
     return aim.host != goal.target or aim.weight != snapshot.hosts[goal.target].weight
 
 
-def _not_registered(goal: CloseGoal) -> Message:
+def _not_registered(snapshot: Snapshot, goal: CloseGoal) -> Message:
     text = f"{goal.node} is not registered any more: its shutdown agents were removed meanwhile"
-    return Message("NOT_REGISTERED", text, node=goal.node, next_command="clsnmpsetup -l")
+    return Message("NOT_REGISTERED", text, node=goal.node, next_command=by_kind.listing(snapshot.hosts))
 
 
 def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
@@ -110,7 +110,7 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
     if goal is None:
         return Done("no window is open", changed=False)
     if goal.node not in snapshot.aims:
-        return Stop((_not_registered(goal),), unfinished=False)
+        return Stop((_not_registered(snapshot, goal),), unfinished=False)
     aim = snapshot.aims[goal.node]
     asked = proof_asked(record, goal) and aim.host == goal.target
     if asked and _proven_and_saved(snapshot, goal, record):
@@ -155,7 +155,8 @@ def _to_save(snapshot: Snapshot, goal: CloseGoal, record: Record) -> list[str]:
     moved away and back without a window leaves each host on which it was with a map of before (SPARC M12/M10
     notes C120-0105, 3.1.5), and nobody knows which those were."""
     hosts = (goal.target, *(name for name in snapshot.hosts if name != goal.target))
-    can = [name for name in hosts if snapshot.hosts[name].login and name not in goal.skip_save]
+    entries = snapshot.hosts
+    can = [n for n in hosts if entries[n].saves and entries[n].login and n not in goal.skip_save]
     return [name for name in can if name not in record.saved]
 
 
@@ -234,7 +235,8 @@ def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float
         message = Message("NOT_READY", f"waited {limit_seconds:.0f} s for {what}", node=goal.node)
         if record is not None and not record.open and goal.node not in snapshot.members:
             # The gate holds while a host shows the guest where its devices do not aim; stopped, it lets go.
-            hint = f"if it hangs: ldm stop-domain {goal.guest} (on {goal.target}); fencing then goes on"
+            typed = by_kind.stop(snapshot.hosts, goal.target, goal.guest)
+            hint = f"if it hangs: {typed}; fencing then goes on"
             return Stop((replace(message, next_command=hint),), unfinished=False)
         stop = lowering.unfinished(message, goal)
         return replace(stop, unfinished=record is not None and record.open)
@@ -244,16 +246,21 @@ def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float
 def _where(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | None:
     """The closed table "where is the guest": only plainly on the target, and nowhere else, goes on."""
     answers = {answer.host: answer for answer in snapshot.places.get(goal.guest, ())}
-    blind = [host for host in snapshot.hosts if _blind(answers.get(host)) and host not in goal.skip_save]
+    blind = [
+        host
+        for host in snapshot.hosts
+        if _blind(answers.get(host)) and host not in goal.skip_save and not members.unasked(snapshot, host)
+    ]
     running = [host for host, answer in answers.items() if answer.state is GuestState.RUNNING]
     moving = [host for host, answer in answers.items() if answer.state in MOVING]
     if moving:
         text = f"{goal.guest} is still being moved: {', '.join(str(answers[host]) for host in moving)}"
-        hint = f"ldm list-domain -o status {goal.guest} (on {moving[0]}); when it has ended, repeat"
+        hint = f"{by_kind.look(snapshot.hosts, moving[0], goal.guest)}; when it has ended, repeat"
         return _where_stop(Message("MIGRATING", text, host=moving[0], next_command=hint), record)
     if len(running) > 1:
         text = f"two copies of {goal.guest}, on {' and on '.join(sorted(running))}: stop one, mind its data"
-        hint = f"ldm stop-domain {goal.guest} (on one of them), then clovmmigrate -u {goal.guest} HOST"
+        stop = by_kind.stop(snapshot.hosts, " or ".join(sorted(running)), goal.guest)
+        hint = f"{stop}, then clovmmigrate -u {goal.guest} HOST"
         return _where_stop(Message("TWO_COPIES", text, next_command=hint), record)
     if running and running != [goal.target]:
         hint = f"clovmmigrate -u {goal.guest} {running[0]}"
@@ -264,14 +271,18 @@ def _where(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | No
     if blind:
         why = answers[blind[0]].detail if blind[0] in answers else "not asked"
         hint = f'clovmmigrate -u {goal.guest} {goal.target} --skip-save {blind[0]} --reason "..."'
-        text = f"control domain {blind[0]} gave no answer about {goal.guest}: {why}"
+        place = "control domain" if snapshot.hosts[blind[0]].saves else "host"
+        text = f"{place} {blind[0]} gave no answer about {goal.guest}: {why}"
         return _where_stop(Message("HOST_SILENT", text, host=blind[0], next_command=hint), record)
     if running:
         return None
+    if members.unasked(snapshot, goal.target) and not any(a.state.is_present for a in answers.values()):
+        return None  # its agent has to see it there, from every node
     if any(answer.state is GuestState.PAUSED for answer in answers.values()):
         return _wait_or(snapshot, goal, "paused", PAUSED_LIMIT_SECONDS, f"{goal.guest} to run again")
     shown = ", ".join(str(answer) for answer in answers.values())
-    hint = f"ldm start-domain {goal.guest} (on its control domain), then clovmmigrate -u {goal.guest} HOST"
+    start = by_kind.start(snapshot.hosts, "", goal.guest)
+    hint = f"{start}, then clovmmigrate -u {goal.guest} HOST"
     text = f"{goal.guest} runs on no host of clovmmigrate.conf ({shown})"
     return _where_stop(Message("GUEST_STOPPED", text, node=goal.node, next_command=hint), record)
 
@@ -287,7 +298,7 @@ def _where_stop(message: Message, record: Record) -> Stop:
 
 def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     for host in dict.fromkeys((record.source, goal.target)):
-        if not host or record.saved.get(host):
+        if not host or record.saved.get(host) or not snapshot.hosts[goal.target].saves:
             continue
         if host in goal.skip_save:
             saved = {**record.saved, host: f"skipped: {goal.skip_save[host]}"}
@@ -312,7 +323,8 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     # Each node tests once for each epoch that asks: what failed for the last command would fail for ever. And
     # a guest that has begun to move since its hosts have saved is not known to their XSCFs: they save again.
     if late and 0 < record.prove <= goal.since_epoch:
-        why = f"the agents of {goal.node} have not proven themselves: save anew, and ask again"
+        again = "save anew, and ask again" if snapshot.hosts[goal.target].saves else "ask again"
+        why = f"the agents of {goal.node} have not proven themselves: {again}"
         return WriteRecord(record.next(prove=0, saved=_not_by_us(record, snapshot)), why)
     if not record.prove:
         return WriteRecord(
@@ -341,7 +353,12 @@ def _not_by_us(record: Record, snapshot: Snapshot) -> dict[str, str]:
 
     def ours(host: str, said: str) -> bool:
         entry = snapshot.hosts.get(host)
-        return entry is not None and entry.login and not said.startswith((SKIPPED, by_hand.NOTED))
+        return (
+            entry is not None
+            and entry.saves
+            and entry.login
+            and not said.startswith((SKIPPED, by_hand.NOTED))
+        )
 
     return {host: said for host, said in record.saved.items() if not ours(host, said)}
 

@@ -6,15 +6,16 @@ from xml.etree import ElementTree as ET
 
 from standfast.core import record, topology
 from standfast.core.device_objects import (
-    AGENTS,
     DeviceError,
     ForeignError,
     UnknownNodeError,
     WindowOpenError,
+    agents_in,
     level_of,
     section,
 )
-from standfast.core.names import GATE_AGENT, XSCF_AGENT
+from standfast.core.names import GATE_AGENT
+from standfast.core.registered import Agent
 
 
 def refuse_window(cib: ET.Element) -> None:
@@ -37,9 +38,13 @@ def refuse_unknown(cib: ET.Element, node: str) -> None:
         )
 
 
-def refuse_foreign(cib: ET.Element, node: str) -> None:
+def refuse_foreign(cib: ET.Element, node: str, agents: tuple[Agent, ...]) -> None:
     """Levels that decide about `node` but are not ours, and things that have our ids but are not ours."""
-    levels = {agent.level_id(node): level_of(node, agent) for agent in AGENTS}
+    there = agents_in(cib).get(node, agents)
+    if there != agents:
+        names_there = ", ".join(agent.name for agent in there)
+        raise ForeignError(f"{node} is registered already with other shutdown agents: {names_there}")
+    levels = {agent.level_id(node): level_of(node, agent) for agent in agents}
     for level in cib.iterfind("./configuration/fencing-topology/fencing-level"):
         ours = levels.get(level.get("id", ""))
         if ours is not None and ours.attrib != level.attrib:
@@ -47,19 +52,19 @@ def refuse_foreign(cib: ET.Element, node: str) -> None:
             raise ForeignError(
                 f"fencing level {label} is not as set-up made it; delete {node} and add it again"
             )
-    own = {(agent.gate_id(node), agent.device_id(node)) for agent in AGENTS}
+    own = {(agent.gate_id(node), agent.device_id(node)) for agent in agents}
     for found in topology.levels_for(cib, node):
         names = tuple(device.id for device in found.devices)
         if names not in own:
             label = ", ".join(names) or "no device"
             raise ForeignError(f"{node} has a fencing level of its own (index {found.index}: {label})")
     for element in cib.iterfind("./configuration//*"):
-        _refuse_taken_id(cib, element, node)
+        _refuse_taken_id(cib, element, node, agents)
 
 
-def _refuse_taken_id(cib: ET.Element, element: ET.Element, node: str) -> None:
-    types = {agent.device_id(node): XSCF_AGENT for agent in AGENTS}
-    types |= {agent.gate_id(node): GATE_AGENT for agent in AGENTS}
+def _refuse_taken_id(cib: ET.Element, element: ET.Element, node: str, agents: tuple[Agent, ...]) -> None:
+    types = {agent.device_id(node): agent.program for agent in agents}
+    types |= {agent.gate_id(node): GATE_AGENT for agent in agents}
     identifier = element.get("id", "")
     if element.tag == "obj_ref":
         return

@@ -1,20 +1,25 @@
-"""What stands in the CIB for one registered node: its agents, and how each of their objects looks.
+"""How what stands in the CIB for one registered node looks.
 
-Four shutdown agents in a fixed order (PRIMECLUSTER Cluster Foundation guide 4.5, 7.3.3): panic over LAN#0,
-panic over LAN#1, reset over LAN#0, reset over LAN#1. Each is a fence device with a gate in front of it; the
-two are one level of the node's fencing topology, and both are banned from the node itself. One gate device a
-level: the fencer uses a device once per operation and peer.
+Each of its shutdown agents (`registered`) is a fence device with a gate in front of it; the two are one level
+of the node's fencing topology, and both are banned from the node itself. One gate device a level: the fencer
+uses a device once per operation and peer.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
-from standfast.core import fields
-from standfast.core.names import GATE_AGENT, XSCF_AGENT, secret_file
-
-MAX_HEAD_START_SECONDS = 10
+from standfast.core import host_fencing
+from standfast.core.names import GATE_AGENT, XSCF_AGENT
+from standfast.core.registered import (
+    AGENTS,
+    Agent,
+    HostNode,
+    Registered,
+    XscfNode,
+    agent_of,
+    head_start_seconds,
+)
 
 
 class DeviceError(Exception):
@@ -26,7 +31,7 @@ class UnknownNodeError(DeviceError):
 
 
 class NotRegisteredError(DeviceError):
-    """No XSCF data is registered for this node."""
+    """No shutdown agent is registered for this node."""
 
 
 class ForeignError(DeviceError):
@@ -37,123 +42,19 @@ class WindowOpenError(DeviceError):
     """A window is open; its devices are not touched."""
 
 
-@dataclass(frozen=True)
-class Agent:
-    """One of the four shutdown agents. `level` is its place in the order, from 1."""
-
-    level: int
-    name: str
-    lan: int
-    kill: str
-
-    @property
-    def shown(self) -> str:
-        """The name as the manual's listings print it."""
-        return f"{self.name}.so"
-
-    def device_id(self, node: str) -> str:
-        """Id of the fence device in the CIB."""
-        return f"{self.name}-{node}"
-
-    def gate_id(self, node: str) -> str:
-        """Id of the gate in front of it."""
-        return f"gate-{node}-{self.level}"
-
-    def level_id(self, node: str) -> str:
-        """Id of the topology level."""
-        return f"fl-{node}-{self.level}"
-
-
-AGENTS = (
-    Agent(1, "SA_xscfsnmpg0p", 0, "panic"),
-    Agent(2, "SA_xscfsnmpg1p", 1, "panic"),
-    Agent(3, "SA_xscfsnmpg0r", 0, "sir"),
-    Agent(4, "SA_xscfsnmpg1r", 1, "sir"),
-)
-
-
-@dataclass(frozen=True)
-class XscfNode:
-    """What is registered for a cluster node: its logical domain, the XSCF in charge of it, the weight."""
-
-    node: str
-    domain: str
-    ppar_id: int
-    lan0: str
-    lan1: str
-    user: str
-    connection: str
-    weight: int = 1
-
-    def checked(self) -> XscfNode:
-        """The same, every field checked and in its kept form. Raises fields.FieldError naming the field."""
-        checks = {
-            "node": fields.name,
-            "domain": fields.domain,
-            "ppar_id": fields.ppar_id,
-            "lan0": fields.address,
-            "lan1": fields.address,
-            "user": fields.user,
-            "connection": lambda text: fields.one_of(text, fields.CONNECTIONS),
-            "weight": fields.weight,
-        }
-        values = {}
-        for field, check in checks.items():
-            value = getattr(self, field)
-            try:
-                values[field] = check(value)  # type: ignore[operator]
-            except fields.FieldError as error:
-                raise fields.FieldError(f"{field} {value!r}: {error}") from None
-        if values["lan0"] == values["lan1"]:
-            raise fields.FieldError(f"lan1 {self.lan1!r}: must differ from lan0, it is the second way")
-        return XscfNode(**values)
-
-
-def head_start_seconds(weight: int) -> int:
-    """How much later a node of this weight is killed in a split: one second a point above 1, at most 10."""
-    return min(weight - 1, MAX_HEAD_START_SECONDS)
-
-
 GATE_LIMIT_SECONDS = 20
 """The gate answers within 15 s."""
-DEVICE_LIMIT_SECONDS = 75
-_LIMITS = {
-    # One dead way must not use up the time of the next: one try a level, and limits whose worst sum (login,
-    # two answers, proof, the doubtful case) ends before Pacemaker's own.
-    "pcmk_off_retries": "1",
-    "pcmk_reboot_retries": "1",
-    "pcmk_off_timeout": f"{DEVICE_LIMIT_SECONDS}s",
-    "pcmk_reboot_timeout": f"{DEVICE_LIMIT_SECONDS}s",
-    "login_timeout": "10",
-    "shell_timeout": "5",
-    "power_timeout": "30",
-}
-
-
-TUNABLE = frozenset(_LIMITS)
+TUNABLE = frozenset({*XscfNode.limits, *HostNode.limits})
 """Limits are set once; what an administrator makes of them stays."""
 
 
-def device(node: XscfNode, agent: Agent) -> ET.Element:
-    """The fence device that kills through one LAN in one way. Its password stays in a file on each node."""
-    return primitive(
-        agent.device_id(node.node),
-        XSCF_AGENT,
-        {
-            "pcmk_host_list": node.node,
-            **_LIMITS,
-            "ip": node.lan1 if agent.lan else node.lan0,
-            "username": node.user,
-            "ppar_id": str(node.ppar_id),
-            "domain": node.domain,
-            "connection": node.connection,
-            "kill": agent.kill,
-            "password_file": secret_file(node.node),
-        },
-    )
+def device(node: Registered, agent: Agent) -> ET.Element:
+    """The fence device that kills in one way."""
+    values = {"pcmk_host_list": node.node, **node.limits, **node.parameters(agent)}
+    return primitive(agent.device_id(node.node), agent.program, values)
 
 
-def gate(node: XscfNode, agent: Agent) -> ET.Element:
+def gate(node: Registered, agent: Agent) -> ET.Element:
     """The gate in front of it. The first one waits by the weight: the head start of a heavier node."""
     values = {
         "pcmk_host_list": node.node,
@@ -192,10 +93,31 @@ def level_of(node: str, agent: Agent) -> ET.Element:
     return ET.Element("fencing-level", values)
 
 
-def our_ids(node: str) -> frozenset[str]:
-    """Ids of everything that set-up makes for one node."""
+def agents_in(cib: ET.Element) -> dict[str, tuple[Agent, ...]]:
+    """The shutdown agents of every node that has any, by node, in the order of registration."""
+    found: dict[str, tuple[Agent, ...]] = {}
+    first = AGENTS[0].device_id("")
+    for primitive in cib.iterfind("./configuration/resources//primitive"):
+        identifier, program = primitive.get("id", ""), primitive.get("type", "")
+        if primitive.get("class") != "stonith":
+            continue
+        if program == XSCF_AGENT and identifier.startswith(first):
+            found[identifier.removeprefix(first)] = AGENTS
+        elif node := host_fencing.node_of(identifier, program):
+            found.setdefault(node, (agent_of(program),))
+    return found
+
+
+def our_ids(cib: ET.Element, node: str) -> frozenset[str]:
+    """Ids of everything that set-up makes for one node, in whichever kind it was registered."""
     found = set()
-    for agent in AGENTS:
+    agents = {*AGENTS, *agents_in(cib).get(node, ())}
+    for constraint in cib.iterfind("./configuration/constraints/rsc_location"):
+        # A ban whose device somebody has deleted.
+        name, dash, of = constraint.get("rsc", "").partition("-")
+        if name.startswith("SA_") and dash and of == node and constraint.get("id") == f"ban-{name}-{of}":
+            found.add(f"ban-{name}-{of}")
+    for agent in agents:
         device, gate = agent.device_id(node), agent.gate_id(node)
         found |= {device, gate, f"ban-{device}", f"ban-{gate}", agent.level_id(node)}
     return frozenset(found)
@@ -243,5 +165,10 @@ def update(there: ET.Element, made: ET.Element) -> None:
             pairs[name].set("value", wanted[name])
         else:
             attributes.append(pair)
+    if host_fencing.node_of(there.get("id", ""), there.get("type", "")):
+        # All that is not ours is the host's: what only another host needs would make this aim at none.
+        for name in host_fencing.of_host(pairs):
+            if name not in wanted:
+                attributes.remove(pairs[name])
     if "pcmk_delay_base" in pairs and "pcmk_delay_base" not in wanted:
         attributes.remove(pairs["pcmk_delay_base"])

@@ -1,4 +1,4 @@
-"""A node's XSCF data and the objects in the CIB that stand for it, both ways. Pure: XML in, XML out.
+"""What is registered for a node, and the objects in the CIB that stand for it, both ways. Pure: XML to XML.
 
 Rules of this file:
 
@@ -11,25 +11,23 @@ Rules of this file:
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
-from standfast.core import facility, record
+from standfast.core import facility, host_fencing, record
 from standfast.core.device_checks import refuse_foreign, refuse_references, refuse_unknown, refuse_window
 from standfast.core.device_objects import (
-    AGENTS,
     TUNABLE,
-    Agent,
     DeviceError,
     ForeignError,
     NotRegisteredError,
     UnknownNodeError,
     WindowOpenError,
-    XscfNode,
+    agents_in,
     ban,
     by_id,
     device,
     gate,
-    head_start_seconds,
     level_of,
     our_ids,
     parameters,
@@ -38,25 +36,20 @@ from standfast.core.device_objects import (
 )
 from standfast.core.device_setup import set_up, tear_down, topology_section
 from standfast.core.names import GATE_AGENT, XSCF_AGENT
+from standfast.core.registered import AGENTS, Agent, HostNode, Registered, XscfNode, head_start_seconds
+from standfast.core.steps import HostEntry
 
 ACCOUNT = ("username", "connection", "password_file", "legacy_algorithms")
 """Parameters of a device that are about the way in, not about whom it kills."""
 
 
-def registered(cib: ET.Element) -> tuple[XscfNode, ...]:
+def registered(cib: ET.Element) -> tuple[Registered, ...]:
     """All registered nodes in the order of registration, as they stand; `faults` judges them."""
-    found = []
-    prefix = AGENTS[0].device_id("")
-    for primitive in cib.iterfind("./configuration/resources//primitive"):
-        identifier = primitive.get("id", "")
-        if identifier.startswith(prefix) and primitive.get("type") == XSCF_AGENT:
-            node = _read(cib, identifier.removeprefix(prefix))
-            if node is not None:
-                found.append(node)
-    return tuple(found)
+    found = (_read(cib, node, agents) for node, agents in agents_in(cib).items())
+    return tuple(entry for entry in found if entry is not None)
 
 
-def find(cib: ET.Element, node: str) -> XscfNode | None:
+def find(cib: ET.Element, node: str) -> Registered | None:
     """What is registered for one node."""
     return next((entry for entry in registered(cib) if entry.node == node), None)
 
@@ -72,15 +65,17 @@ def account(cib: ET.Element) -> dict[str, str] | None:
     None while no node is registered.
     """
     for entry in registered(cib):
+        if not isinstance(entry, XscfNode):
+            continue
         found = parameters_of(cib, AGENTS[0].device_id(entry.node))
         return {name: found[name] for name in ACCOUNT if name in found}
     return None
 
 
-def faults(cib: ET.Element, node: XscfNode) -> tuple[str, ...]:
+def faults(cib: ET.Element, node: Registered) -> tuple[str, ...]:
     """What of a registered node's objects is missing or not as set-up makes it, outside a window."""
     found = []
-    for agent in AGENTS:
+    for agent in node.agents:
         for wanted in (device(node, agent), gate(node, agent)):
             identifier = wanted.get("id", "")
             primitive = by_id(cib, identifier)
@@ -91,6 +86,8 @@ def faults(cib: ET.Element, node: XscfNode) -> tuple[str, ...]:
                 wrong = sorted(
                     name for name in expected if there.get(name) != expected[name] and name not in TUNABLE
                 )
+                if agent.program != XSCF_AGENT and primitive.get("type") == agent.program:
+                    wrong += sorted(set(host_fencing.of_host(there)) - set(expected))
                 if wrong:
                     found.append(f"{identifier} has another {', '.join(wrong)}")
             banned = by_id(cib, f"ban-{identifier}")
@@ -102,7 +99,7 @@ def faults(cib: ET.Element, node: XscfNode) -> tuple[str, ...]:
     return tuple(found)
 
 
-def with_node(cib: ET.Element, node: XscfNode) -> ET.Element:
+def with_node(cib: ET.Element, node: Registered) -> ET.Element:
     """A copy of `cib` in which `node` is registered, anew or with other data.
 
     The first node also brings the record and the option that keeps the controller from giving up.
@@ -111,13 +108,13 @@ def with_node(cib: ET.Element, node: XscfNode) -> ET.Element:
     wanted = copy.deepcopy(cib)
     refuse_window(wanted)
     refuse_unknown(wanted, node.node)
-    refuse_foreign(wanted, node.node)
+    refuse_foreign(wanted, node.node, node.agents)
     if record.find_set(wanted) is None:
         set_up(wanted)
     else:
         _move_epoch(wanted)
     resources, constraints = section(wanted, "resources"), section(wanted, "constraints")
-    for agent in AGENTS:
+    for agent in node.agents:
         for primitive in (gate(node, agent), device(node, agent)):
             _put(resources, primitive)
             _put(constraints, ban(node.node, primitive.get("id", "")))
@@ -134,9 +131,9 @@ def without_node(cib: ET.Element, node: str) -> ET.Element:
     """
     wanted = copy.deepcopy(cib)
     refuse_window(wanted)
-    ours = our_ids(node)
+    ours = our_ids(wanted, node)
     if not any(by_id(wanted, identifier) is not None for identifier in ours):
-        raise NotRegisteredError(f"no XSCF data is registered for {node}")
+        raise NotRegisteredError(f"nothing is registered for {node}")
     refuse_references(wanted, ours)
     for parent in wanted.findall("./configuration//*"):
         for child in list(parent):
@@ -150,27 +147,38 @@ def without_node(cib: ET.Element, node: str) -> ET.Element:
     return wanted
 
 
-def reaim(cib: ET.Element, node: str, ppar_id: int, lan0: str, lan1: str, weight: int) -> ET.Element:
-    """A copy of `cib` in which the agents of `node` aim at another XSCF; topology and record as they are.
+def reaim(cib: ET.Element, node: str, host: HostEntry) -> ET.Element:
+    """A copy of `cib` in which the agents of `node` aim at `host`; topology and record as they are.
 
-    Raises NotRegisteredError; WindowOpenError never: re-aiming belongs to closing a window.
+    Raises NotRegisteredError, DeviceError where the host is not for such agents; WindowOpenError never:
+    re-aiming belongs to closing a window.
     """
     wanted = copy.deepcopy(cib)
     before = find(wanted, node)
     if before is None:
-        raise NotRegisteredError(f"no XSCF data is registered for {node}")
-    after = XscfNode(
-        node, before.domain, ppar_id, lan0, lan1, before.user, before.connection, weight
-    ).checked()
-    for agent in AGENTS:
+        raise NotRegisteredError(f"nothing is registered for {node}")
+    after = _aimed(before, host)
+    for agent in after.agents:
         for made in (gate(after, agent), device(after, agent)):
             there = by_id(wanted, made.get("id", ""))
             if there is None:
-                raise NotRegisteredError(
-                    f"{made.get('id')} is missing; register {node} again: clsnmpsetup -m"
-                )
+                again = "clsnmpsetup -m" if isinstance(after, XscfNode) else f"standfast node change {node}"
+                raise NotRegisteredError(f"{made.get('id')} is missing; register {node} again: {again}")
             update(there, made)
     return wanted
+
+
+def _aimed(before: Registered, host: HostEntry) -> Registered:
+    if isinstance(before, XscfNode):
+        if host.kind != "ldm":
+            text = f"{before.node} has agents of an XSCF, and {host.name} is of kind {host.kind}"
+            raise DeviceError(f"{text}; type: clsnmpsetup -d {before.node}, then standfast node add")
+        moved = replace(before, ppar_id=host.ppar_id, lan0=host.lan0, lan1=host.lan1, weight=host.weight)
+        return moved.checked()
+    if host.agent != before.agent:
+        text = f"{before.node} has the agent {before.agent}, and {host.name} {host.agent or 'none'}"
+        raise DeviceError(f"{text} in clovmmigrate.conf")
+    return replace(before, reach=host.reach, weight=host.weight).checked()
 
 
 def same_configuration(one: ET.Element, other: ET.Element) -> bool:
@@ -188,7 +196,7 @@ def same_configuration(one: ET.Element, other: ET.Element) -> bool:
 def failed_starts(cib: ET.Element, own_node: str, node: str) -> tuple[str, ...]:
     """Devices of `node` whose start has failed on `own_node`: they stay stopped until they are cleaned up."""
     found = []
-    for agent in AGENTS:
+    for agent in agents_in(cib).get(node, ()):
         identifier = agent.device_id(node)
         path = f"./status/node_state[@uname='{own_node}']/lrm/lrm_resources/lrm_resource[@id='{identifier}']"
         operations = cib.findall(f"{path}/lrm_rsc_op[@operation='start']")
@@ -197,20 +205,24 @@ def failed_starts(cib: ET.Element, own_node: str, node: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _read(cib: ET.Element, node: str) -> XscfNode | None:
-    devices = {agent.level: by_id(cib, agent.device_id(node)) for agent in AGENTS}
-    first, second = (parameters(devices[level]) for level in (1, 2))
-    gate = parameters(by_id(cib, AGENTS[0].gate_id(node)))
+def _read(cib: ET.Element, node: str, agents: tuple[Agent, ...]) -> Registered | None:
+    devices = {agent.level: parameters(by_id(cib, agent.device_id(node))) for agent in agents}
+    gate = parameters(by_id(cib, agents[0].gate_id(node)))
+    first = devices[1]
     try:
+        weight = int(gate.get("weight", "1"))
+        if agents != AGENTS:
+            reach = tuple(sorted(host_fencing.of_host(first).items()))
+            return HostNode(node, first[host_fencing.PLUG], agents[0].program, reach, weight)
         return XscfNode(
             node=node,
             domain=first["domain"],
             ppar_id=int(first["ppar_id"]),
             lan0=first["ip"],
-            lan1=second.get("ip", ""),
+            lan1=devices[2].get("ip", ""),
             user=first["username"],
             connection=first["connection"],
-            weight=int(gate.get("weight", "1")),
+            weight=weight,
         )
     except (KeyError, ValueError):
         return None
@@ -241,11 +253,14 @@ __all__ = [
     "Agent",
     "DeviceError",
     "ForeignError",
+    "HostNode",
     "NotRegisteredError",
+    "Registered",
     "UnknownNodeError",
     "WindowOpenError",
     "XscfNode",
     "account",
+    "agents_in",
     "failed_starts",
     "faults",
     "find",

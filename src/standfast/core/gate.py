@@ -20,6 +20,8 @@ UNSAVED             lease over; the target neither runs plainly on its aim, save
                     gone. Guarded: its host takes part in the mover's migration (armed in a window for
                     every node: any host) and has not saved
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
+NO_EVIDENCE         its device trusts its host's words (an ordinary agent: "Already OFF" of a guest that runs
+                    elsewhere), and neither shows the host at which it aims the target, nor is it gone
 SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 60 s ago;
                     TARGET_BACK if it is a member again and there is no window
 CLEAR               nothing speaks against it
@@ -27,19 +29,18 @@ CLEAR               nothing speaks against it
 
 "Gone": every host shows it stopped or absent, in two rounds. A hold says why in one sentence.
 Silence of a host is no evidence outside a window: without positive evidence
-the gate is never less available than plain Pacemaker.
+the gate is never less available than plain Pacemaker, but where NO_EVIDENCE asks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
 
-from standfast.core.evidence import MOVING, GuestState, HostAnswer, gone_everywhere, on_its_way
+from standfast.core.evidence import MOVING, GuestState, HostAnswer, on_its_way
+from standfast.core.gate_trust import trusting
+from standfast.core.gate_view import Answer, GateView, Rule, gone, hold
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
 from standfast.core.record import Armed, Mode, Phase, Record
-from standfast.core.topology import Level
 
 JOINED_STATES = frozenset({"S_IDLE", "S_NOT_DC", "S_POLICY_ENGINE", "S_TRANSITION_ENGINE"})
 """States of a controller that has the current CIB (engine-measured; ``crmadmin -S`` of the own node)."""
@@ -53,71 +54,9 @@ SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
 
-class Rule(Enum):
-    """Which rule answered; the names are those of the table above."""
-
-    FACILITY_STOPPED = "facility-stopped"
-    NOT_JOINED = "not-joined"
-    RECORD_UNKNOWN = "record-unknown"
-    LEVELS_UNSAFE = "levels-unsafe"
-    TARGET_BACK = "target-back"
-    SETTLING = "settling"
-    EXECUTOR_MOVING = "executor-moving"
-    GUARDED = "guarded"
-    FROZEN = "frozen"
-    UNSAVED = "unsaved"
-    ELSEWHERE = "elsewhere"
-    CLEAR = "clear"
-
-
-@dataclass(frozen=True)
-class GateView:
-    """What the gate can know. Durations in seconds by CLOCK_BOOTTIME; None = not known."""
-
-    target: str
-    executor: str
-    controller_state: str
-    record: Record | None
-    record_error: str
-    levels: tuple[Level, ...]
-    membership: frozenset[str] | None
-    seconds_since_epoch_seen: float = 0.0
-    """Since this node first saw the record's epoch."""
-    seconds_since_window_seen: float = 0.0
-    """Since this node first saw the record's window."""
-    seconds_since_return: float | None = None
-    """Since the target came back into the membership; None: it was not seen to return."""
-    seconds_since_held: float | None = None
-    """Since a gate of this node last answered UNSAVED or ELSEWHERE for the target; None: it did not."""
-    facility_stopped: bool = False
-    aim: str = ""
-    """Control domain at which the target's devices aim; empty: not known."""
-    hosts: tuple[HostAnswer, ...] = field(default=())
-    mover_hosts: tuple[HostAnswer, ...] = field(default=())
-    """What the hosts say about the guest that a guarded window is for."""
-    seconds_held_as_mover: float | None = None
-    """For how long this node has held this target without a break because it is itself the mover."""
-    hosts_before: tuple[HostAnswer, ...] = field(default=())
-    """The round of answers before, in this same call: one round alone proves no absence."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The gate's answer.
-
-    `final`: waiting longer cannot change it, answer at once. `hosts_matter`: what hosts say can change it.
-    """
-
-    allow: bool
-    rule: Rule
-    reason: str
-    final: bool = True
-    hosts_matter: bool = False
-
-
 def decide(view: GateView) -> Answer:
     """Answer for one view. Total: every view has an answer."""
-    for ask in (_facility, _joined, _record, _levels, _settling, _window, _elsewhere, _released):
+    for ask in (_facility, _joined, _record, _levels, _settling, _window, _elsewhere, trusting, _released):
         answer = ask(view)
         if answer is not None:
             return answer
@@ -127,18 +66,14 @@ def decide(view: GateView) -> Answer:
 def _why_clear(view: GateView) -> str:
     if view.record is None or not view.record.open or view.record.mode is Mode.GUARDED:
         return f"nothing speaks against fencing {view.target}"
-    where = f"no host runs {view.target}" if _gone(view) else f"every host shows {view.target} on {view.aim}"
+    where = f"no host runs {view.target}" if gone(view) else f"every host shows {view.target} on {view.aim}"
     return f"the lease is over and {where}"
-
-
-def _hold(rule: Rule, reason: str, *, final: bool = False, hosts_matter: bool = False) -> Answer:
-    return Answer(False, rule, reason, final, hosts_matter)
 
 
 def _facility(view: GateView) -> Answer | None:
     if not view.facility_stopped:
         return None
-    return _hold(
+    return hold(
         Rule.FACILITY_STOPPED,
         f"the shutdown facility of {view.executor} is stopped (sdtool -b starts it)",
         final=True,
@@ -149,19 +84,19 @@ def _joined(view: GateView) -> Answer | None:
     if view.controller_state in JOINED_STATES:
         return None
     state = view.controller_state or "no answer"
-    return _hold(Rule.NOT_JOINED, f"the controller of {view.executor} has not joined the cluster ({state})")
+    return hold(Rule.NOT_JOINED, f"the controller of {view.executor} has not joined the cluster ({state})")
 
 
 def _record(view: GateView) -> Answer | None:
     if view.record is not None:
         return None
     why = view.record_error or "the CIB has no record"
-    return _hold(Rule.RECORD_UNKNOWN, f"{why}: whether a window is open cannot be known")
+    return hold(Rule.RECORD_UNKNOWN, f"{why}: whether a window is open cannot be known")
 
 
 def _levels(view: GateView) -> Answer | None:
     if not view.levels:
-        return _hold(
+        return hold(
             Rule.LEVELS_UNSAFE,
             f"{view.target} has no fencing level [gate, device]: a yes would count as a kill",
             final=True,
@@ -169,7 +104,7 @@ def _levels(view: GateView) -> Answer | None:
     for level in view.levels:
         if not level.guarded:
             shape = ", ".join(f"{device.id} ({device.agent or 'missing'})" for device in level.devices)
-            return _hold(
+            return hold(
                 Rule.LEVELS_UNSAFE,
                 f"level {level.index} of {view.target} is not [gate, real device]: [{shape}]",
                 final=True,
@@ -186,21 +121,21 @@ def _settling(view: GateView) -> Answer | None:
         return _just_back(view) if view.target != record.mover else None
     if record.open:
         if back and _lease_left_seconds(record, view) > 0:
-            return _hold(
+            return hold(
                 Rule.TARGET_BACK, f"a window is open and {view.target} is in the membership", final=True
             )
     elif _unsettled(view, view.target) or (back and _just_closed(view)):
         # Whoever the window was for: it held the fencing of everybody. A node that was lost in it and has
         # booted meanwhile would be killed by the one that was asked for then.
         left = SETTLE_SECONDS - view.seconds_since_epoch_seen
-        return _hold(
+        return hold(
             Rule.TARGET_BACK if back else Rule.SETTLING,
             f"a window closed less than {SETTLE_SECONDS} s ago ({left:.0f} s left)"
             + (f", and {view.target} is a member" if back else f", and {view.target} was moved in it"),
             final=back,
         )
     elif _unsettled(view, view.executor):
-        return _hold(Rule.EXECUTOR_MOVING, f"{view.executor} itself has just come out of a window")
+        return hold(Rule.EXECUTOR_MOVING, f"{view.executor} itself has just come out of a window")
     return None if record.open else _just_back(view)
 
 
@@ -211,7 +146,7 @@ def _just_back(view: GateView) -> Answer | None:
     since = view.seconds_since_return
     if not _back(view) or since is None or since >= SETTLE_SECONDS:
         return None
-    return _hold(
+    return hold(
         Rule.TARGET_BACK,
         f"{view.target} is a member again, and came back less than {SETTLE_SECONDS} s ago "
         f"({SETTLE_SECONDS - since:.0f} s left)",
@@ -245,20 +180,20 @@ def _window(view: GateView) -> Answer | None:
     if record.mode is Mode.GUARDED:
         if view.target != record.mover:
             return _by_mover(record, view)
-        if _gone(view) and not _back(view):
+        if gone(view) and not _back(view):
             return None
         if left > 0:
             return _not_ours(record, view)
     if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
         back = _back(view)
         # At once: four levels of one request, polled for 5 s each, would outlast the settling.
-        return _hold(
+        return hold(
             Rule.TARGET_BACK if back else Rule.SETTLING,
             f"{view.target} came back less than {SETTLE_SECONDS} s ago",
             final=back,
         )
     if left > 0:
-        return _hold(
+        return hold(
             Rule.FROZEN,
             f"a window is {record.phase.value} (since epoch {record.window}, {left:.0f} s of lease left)",
         )
@@ -269,7 +204,7 @@ def _not_ours(record: Record, view: GateView) -> Answer:
     """The mover of a guarded window is its killing gate's. An ordinary gate is asked by a fencer that is just
     starting, while the window is not whole yet or no more (a command may have died there), or by somebody's
     hand in the topology: then what is on no host is let through, and the lease ends this hold."""
-    return _hold(
+    return hold(
         Rule.GUARDED,
         f"a guarded window is {record.phase.value} for {view.target}: only its killing gate may act while a "
         "host may have it",
@@ -287,16 +222,16 @@ def _by_mover(record: Record, view: GateView) -> Answer | None:
     # except in a cluster of two.
     if _back(view):
         # At once: four levels of a request from that time, polled for 5 s each, would outlast any settling.
-        return _hold(
+        return hold(
             Rule.TARGET_BACK,
             f"{view.executor} is itself the node that is being moved, and {view.target} is in the membership",
             final=True,
         )
-    if _gone(view):
+    if gone(view):
         return None  # what the hosts say now is no belief from before, and nothing is left that could be hit
     if not plainly_on(view.mover_hosts):
         shown = ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.mover_hosts)
-        return _hold(
+        return hold(
             Rule.EXECUTOR_MOVING,
             f"{view.executor} is itself the node that is being moved, and not every host shows it plainly "
             f"running in one place ({shown or 'no host answered'})",
@@ -305,7 +240,7 @@ def _by_mover(record: Record, view: GateView) -> Answer | None:
     held = view.seconds_held_as_mover
     if held is None or held < MOVER_HOLD_SECONDS:
         left = MOVER_HOLD_SECONDS - (held or 0.0)
-        return _hold(
+        return hold(
             Rule.EXECUTOR_MOVING,
             f"{view.executor} is itself the node that is being moved: it holds for {left:.0f} s more",
             hosts_matter=True,
@@ -324,11 +259,11 @@ def _stale_map(record: Record, view: GateView) -> Answer | None:
     silent = {answer.host for answer in view.mover_hosts if answer.state is GuestState.SILENT}
     part = {record.source, record.target} | (here - silent)
     anywhere = record.armed is Armed.FOR_EVERY_NODE
-    if not view.aim or not (anywhere or view.aim in part) or _map_is_sure(record, view.aim):
+    if not view.aim or not (anywhere or view.aim in part) or _map_is_sure(record, view):
         return None
-    if _gone(view):
+    if gone(view):
         return None  # nothing is left that a name could hit; the device still wants its own proof
-    return _hold(
+    return hold(
         Rule.UNSAVED,
         f"{view.target} is on {view.aim}, which "
         + ("" if anywhere else f"takes part in the migration of {record.mover} and ")
@@ -353,21 +288,21 @@ def _after_lease(record: Record, view: GateView) -> Answer | None:
     were meanwhile nobody has seen, so that any host may be one of the two until it has saved in this window.
     """
     # Nothing is left that a name could hit; the device behind us still wants its own proof.
-    if _at_aim(view, _not_here) and _gone(view):
+    if _at_aim(view, _not_here) and gone(view):
         return None
     if not _at_aim(view, _running):
         shown = (
             ", ".join(f"{answer.host}: {answer.state.value}" for answer in view.hosts) or "no host answered"
         )
-        return _hold(
+        return hold(
             Rule.UNSAVED,
             f"the lease is over, but hosts do not show {view.target} plainly on {view.aim or 'its host'} "
             f"({shown}); close the window with clovmmigrate -u",
             hosts_matter=True,
         )
-    if _map_is_sure(record, view.aim):
+    if _map_is_sure(record, view):
         return None
-    return _hold(
+    return hold(
         Rule.UNSAVED,
         f"the lease is over, but {view.aim} has not saved its configuration in this window: its service "
         f"processor may hit another guest; close the window with: {_how_to_close(record, view)}",
@@ -381,11 +316,11 @@ def _how_to_close(record: Record, view: GateView) -> str:
     return f"clovmmigrate -u GUEST HOST (the guest of {record.mover}, and where it is)"
 
 
-def _map_is_sure(record: Record, host: str) -> bool:
-    """Whether the host's service processor maps names rightly, by what the record knows of this window."""
-    if _never_open(record):
+def _map_is_sure(record: Record, view: GateView) -> bool:
+    """Whether the aimed host's service processor maps names rightly, by what the record knows."""
+    if _never_open(record) or not view.saves:
         return True
-    saved = record.saved.get(host, "")
+    saved = record.saved.get(view.aim, "")
     return bool(saved) and not saved.startswith(SKIPPED)
 
 
@@ -409,18 +344,14 @@ def _not_here(state: GuestState) -> bool:
     return state.proves_not_here
 
 
-def _gone(view: GateView) -> bool:
-    return gone_everywhere([answer.host for answer in view.hosts], [view.hosts_before, view.hosts])
-
-
 def _elsewhere(view: GateView) -> Answer | None:
     found = on_its_way(view.hosts, view.aim)
     if found is None:
         return None
     shows = f"{found.host} shows {found.guest} {found.state.value}"
     if found.state in MOVING:
-        return _hold(Rule.ELSEWHERE, f"{shows}: it is being moved", hosts_matter=True)
-    return _hold(
+        return hold(Rule.ELSEWHERE, f"{shows}: it is being moved", hosts_matter=True)
+    return hold(
         Rule.ELSEWHERE,
         f"{shows}, but the devices of {view.target} aim at {view.aim}; "
         f"repair with: clovmmigrate -u {found.guest} {found.host}",
@@ -444,15 +375,18 @@ def _released(view: GateView) -> Answer | None:
         return None
     left = f"{RELEASE_SECONDS - since:.0f} s left"
     if _back(view):
-        return _hold(
+        return hold(
             Rule.TARGET_BACK,
             f"{view.target} was held less than {RELEASE_SECONDS} s ago and is a member again ({left})",
             final=True,
         )
-    if _gone(view):
+    if gone(view):
         return None
-    return _hold(
+    return hold(
         Rule.SETTLING,
         f"the reason to hold {view.target} ended less than {RELEASE_SECONDS} s ago ({left})",
         hosts_matter=True,
     )
+
+
+__all__ = ["JOINED_STATES", "MOVER_HOLD_SECONDS", "Answer", "GateView", "Rule", "decide", "plainly_on"]

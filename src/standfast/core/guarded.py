@@ -16,19 +16,19 @@ import copy
 from xml.etree import ElementTree as ET
 
 from standfast.core.device_objects import (
-    AGENTS,
     ForeignError,
     NotRegisteredError,
+    agents_in,
     ban,
     by_id,
     level_of,
-    parameters,
     primitive,
     section,
 )
 from standfast.core.device_setup import topology_section
-from standfast.core.devices import same_configuration
+from standfast.core.devices import find, same_configuration
 from standfast.core.names import GATE_AGENT
+from standfast.core.registered import Agent
 
 KILL_LIMIT_SECONDS = 120
 """What Pacemaker gives one call of the killing gate; more than the sum of its steps."""
@@ -54,6 +54,7 @@ def own_ids(node: str) -> frozenset[str]:
 def guarded(cib: ET.Element) -> frozenset[str]:
     """Nodes of which anything of a guarded window is in the CIB."""
     found = set()
+    agents = agents_in(cib)
     for element in cib.iterfind("./configuration//*"):
         identifier = element.get("id", "")
         if element.tag == "fencing-level" and identifier == kill_level_id(element.get("target", "")):
@@ -64,9 +65,8 @@ def guarded(cib: ET.Element) -> frozenset[str]:
         elif element.tag == "rsc_location" and identifier.startswith(MOVER_BAN_PREFIX):
             found.add(element.get("node", ""))
         elif element.tag == "meta_attributes" and identifier.startswith(PARKED_PREFIX):
-            found |= {
-                node for node in _movers(cib) if identifier.removeprefix(PARKED_PREFIX) in _devices_of(node)
-            }
+            parked = identifier.removeprefix(PARKED_PREFIX)
+            found |= {node for node, own in agents.items() if parked in _devices_of(node, own)}
     return frozenset(found - {""})
 
 
@@ -85,31 +85,34 @@ def guard(cib: ET.Element, node: str) -> ET.Element:
     Raises NotRegisteredError for a node without agents, ForeignError where an id of ours is taken.
     """
     wanted = copy.deepcopy(cib)
-    device = by_id(wanted, AGENTS[0].device_id(node))
-    if device is None:
-        raise NotRegisteredError(f"no XSCF data is registered for {node}")
+    every = agents_in(wanted)
+    agents = every.get(node, ())
+    entry = find(wanted, node)
+    if entry is None:
+        raise NotRegisteredError(f"nothing is registered for {node}")
     _refuse_taken(wanted, node)
-    _kill_device(wanted, node, parameters(device).get("domain", ""))
+    _kill_device(wanted, node, entry.guest)
     topology = topology_section(wanted)
     for level in list(topology):
-        if level.get("id") in {agent.level_id(node) for agent in AGENTS}:
+        if level.get("id") in {agent.level_id(node) for agent in agents}:
             topology.remove(level)
     if by_id(wanted, kill_level_id(node)) is None:
         values = {"id": kill_level_id(node), "target": node, "index": "1", "devices": kill_id(node)}
         topology.append(ET.Element("fencing-level", values))
-    for identifier in _devices_of(node):
+    for identifier in _devices_of(node, agents):
         _park(by_id(wanted, identifier), identifier)
     if len(wanted.findall("./configuration/nodes/node")) > 2:
-        for other in _movers(wanted) - {node}:
-            for identifier in _devices_of(other):
+        for other in set(every) - {node}:
+            for identifier in _devices_of(other, every[other]):
                 _ban(section(wanted, "constraints"), identifier, node)
     return wanted
 
 
 def unguard(cib: ET.Element, node: str) -> ET.Element:
-    """A copy of `cib` without anything of a guarded window of `node`: its four levels stand again."""
+    """A copy of `cib` without anything of a guarded window of `node`: its own levels stand again."""
     wanted = copy.deepcopy(cib)
-    parked = {PARKED_PREFIX + identifier for identifier in _devices_of(node)}
+    agents = agents_in(wanted).get(node, ())
+    parked = {PARKED_PREFIX + identifier for identifier in _devices_of(node, agents)}
     ours = own_ids(node)
     for parent in wanted.findall("./configuration//*"):
         for child in list(parent):
@@ -117,24 +120,14 @@ def unguard(cib: ET.Element, node: str) -> ET.Element:
             is_ban = identifier.startswith(MOVER_BAN_PREFIX) and child.get("node") == node
             if identifier in ours or identifier in parked or is_ban:
                 parent.remove(child)
-    for agent in AGENTS:
+    for agent in agents:
         if by_id(wanted, agent.level_id(node)) is None and by_id(wanted, agent.device_id(node)) is not None:
             topology_section(wanted).append(level_of(node, agent))
     return wanted
 
 
-def _movers(cib: ET.Element) -> set[str]:
-    """Every node that has agents."""
-    prefix = AGENTS[0].device_id("")
-    return {
-        found.get("id", "").removeprefix(prefix)
-        for found in cib.iterfind("./configuration/resources//primitive")
-        if found.get("id", "").startswith(prefix)
-    }
-
-
-def _devices_of(node: str) -> list[str]:
-    return [identifier for agent in AGENTS for identifier in (agent.gate_id(node), agent.device_id(node))]
+def _devices_of(node: str, agents: tuple[Agent, ...]) -> list[str]:
+    return [identifier for agent in agents for identifier in (agent.gate_id(node), agent.device_id(node))]
 
 
 def _kill_device(cib: ET.Element, node: str, guest: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from standfast.core import fields, names
+from standfast.core import fields, host_fencing, names
 
 NO_PPAR = -1
 """PPAR-ID of a host that is no control domain; its XSCF addresses are empty."""
@@ -46,6 +46,10 @@ class ControlDomain:
     """User for ssh; empty: nobody logs in, and (ldm) its XSCF is asked instead."""
     uri: str = ""
     """Of kind libvirt: the connection."""
+    fence_agent: str = ""
+    """Of kind libvirt and manual: the fence agent that kills a guest there; empty: none."""
+    fence_parameters: tuple[tuple[str, str], ...] = ()
+    """What that agent needs to reach this host, by name."""
 
     @property
     def obeys(self) -> bool:
@@ -94,6 +98,9 @@ def from_document(document: Mapping[str, object]) -> HostList:
         twice = next((value for value in seen if seen.count(value) > 1), None)
         if twice is not None:
             raise HostListError(f"{what} {twice!r} is in two [[control_domain]] entries")
+    fencing = [(host.name, host.fence_agent, dict(host.fence_parameters)) for host in hosts]
+    for field, text in host_fencing.disagreeing(fencing):
+        raise HostListError(f"control_domain: {field} {text}")
     return HostList(
         _field("file", document, "identity_file", fields.absolute_path, names.CONTROL_DOMAIN_KEY_FILE),
         _field("file", document, "known_hosts", fields.absolute_path, names.KNOWN_HOSTS_FILE),
@@ -163,10 +170,24 @@ def _entry(number: int, entry: object) -> ControlDomain:
         weight=_field(where, entry, "weight", fields.weight, 1),
         login=_field(where, entry, "login", fields.login, ""),
         uri=_field(where, entry, "uri", fields.uri, "qemu:///system") if kind == "libvirt" else "",
+        fence_agent=_field(where, entry, "fence_agent", host_fencing.agent) if "fence_agent" in entry else "",
+        fence_parameters=_parameters(where, entry),
     )
     for field, text in unfitting(kind, frozenset(entry), found.login, found.uri):
         raise HostListError(f"{where}: {field} {text}")
     return found
+
+
+def _parameters(where: str, entry: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    if "fence_parameters" not in entry:
+        return ()
+    given = entry["fence_parameters"]
+    if not isinstance(given, Mapping):
+        raise HostListError(f"{where}: fence_parameters must be a table")
+    try:
+        return tuple(host_fencing.parameters(given).items())
+    except fields.FieldError as error:
+        raise HostListError(f"{where}: fence_parameters: {error}") from None
 
 
 def unfitting(kind: str, given: frozenset[str], login: str, uri: str) -> Iterator[tuple[str, str]]:
@@ -184,6 +205,7 @@ def unfitting(kind: str, given: frozenset[str], login: str, uri: str) -> Iterato
         yield "login", f"is missing: {uri} is reached by ssh on the host"
     if kind == "libvirt" and login and fields.is_remote(uri):
         yield "login", f"is not needed: {uri} is reached from this node; put the user into the uri"
+    yield from host_fencing.unfitting(kind, given)
 
 
 def _field(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import heartbeat, members
+from standfast.core import by_kind, heartbeat, members
 from standfast.core.messages import Message, Severity
 from standfast.core.record import Armed, Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
@@ -84,7 +84,7 @@ def _nodes_changed(snapshot: Snapshot, record: Record) -> tuple[Message, ...]:
         "the node list was changed while the window was open, and stays as every member has it now "
         f"({listed}); a token that grows with the number of nodes follows it"
     )
-    return (Message("NODES_CHANGED", text, Severity.WARNING, next_command="clsnmpsetup -l"),)
+    return (Message("NODES_CHANGED", text, Severity.WARNING, next_command=by_kind.listing(snapshot.hosts)),)
 
 
 def lower(snapshot: Snapshot, record: Record) -> Decision:

@@ -231,6 +231,12 @@ def fencer_differs(late: list[tuple[str, str]], then: str) -> Message:
     )
 
 
+def unasked(snapshot: Snapshot, host: str) -> bool:
+    """Whether nobody can ask this host where guests are (kind manual): the operator's word stands in, and
+    the proof that its agent sees the guest there."""
+    return host in snapshot.hosts and snapshot.hosts[host].kind == "manual"
+
+
 def commander(snapshot: Snapshot, record: Record, since_epoch: int) -> WriteRecord | Wait | Stop | None:
     """Refuse while another node's command drives this window; one that has died leaves it to us.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import heartbeat, members, preflight
+from standfast.core import by_kind, heartbeat, members, preflight
 from standfast.core.messages import Message
 from standfast.core.record import Armed, Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
@@ -52,7 +52,9 @@ def _no_record(snapshot: Snapshot) -> Stop:
     return Stop(
         (
             Message(
-                "NOT_SET_UP", "no node's service processor is registered", next_command="clsnmpsetup -a ..."
+                "NOT_SET_UP",
+                "no node's shutdown agents are registered",
+                next_command=by_kind.register(snapshot.hosts, "NODE"),
             ),
         ),
         unfinished=False,

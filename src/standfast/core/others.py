@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from standfast.core import members
+from standfast.core import by_kind, members
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.gate import plainly_on
 from standfast.core.messages import Message
@@ -51,7 +51,7 @@ def moving(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Message | Non
         found = [answer for answer in answers if answer.state in ON_ITS_WAY]
         if found:
             text = f"{aim.guest} is not plainly in one place: {_shown(found)}; the window is open for it too"
-            hint = f"ldm list-domain -o status {aim.guest} (on {found[0].host}); when it has ended: "
+            hint = f"{by_kind.look(snapshot.hosts, found[0].host, aim.guest)}; when it has ended: "
             return _message(aim, text, found[0].host, hint + f"clovmmigrate -u {aim.guest} HOST")
     return None
 
@@ -62,18 +62,25 @@ def astray(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Message | Non
         running = [answer.host for answer in answers if answer.state is GuestState.RUNNING]
         if len(running) > 1:
             text = f"two copies of {aim.guest}, on {' and on '.join(running)}: stop one, mind its data"
-            hint = f"ldm stop-domain {aim.guest} (on one of them), then clovmmigrate -u {aim.guest} HOST"
+            stop = by_kind.stop(snapshot.hosts, " or ".join(running), aim.guest)
+            hint = f"{stop}, then clovmmigrate -u {aim.guest} HOST"
             return _message(aim, text, running[0], hint)
         if running and running[0] != aim.host:
             aimed = aim.host or "no known host"
             text = f"{aim.guest} runs on {running[0]}, and its shutdown agents aim at {aimed}"
             return _message(aim, text, running[0], f"clovmmigrate -u {aim.guest} {running[0]}")
-        if not running and aim.node in _movers(record) and aim.node not in snapshot.proven_off:
+        unasked = members.unasked(snapshot, aim.host)
+        if (
+            not running
+            and not unasked
+            and aim.node in _movers(record)
+            and aim.node not in snapshot.proven_off
+        ):
             text = (
                 f"the window is open for {aim.guest} too, which runs nowhere plainly and is not proven off "
                 f"({_shown(answers)})"
             )
-            hint = f"ldm start-domain {aim.guest} (on its control domain), then "
+            hint = f"{by_kind.start(snapshot.hosts, '', aim.guest)}, then "
             return _message(aim, text, aim.host, hint + f"clovmmigrate -u {aim.guest} HOST")
     return None
 

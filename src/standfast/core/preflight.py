@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from standfast.core import heartbeat, members, owed
+from standfast.core import by_kind, heartbeat, members, owed
 from standfast.core.messages import Message, Severity
 from standfast.core.record import Mode
 from standfast.core.steps import OpenGoal, Snapshot
@@ -161,7 +161,7 @@ def _agents(snapshot: Snapshot) -> Iterator[Message]:
             "NOT_REGISTERED",
             f"{node} has no shutdown agents",
             node=node,
-            next_command=f"clsnmpsetup -a {node} ...",
+            next_command=by_kind.register(snapshot.hosts, node),
         )
     for node, report in sorted(snapshot.reports.items()):
         if node not in snapshot.members or not members.facility_runs(snapshot, node):
@@ -186,10 +186,14 @@ def _hosts(snapshot: Snapshot) -> Iterator[Message]:
         for host, why in sorted(report.hosts.items()):
             if why:
                 yield Message(
-                    "HOST_SILENT", f"{node} cannot ask control domain {host}: {why}", node=node, host=host
+                    "HOST_SILENT", f"{node} cannot ask {_host(snapshot, host)}: {why}", node=node, host=host
                 )
         for address, why in sorted(report.logins.items()):
-            if why:
+            if why and address in snapshot.hosts:
+                agent = snapshot.hosts[address].agent
+                text = f"from {node} {agent} does not reach {address} with its fence_parameters: {why}"
+                yield Message("LOGIN", text, node=node, host=address)
+            elif why:
                 yield Message(
                     "LOGIN",
                     f"from {node} the registered user cannot log in to the XSCF at {address}: {why}",
@@ -209,7 +213,7 @@ def _goal(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
                 "AIM_UNKNOWN",
                 f"the shutdown agents of {node} aim at no control domain of clovmmigrate.conf",
                 node=node,
-                next_command="clsnmpsetup -l",
+                next_command=by_kind.listing(snapshot.hosts),
             )
 
 
@@ -222,9 +226,11 @@ def _guarded(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
         if not host.login:
             yield Message(
                 "NEEDS_LOGIN",
-                f"control domain {name} has no login: a guest cannot be stopped there, nor proven stopped",
+                f"{_host(snapshot, name)} has no login: a guest cannot be stopped there, nor proven stopped",
                 host=name,
-                next_command=f"put a login for {name} into clovmmigrate.conf, or --mode frozen",
+                next_command=f"put a login for {name} into clovmmigrate.conf, or --mode frozen"
+                if host.kind != "manual"
+                else "standfast window open GUEST --mode frozen (nobody can ask a host of kind manual)",
             )
     if snapshot.unbroken and not goal.budget_seconds and not goal.hold_alone:
         yield Message(
@@ -234,6 +240,10 @@ def _guarded(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
             next_command="standfast window open GUEST --budget auto (or SECONDS; none: the blackout fits "
             "into the timeout as it is)",
         )
+
+
+def _host(snapshot: Snapshot, name: str) -> str:
+    return f"{'control domain' if by_kind.kind(snapshot.hosts, name) == 'ldm' else 'host'} {name}"
 
 
 def _some(names: Sequence[str]) -> str:

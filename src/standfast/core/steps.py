@@ -26,6 +26,23 @@ class HostEntry:
     weight: int
     login: bool = True
     """Whether Standfast may log in to it; without, its XSCF is asked, and nothing can be saved there."""
+    kind: str = "ldm"
+    agent: str = ""
+    """Of kind libvirt and manual: the fence agent that kills there; empty: none."""
+    reach: tuple[tuple[str, str], ...] = ()
+    """What that agent needs to reach this host."""
+
+    @property
+    def saves(self) -> bool:
+        """Whether its service processor knows guests by a configuration that has to be saved."""
+        return self.kind == "ldm"
+
+    @property
+    def shown(self) -> str:
+        """What agents that aim at it aim at, for people."""
+        if self.kind == "ldm":
+            return f"PPAR-ID {self.ppar_id}, {self.lan0}, {self.lan1}, weight {self.weight}"
+        return f"{self.agent or 'no fence_agent'}, weight {self.weight}"
 
 
 @dataclass(frozen=True)

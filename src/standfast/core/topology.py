@@ -11,12 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from standfast.core.host_fencing import NOT_REAL_AGENTS, PLUG, node_of
 from standfast.core.names import GATE_AGENT
-
-NOT_REAL_AGENTS = frozenset(
-    {GATE_AGENT, "watchdog", "fence_watchdog", "fence_dummy", "fence_heuristics_ping", "fence_kdump"}
-)
-"""Agents whose success does not mean that the node was killed by this very call."""
 
 
 def quorate(cib: ET.Element | None) -> bool:
@@ -37,6 +33,16 @@ class Device:
     def real(self) -> bool:
         """Whether its success is a kill."""
         return bool(self.agent) and self.agent not in NOT_REAL_AGENTS
+
+    @property
+    def ordinary(self) -> bool:
+        """Whether set-up made it with an ordinary fence agent, which trusts the words of its host."""
+        return bool(node_of(self.id, self.agent))
+
+    @property
+    def guest(self) -> str:
+        """The guest that it kills; empty where it names none. What somebody else's plug is, is not known."""
+        return self.parameters.get(PLUG if self.ordinary else "domain", "")
 
 
 @dataclass(frozen=True)

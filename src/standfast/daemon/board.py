@@ -8,13 +8,14 @@ asks for proof, and every 10 minutes (PRIMECLUSTER Cluster Foundation guide, 7.1
 from __future__ import annotations
 
 import asyncio
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from standfast.core import aims, devices, record, topology
+from standfast.core import aims, devices, host_fencing, record, topology
 from standfast.core.report import FAILED, proof
 from standfast.core.topology import Device
 from standfast.processors import agents
@@ -67,7 +68,7 @@ class Board:
         fresh: dict[str, Row] = {}
         altered = []
         for entry in devices.registered(cib):
-            for agent in devices.AGENTS:
+            for agent in entry.agents:
                 identifier = agent.device_id(entry.node)
                 device = known.get(identifier, Device(identifier, "", {}))
                 row = self.rows.get(identifier)
@@ -198,4 +199,18 @@ def _init_trouble(device: Device) -> str:
     secret = device.parameters.get("password_file")
     if secret and not Path(secret).is_file():
         return f"{secret} is missing on this node: repeat clsnmpsetup -a here"
+    return _file_trouble(device) if device.ordinary else ""
+
+
+def _file_trouble(device: Device) -> str:
+    """What is wrong with a file that an ordinary agent reads its secret from."""
+    for path in host_fencing.files_named(device.parameters):
+        try:
+            mode = Path(path).stat().st_mode
+        except OSError as error:
+            return f"{path} on this node: {error.strerror}; {device.agent} needs it (clovmmigrate.conf)"
+        if not stat.S_ISREG(mode):
+            return f"{path} on this node is no file; {device.agent} needs it (clovmmigrate.conf)"
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            return f"{path} on this node may be used by others than its owner: chmod go= {path}"
     return ""

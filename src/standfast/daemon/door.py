@@ -139,7 +139,7 @@ class Door:
                 "sdtool -b on another node first",
             )
         except NoRecordError as error:
-            return _no(f"{error}; {not_stopped}", "clsnmpsetup -a")
+            return _no(f"{error}; {not_stopped}", "clsnmpsetup -a, or standfast node add")
         except CibUnknown as error:
             return _no(f"{error}; whether the shutdown facility is stopped is not known yet", "sdtool -s")
         except RecordError as error:
@@ -174,7 +174,7 @@ class Door:
     async def _kill(self, request: Answer) -> Answer:
         node = str(request.get("node", ""))
         if node not in {row.host for row in self._daemon.board.rows.values()}:
-            return _no(f"{node or 'no node'} has no shutdown agents", "clsnmpsetup -l")
+            return _no(f"{node or 'no node'} has no shutdown agents", "sdtool -s")
         if node == self._daemon.known.node:
             return _no("a node does not kill itself", "sdtool -k on another node")
         if self._daemon.facility != "running":

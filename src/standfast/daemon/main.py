@@ -492,11 +492,17 @@ class Daemon:
 
     async def _log_in(self) -> dict[str, str]:
         rows = list(self.board.rows.values())
-        good = [row.device.parameters.get("ip", "") for row in rows if row.proof]
         # The password of a device that cannot begin may not be on this node yet.
-        able = next((row.device.parameters for row in rows if row.init_state == "InitWorked"), None)
-        listed = self.known.config.config.hosts if self.known.config else None
-        return await probe.log_in(listed, able, good) if listed else {}
+        able = next((row.device for row in rows if row.init_state == "InitWorked"), None)
+        if self.known.config is None:
+            return {}
+        listed = self.known.config.config.hosts
+        if able is not None and able.ordinary:
+            aims = self.known.aims()
+            there = [aims[row.host].host for row in rows if row.proof and row.host in aims]
+            return await probe.reach_all(listed, able, there)
+        good = [row.device.parameters.get("ip", "") for row in rows if row.proof]
+        return await probe.log_in(listed, able.parameters if able is not None else None, good)
 
     async def retest(self) -> None:
         """Test every agent, ask every host, log in everywhere; returns when all is done."""

@@ -1,7 +1,7 @@
-"""Can this node ask every control domain, and does the registered user get in at every XSCF?
+"""Can this node ask every host, and does the registered user, or the fence agent, get in everywhere?
 
 R2 of the page: user, password and method agree on all control domains. The only proof is to log in to each,
-also to those where no guest is now.
+also to those where no guest is now. On other hosts the fence agent must get in, with what the file says.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from standfast.core.hostlist import HostList
+from standfast.core import host_fencing
+from standfast.core.hostlist import ControlDomain, HostList
+from standfast.core.topology import Device
 from standfast.hosts.base import Host, HostError
+from standfast.hosts.manual import ManualHost
 from standfast.processors import agents
 from standfast.processors.agents import Outcome
 
@@ -22,14 +25,14 @@ LOGINS_AT_ONCE = 4
 
 @dataclass(frozen=True)
 class Probed:
-    """Control domain or XSCF address -> empty if it answered, else why not."""
+    """Host, XSCF address, or host that the fence agent is to reach -> empty if it answered, else why not."""
 
     hosts: Mapping[str, str] = field(default_factory=dict)
     logins: Mapping[str, str] = field(default_factory=dict)
 
 
 async def ask_hosts(hosts: Mapping[str, Host]) -> dict[str, str]:
-    """Ask every host for its guests, all at once."""
+    """Ask every host for its guests, all at once; those that nobody asks (kind manual) are left out."""
 
     async def one(host: Host) -> str:
         try:
@@ -38,8 +41,28 @@ async def ask_hosts(hosts: Mapping[str, Host]) -> dict[str, str]:
             return error.what
         return ""
 
-    said = await asyncio.gather(*(one(host) for host in hosts.values()))
-    return dict(zip(hosts, said, strict=True))
+    asked = {name: host for name, host in hosts.items() if not isinstance(host, ManualHost)}
+    said = await asyncio.gather(*(one(host) for host in asked.values()))
+    return dict(zip(asked, said, strict=True))
+
+
+async def reach_all(listed: HostList, device: Device, known_good: Iterable[str]) -> dict[str, str]:
+    """Let an ordinary agent log in at every host by `monitor`. `device`: a registered one, for all that is
+    not the host's; `known_good`: hosts that need no trial."""
+    ours = {k: v for k, v in device.parameters.items() if k not in host_fencing.of_host(device.parameters)}
+    slots = asyncio.Semaphore(LOGINS_AT_ONCE)
+    good = frozenset(known_good)
+
+    async def one(host: ControlDomain) -> tuple[str, str]:
+        if host.name in good:
+            return host.name, ""
+        options = {k: v for k, v in ours.items() if not k.startswith("pcmk_")} | dict(host.fence_parameters)
+        async with slots:
+            result = await agents.run(device.agent, "monitor", options, LOGIN_LIMIT_SECONDS)
+        worked = result.outcome is Outcome.DONE
+        return host.name, "" if worked else result.said or result.outcome.value
+
+    return dict(await asyncio.gather(*(one(h) for h in listed.hosts if h.fence_agent == device.agent)))
 
 
 async def log_in(

@@ -320,8 +320,9 @@ class Lab:
         return all(settling.sees_all(self.status(name), self._powered()) for name in self._powered())
 
     def _settled(self) -> bool:
-        seen, plain = self.status(), self.spec.fencing == "plain"
-        if seen is None or seen.dc is None or not settling.at_home(seen, self.nodes, self._powered(), plain):
+        seen = self.status()
+        devices = {name: f"st-{name}" for name in self.nodes} if self.spec.fencing == "plain" else {}
+        if seen is None or seen.dc is None or not settling.at_home(seen, self._powered(), devices):
             return False
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=10.0)
         return seen.idle("S_IDLE" if "S_IDLE" in state.stdout else None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,16 +13,17 @@ from xml.etree import ElementTree
 
 from standfast.cluster.membership import ClusterStatus, parse_status
 from standfast.cluster.run import Result
-from standfast.lab import engine_config, removal, settling
 from standfast.lab import freezer as freezers
+from standfast.lab import removal, settling
 from standfast.lab.checks import check_vm_machine
 from standfast.lab.cluster import make_root
 from standfast.lab.errors import LabError
-from standfast.lab.layout import Fencing, check_id, labs_root, netns, new_id
+from standfast.lab.layout import check_id, labs_root, netns, new_id
 from standfast.lab.network import SWITCH
 from standfast.lab.vm import accelerator, channel, domain, environment, image, layout, migration, seed, wires
+from standfast.lab.vm import fencing as lab_fencing
 from standfast.lab.vm.host import ON_STATES, Host
-from standfast.lab.vm.layout import MAX_GUESTS, VmSpec, number_of
+from standfast.lab.vm.layout import MAX_GUESTS, VmFencing, VmSpec, number_of
 
 MEMORY_MIB = 512
 MIN_MEMORY_MIB = 256
@@ -31,7 +32,6 @@ _BOOT_LIMIT_SECONDS = 300.0
 _SETTLE_LIMIT_SECONDS = 240.0
 _GONE_LIMIT_SECONDS = 30.0
 _SYSRQ_LIMIT_SECONDS = 2.0
-_LOAD_THRESHOLD = "1000%"
 _DAEMON_READY = (
     "from standfast.commands.daemon_client import ask; "
     "raise SystemExit(not ask({'op': 'status'}, 5.0).get('node'))"
@@ -79,7 +79,7 @@ class VmLab:
         lab_id: str | None = None,
         nodes: int = 2,
         heartbeat_timeout_seconds: float = 10.0,
-        fencing: Fencing = "plain",
+        fencing: VmFencing = "standfast",
         memory_mib: int = MEMORY_MIB,
         say: Callable[[str], None] = lambda text: None,
     ) -> VmLab:
@@ -161,30 +161,10 @@ class VmLab:
             home.must_virsh("start", guest)
         self.wait_ready()
         ready = time.monotonic() - begun
-        say("resources" + (" and fencing" if self.spec.fencing == "plain" else ""))
-        self._configure()
+        say("resources" + ("" if self.spec.fencing == "none" else f" and fencing ({self.spec.fencing})"))
+        lab_fencing.configure(self)
         self.wait_settled()
         self.times = Times(hosts, ready, time.monotonic() - begun)
-
-    def _configure(self) -> None:
-        agent = engine_config.FenceAgent("fence_virsh", self._aim, interval="120s", timeout="60s")
-        wanted = engine_config.resources(self.nodes, self.spec.fencing, agent, service_interval="30s")
-        # Beside a load of 0.8 the controller starts one action at a time; an emulated guest has that always.
-        self._set_option("load-threshold", _LOAD_THRESHOLD)
-        argv = ["cibadmin", "--modify", "--allow-create", "--scope", "configuration", "--xml-pipe"]
-        done = self.exec(self.nodes[0], argv, limit_seconds=60, input=wanted)
-        if not done.ok:
-            raise LabError(f"lab {self.id}: the resources were refused: {done.complaint()}")
-
-    def _aim(self, node: str) -> Mapping[str, str]:
-        """fence_virsh at the host on which the node's guest starts. The key's file is named, not its text."""
-        number = number_of(node)
-        return {
-            "pcmk_host_map": f"{node}:{layout.guest_name(number)}",
-            "ip": layout.host_name(number),
-            "username": "root",
-            "identity_file": seed.KEY_FILE,
-        }
 
     def _keep_last_words(self, error: LabError) -> None:
         """The directory goes; what the guests and hosts said last goes into the error."""
@@ -340,13 +320,7 @@ class VmLab:
 
     def set_fencing(self, wanted: bool) -> None:
         """Switch the cluster's fencing (stonith-enabled) on or off. Raises LabError."""
-        self._set_option("stonith-enabled", str(wanted).lower())
-
-    def _set_option(self, name: str, value: str) -> None:
-        argv = ["crm_attribute", "-t", "crm_config", "-n", name, "-v", value]
-        done = self.exec(self.nodes[0], argv, limit_seconds=60.0)
-        if not done.ok:
-            raise LabError(f"lab {self.id}: {name} could not be set to {value}: {done.complaint()}")
+        lab_fencing.set_option(self, "stonith-enabled", str(wanted).lower())
 
     def powered(self) -> frozenset[str]:
         """The nodes whose guests are on."""
@@ -390,8 +364,11 @@ class VmLab:
         self.wait(self._settled, limit_seconds, "the cluster to settle")
 
     def _settled(self) -> bool:
-        seen, plain, powered = self.status(), self.spec.fencing == "plain", self.powered()
-        if seen is None or seen.dc is None or not settling.at_home(seen, self.nodes, powered, plain):
+        seen, powered = self.status(), self.powered()
+        devices = (
+            {} if self.spec.fencing == "none" else {n: lab_fencing.device(self.spec, n) for n in self.nodes}
+        )
+        if seen is None or seen.dc is None or not settling.at_home(seen, powered, devices):
             return False
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=20.0)
         return seen.idle("S_IDLE" if "S_IDLE" in state.stdout else None)

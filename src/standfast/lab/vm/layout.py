@@ -11,7 +11,7 @@ from typing import Literal
 
 from standfast.lab.errors import LabError
 from standfast.lab.freezer import Group, Version
-from standfast.lab.layout import OUTSIDE, Fencing, read_description, write_description
+from standfast.lab.layout import OUTSIDE, read_description, write_description
 from standfast.lab.network import ring_address
 
 Accelerator = Literal["kvm", "tcg"]
@@ -20,6 +20,10 @@ MAX_GUESTS = 4
 SWITCH_ADDRESS = "10.88.0.254"
 # Inside a host everything of the lab is below this, wherever the lab and the cache lie outside.
 INSIDE = "/run/lab"
+
+
+VmFencing = Literal["standfast", "plain", "none"]
+"""standfast: gate and fence_virsh, by `standfast node add`. plain: fence_virsh alone."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class VmSpec:
     heartbeat_timeout_seconds: float
     memory_mib: int
     accelerator: Accelerator
-    fencing: Fencing
+    fencing: VmFencing
     freezer: Version
     group: str
     """Directory of the lab's cgroups."""

@@ -25,6 +25,8 @@ KEY_FILE = "/root/.ssh/id_ed25519"
 _RECORDER = Path(__file__).parents[1] / "agents" / "recorder.py"
 _INIT = Path(__file__).with_name("scripts") / "guest_init.sh"
 _SPARE_MIB = 2
+BUDGET_SECONDS = 60
+"""What a frozen window raises the heartbeat timeout to."""
 
 
 def make_keys(root: Path, hosts: Sequence[str]) -> None:
@@ -66,6 +68,19 @@ def known_hosts(root: Path, spec: layout.VmSpec) -> str:
     return "\n".join(lines) + "\n"
 
 
+def clovmmigrate_conf(spec: layout.VmSpec) -> str:
+    """The same on every node: all hosts, and how fence_virsh reaches each."""
+    text = f"format = 1\nbudget_seconds = {BUDGET_SECONDS}\n"
+    for host in spec.hosts:
+        address = layout.host_address(layout.number_of(host))
+        text += (
+            f'\n[[control_domain]]\nname = "{host}"\naddress = "{address}"\nkind = "libvirt"\n'
+            f'login = "root"\nfence_agent = "fence_virsh"\n[control_domain.fence_parameters]\n'
+            f'ip = "{address}"\nusername = "root"\nidentity_file = "{KEY_FILE}"\n'
+        )
+    return text
+
+
 def _environment(tree: Path) -> None:
     """A Python environment as `python3 -m venv` makes it, with Standfast in it; the packages that it needs
     lie on another disk at the same place."""
@@ -98,6 +113,7 @@ def _configuration(tree: Path, spec: layout.VmSpec) -> None:
     for path, text in (
         (names.COROSYNC_CONF, conf),
         ("/etc/hosts", hosts_file(spec)),
+        (names.CONFIG_FILE, clovmmigrate_conf(spec)),
         ("/usr/share/standfast-lab/cib.xml", engine_config.FIRST_CIB),
     ):
         _write(tree, path, text.encode())

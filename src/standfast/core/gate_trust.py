@@ -1,0 +1,46 @@
+"""The gate's rule for fence agents that trust their host's words: positive evidence, window or not."""
+
+from __future__ import annotations
+
+from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.gate_view import Answer, GateView, Rule, gone, hold
+
+_TO_KILL = frozenset({GuestState.RUNNING, GuestState.PAUSED, GuestState.CRASHED})
+"""States in which an order to the host kills; one that is on its way was held before."""
+
+
+def trusting(view: GateView) -> Answer | None:
+    """An ordinary agent calls a guest off because its host says so: a host that the guest has left says it of
+    one that runs elsewhere (fence_virsh: "Success: Already OFF", 3 of 3 measured). So it is used only where
+    there is something for it to kill, or nothing anywhere."""
+    if not view.trusts_words or gone(view):
+        return None
+    here = next((answer for answer in view.hosts if answer.host == view.aim), None)
+    if here is not None and here.state in _TO_KILL:
+        return None
+    return hold(Rule.NO_EVIDENCE, _no_evidence(view, here), hosts_matter=True)
+
+
+def _no_evidence(view: GateView, here: HostAnswer | None) -> str:
+    """One sentence: which host, and what to type."""
+    node = view.target
+    if not view.aim:
+        return (
+            f"the device of {node} aims at no host of clovmmigrate.conf as this node reads it; look where "
+            "its guest is, then type: clovmmigrate -u GUEST HOST"
+        )
+    by_hand = f"if {node} is off for certain, type: stonith_admin --confirm={node}"
+    if here is None:
+        return f"{view.aim}, at which the device of {node} aims, could not be asked; {by_hand}"
+    if not here.state.proves_not_here:
+        return (
+            f"{view.aim}, at which the device of {node} aims, does not show {here.guest} ({here}); {by_hand}"
+        )
+    open_to_doubt = [answer for answer in view.hosts if not answer.state.proves_not_here]
+    shows = f"{view.aim} shows {here.guest} {here.state.value}"
+    if not open_to_doubt:
+        return f"{shows}, and every other host too, but not yet in two rounds"
+    return (
+        f"{shows}, so that its device would call it off, but it may be on {open_to_doubt[0].host} "
+        f"({open_to_doubt[0]}); {by_hand}"
+    )

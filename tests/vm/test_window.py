@@ -1,0 +1,137 @@
+"""Windows of real guests: a real migration, a real blackout, fence_virsh behind its gate.
+
+In the order of the story; each test leaves the guest where the next one finds it.
+"""
+
+import json
+from typing import Any
+
+import pytest
+
+from standfast.lab.vm.cluster import VmLab
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.lab]
+COMMAND_LIMIT_SECONDS = 180.0
+BLACKOUT_SECONDS = 16.0
+"""Longer than the heartbeat timeout of 10 s: the node is dropped in it."""
+MAX_TRIES = 5
+SLOW = (
+    "[ENGINE]",
+    "[SWITCHOVER]",
+    "[HOST_SILENT]",
+    "[NO_CLUSTER]",
+    "[NO_DAEMON]",
+    "[AGENT]",
+    "shows Testing",
+)
+SETTLED_LIMIT_SECONDS = 120.0
+GATE_LOG = "/var/log/standfast/gate.log"
+RING_LOG = "/var/log/corosync/corosync.log"
+
+
+def test_a_guarded_window_takes_a_guest_through_a_blackout_and_fencing_follows_it(lab: VmLab) -> None:
+    proven(lab, {"cfguest1": "host1", "cfguest2": "host2"})
+    booted = boot(lab, "cfguest2")
+    run(lab, "cfguest1", "standfast", "window", "open", "guest2", "--to", "host3")
+    marks = {node: size(lab, node, RING_LOG) for node in lab.nodes}
+    held = size(lab, "cfguest1", GATE_LOG)
+    moved = lab.migrate("guest2", "host3", blackout_seconds=BLACKOUT_SECONDS)
+    assert moved.blackout.seconds >= BLACKOUT_SECONDS
+    together(lab)
+    assert "Sync left[1]: 2" in added(lab, "cfguest1", RING_LOG, marks["cfguest1"]), "it was dropped"
+    assert "rule=kill" in added(lab, "cfguest1", GATE_LOG, held), "and its killing gate was asked"
+    assert " allow " not in added(lab, "cfguest1", GATE_LOG, held), "which killed nobody"
+    run(lab, "cfguest1", "standfast", "window", "close", "guest2", "--to", "host3")
+    assert boot(lab, "cfguest2") == booted
+    assert lab.states("guest2") == {"host3": "running"}
+    proven(lab, {"cfguest1": "host1", "cfguest2": "host3"})
+    assert json.loads(run(lab, "cfguest1", "standfast", "window", "status", "--json"))["open"] is False
+
+
+def test_a_guest_moved_without_a_window_is_held_and_not_called_off_by_the_host_that_it_left(
+    lab: VmLab,
+) -> None:
+    booted, held = boot(lab, "cfguest2"), size(lab, "cfguest1", GATE_LOG)
+    moved = lab.migrate("guest2", "host2", blackout_seconds=BLACKOUT_SECONDS, undefine_source=False)
+    assert moved.blackout.seconds >= BLACKOUT_SECONDS
+    assert lab.states("guest2") == {"host2": "running", "host3": "shut off"}
+    together(lab)
+    said = added(lab, "cfguest1", GATE_LOG, held)
+    assert "rule=elsewhere" in said, "the cluster wanted it fenced, and its gate held"
+    assert " allow " not in said
+    assert boot(lab, "cfguest2") == booted, "it was not started a second time, nor killed"
+    run(lab, "cfguest1", "standfast", "window", "repair")
+    proven(lab, {"cfguest1": "host1", "cfguest2": "host2"})
+    lab.host("host3").must_virsh("undefine", "guest2")
+
+
+def test_clovmmigrate_takes_a_guest_there_and_the_ring_stays_whole(lab: VmLab) -> None:
+    booted = boot(lab, "cfguest2")
+    run(lab, "cfguest1", "clovmmigrate", "-p", "guest2")
+    marks = {node: size(lab, node, RING_LOG) for node in lab.nodes}
+    moved = lab.migrate("guest2", "host3", blackout_seconds=BLACKOUT_SECONDS)
+    assert moved.blackout.seconds >= BLACKOUT_SECONDS
+    run(lab, "cfguest1", "clovmmigrate", "-u", "guest2", "host3")
+    for node in lab.nodes:
+        assert "Sync left" not in added(lab, node, RING_LOG, marks[node])
+    assert boot(lab, "cfguest2") == booted
+    proven(lab, {"cfguest1": "host1", "cfguest2": "host3"})
+    run(lab, "cfguest1", "standfast", "window", "open", "guest2", "--to", "host2")
+    lab.migrate("guest2", "host2")
+    run(lab, "cfguest1", "standfast", "window", "close")
+    proven(lab, {"cfguest1": "host1", "cfguest2": "host2"})
+
+
+def run(lab: VmLab, node: str, *argv: str) -> str:
+    """A command of Standfast on a node, which must do what it is told.
+
+    It is typed again where an emulated guest beside other work was too slow for a limit of a few seconds on
+    the way to its own engine, or where its agents are just being tested: nothing was changed then.
+    """
+    said = []
+    for _ in range(MAX_TRIES):
+        done = lab.exec(node, argv, COMMAND_LIMIT_SECONDS)
+        said.append(f"{done.returncode}: {done.stdout}{done.stderr}")
+        if done.ok:
+            print(f"{' '.join(argv)}\n{said[-1]}")
+            return done.stdout
+        if not any(code in said[-1] for code in SLOW):
+            break
+    raise AssertionError(f"{' '.join(argv)}:\n" + "\n".join(said))
+
+
+def proven(lab: VmLab, aims: dict[str, str]) -> None:
+    """Each node's agent aims at this host, and works from every node."""
+    shown = json.loads(run(lab, "cfguest1", "standfast", "node", "list", "--json"))["nodes"]
+    assert {entry["node"]: entry["host"] for entry in shown} == aims
+    assert all(not entry["faults"] for entry in shown)
+    for node in lab.nodes:
+        lab.wait(lambda node=node: tested(lab, node), SETTLED_LIMIT_SECONDS, f"the agents on {node}")  # type: ignore[misc]
+
+
+def tested(lab: VmLab, node: str) -> bool:
+    """Every row of sdtool -s shows TestWorked."""
+    said: dict[str, Any] = json.loads(run(lab, node, "sdtool", "-s", "--json"))
+    states = [row["test_state"] for row in said["agents"]]
+    return bool(states) and set(states) == {"TestWorked"}
+
+
+def together(lab: VmLab) -> None:
+    """Both nodes are one ring again, and the cluster has come to rest."""
+    lab.wait(lambda: lab.members("cfguest2") == lab.members("cfguest1"), SETTLED_LIMIT_SECONDS, "one ring")
+    lab.wait_ready()
+
+
+def boot(lab: VmLab, node: str) -> str:
+    """What changes when a node boots (random(4))."""
+    return lab.exec(node, ["cat", "/proc/sys/kernel/random/boot_id"]).stdout
+
+
+def size(lab: VmLab, node: str, path: str) -> int:
+    """How long a log is; 0 where there is none yet."""
+    return len(lab.exec(node, ["cat", path]).stdout)
+
+
+def added(lab: VmLab, node: str, path: str, since: int) -> str:
+    """What was written to a log since it was so long."""
+    return lab.exec(node, ["cat", path]).stdout[since:]
