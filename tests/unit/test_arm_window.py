@@ -72,7 +72,7 @@ async def test_an_id_that_is_somebody_elses_is_the_reason_why_not(monkeypatch: p
     site.tree = devices.without_node(cluster(3), MOVER)
     site.tree.set("have-quorum", "1")
     record.write(site.tree, WINDOW)
-    assert "no XSCF data is registered" in await run_arm(ARM, AIMS)
+    assert "nothing is registered" in await run_arm(ARM, AIMS)
 
 
 async def test_a_cluster_that_cannot_be_written_is_the_reason_too(monkeypatch: pytest.MonkeyPatch) -> None:
