@@ -13,6 +13,7 @@ from standfast.cluster.run import EngineError, Result
 from standfast.core import devices, guarded, running
 from standfast.core.devices import XscfNode
 from standfast.core.running import RunningDevice
+from standfast.core.steps import HostEntry
 from standfast.daemon.fencer_duty import SOON_TRIES, FencerDuty
 
 NODES = ("cfguest1", "cfguest2", "cfguest3")
@@ -149,7 +150,7 @@ def test_it_is_asked_once_while_nothing_changes_and_again_after_a_change_of_fenc
     ET.SubElement(tree.find("./configuration/crm_config"), "cluster_property_set", {"id": "x"})  # type: ignore[arg-type]
     looked(duty, tree)
     assert there.asked == 1
-    moved = devices.reaim(tree, "cfguest2", 1, "10.20.30.73", "10.20.40.73", 2)
+    moved = devices.reaim(tree, "cfguest2", HostEntry("ctrl3", 1, "10.20.30.73", "10.20.40.73", 2))
     looked(duty, moved)
     assert there.asked == 2
     assert duty.differs["cfguest2 SA_xscfsnmpg0p-cfguest2"].startswith(
