@@ -100,13 +100,16 @@ def cib(scene: Scene, node: str) -> ET.Element:
 
 
 def configuration(tree: ET.Element) -> str:
-    """The configuration section, the record apart, as text."""
+    """The configuration section, the record apart, as text. Fencing levels in the order of node and index: a
+    guarded window makes those of its mover anew, behind the others."""
     found = tree.find("configuration")
     assert found is not None
     for options in found.findall("crm_config"):
         for group in options.findall(f"cluster_property_set[@id='{record.RECORD_SET_ID}']"):
             options.remove(group)
-    return ET.tostring(found, encoding="unicode")
+    for topology in found.findall("fencing-topology"):
+        topology[:] = sorted(topology, key=lambda level: (level.get("target", ""), level.get("index", "")))
+    return ET.canonicalize(ET.tostring(found, encoding="unicode"), strip_text=True)
 
 
 def window(scene: Scene, node: str) -> Record:
