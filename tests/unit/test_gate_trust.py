@@ -62,6 +62,23 @@ def test_an_aimed_host_that_does_not_show_it_holds(state: GuestState, other: Gue
     )
 
 
+@pytest.mark.parametrize(
+    ("state", "detail"),
+    [
+        (GuestState.PAUSED, "pmsuspended (unknown)"),
+        (GuestState.RUNNING, "in shutdown (unknown)"),
+        (GuestState.RUNNING, "in shutdown (unknown), transient"),
+    ],
+)
+def test_a_guest_that_is_not_off_but_that_the_agent_calls_off_is_held_with_the_order_to_type(
+    state: GuestState, detail: str
+) -> None:
+    seen = (HostAnswer("ctrl2", "g2", state, detail), *hosts(ctrl3=GuestState.ABSENT))
+    answer = ask(hosts=seen, hosts_before=seen)
+    assert (answer.allow, answer.rule) == (False, Rule.NO_EVIDENCE)
+    assert "would call it off without killing it; type: virsh destroy g2 (on ctrl2)" in answer.reason
+
+
 def test_gone_everywhere_lets_go_after_the_second_round() -> None:
     first = ask(hosts=GONE)
     assert first.rule is Rule.NO_EVIDENCE

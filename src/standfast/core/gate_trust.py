@@ -7,6 +7,9 @@ from standfast.core.gate_view import Answer, GateView, Rule, gone, hold
 
 _TO_KILL = frozenset({GuestState.RUNNING, GuestState.PAUSED, GuestState.CRASHED})
 """States in which an order to the host kills; one that is on its way was held before."""
+_CALLED_OFF = ("pmsuspended", "in shutdown")
+"""Words of libvirt (how a host's detail begins) for a guest that is not off and that fence_virsh calls off
+without an order (fence_virsh 4.12.1, get_power_status): one may wake up, the other may still write."""
 
 
 def trusting(view: GateView) -> Answer | None:
@@ -16,7 +19,7 @@ def trusting(view: GateView) -> Answer | None:
     if not view.trusts_words or gone(view):
         return None
     here = next((answer for answer in view.hosts if answer.host == view.aim), None)
-    if here is not None and here.state in _TO_KILL:
+    if here is not None and here.state in _TO_KILL and not here.detail.startswith(_CALLED_OFF):
         return None
     return hold(Rule.NO_EVIDENCE, _no_evidence(view, here), hosts_matter=True)
 
@@ -32,6 +35,11 @@ def _no_evidence(view: GateView, here: HostAnswer | None) -> str:
     by_hand = f"if {node} is off for certain, type: stonith_admin --confirm={node}"
     if here is None:
         return f"{view.aim}, at which the device of {node} aims, could not be asked; {by_hand}"
+    if here.detail.startswith(_CALLED_OFF):
+        return (
+            f"{here.guest} is not off ({here}), and the device of {node} would call it off without killing "
+            f"it; type: virsh destroy {here.guest} (on {view.aim})"
+        )
     if not here.state.proves_not_here:
         return (
             f"{view.aim}, at which the device of {node} aims, does not show {here.guest} ({here}); {by_hand}"
