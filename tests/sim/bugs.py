@@ -17,6 +17,7 @@ from standfast.core import (
     confirmed,
     evidence,
     gate,
+    gate_view,
     killing,
     lowering,
     members,
@@ -147,7 +148,7 @@ def _one_round_is_gone(patch: Patch) -> None:
     def gone(hosts: Any, rounds: Any) -> bool:
         return any(all(answer.state.proves_not_here for answer in answers) for answers in rounds)
 
-    for module in (evidence, gate):
+    for module in (evidence, gate_view):
         patch.setattr(module, "gone_everywhere", gone)
 
 
