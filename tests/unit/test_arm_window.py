@@ -30,6 +30,7 @@ def store(monkeypatch: pytest.MonkeyPatch, found: Record = WINDOW, quorum: str =
     site.tree = cluster(3)
     site.tree.set("have-quorum", quorum)
     record.write(site.tree, found)
+    site.members = frozenset({"cfguest1", "cfguest3"})
     return site
 
 
@@ -58,6 +59,15 @@ async def test_who_was_first_wins_and_the_second_changes_nothing(monkeypatch: py
 
 async def test_without_quorum_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     site = store(monkeypatch, quorum="0")
+    assert await run_arm(ARM, AIMS) == ""
+    assert site.writes == 0
+
+
+async def test_a_node_that_came_back_while_the_hosts_were_asked_is_not_armed_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = store(monkeypatch)
+    site.members |= {MOVER}
     assert await run_arm(ARM, AIMS) == ""
     assert site.writes == 0
 

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
-from standfast.cluster import record_change
+from standfast.cluster import record_change, ring
 from standfast.cluster.record_change import NoRecordError
 from standfast.cluster.run import EngineError
 from standfast.core import arming, guarded, topology
@@ -24,8 +24,11 @@ async def run_arm(action: Arm, aims: Mapping[str, NodeAim]) -> str:
     """Empty: it is armed, or no longer the window that this was decided for; else why not."""
 
     def decide(found: Record, tree: ET.Element) -> Record | None:
-        # A part of the cluster that has lost its quorum meanwhile decides about nobody.
-        return arming.armed(found, action, aims) if topology.quorate(tree) else None
+        # A part of the cluster that has lost its quorum meanwhile decides about nobody; and while the hosts
+        # were asked the node may have come back.
+        if not topology.quorate(tree) or action.node in ring.look().members:
+            return None
+        return arming.armed(found, action, aims)
 
     def shape(tree: ET.Element, _: Record) -> ET.Element:
         return guarded.guard(tree, action.node)
