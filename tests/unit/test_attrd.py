@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from standfast.cluster import attrd
@@ -23,10 +23,12 @@ def test_json_goes_through_as_it_is(value: dict[str, str | int]) -> None:
 
 
 @given(st.text(min_size=1))
+@example("\x80\U00019bfe")
 def test_every_other_text_goes_through_too(value: str) -> None:
     encoded = attrd.encode(value)
     assert encoded.isascii()
     assert "\n" not in encoded
+    assert "+" not in encoded or encoded == value
     assert not encoded.endswith("++")
     assert attrd.parse(_as_attrd_shows({"n1": encoded, "n2": "{}"})) == {"n1": value, "n2": "{}"}
 

@@ -59,7 +59,8 @@ def encode(value: str) -> str:
     """
     if re.fullmatch(r"\{[ -~]*\}", value) or not value:
         return value
-    return _ENCODED + base64.b64encode(value.encode()).decode()
+    # The alphabet without "+", which could stand twice at the end.
+    return _ENCODED + base64.urlsafe_b64encode(value.encode()).decode()
 
 
 def decode(value: str) -> str:
@@ -67,6 +68,6 @@ def decode(value: str) -> str:
     if not value.startswith(_ENCODED):
         return value
     try:
-        return base64.b64decode(value.removeprefix(_ENCODED), validate=True).decode()
+        return base64.b64decode(value.removeprefix(_ENCODED), altchars=b"-_", validate=True).decode()
     except ValueError:
         return ""
