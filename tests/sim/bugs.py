@@ -321,6 +321,7 @@ def _armed_for_members(patch: Patch) -> None:
         return (node, why) if node or "no node is absent" not in why else (others[0], "")
 
     patch.setattr(arming, "whom", anybody)
+    patch.setattr(arming, "came_back", lambda arm, members: False)
 
 
 def _mover_arms_for_itself(patch: Patch) -> None:
@@ -332,6 +333,7 @@ def _mover_arms_for_itself(patch: Patch) -> None:
         return (view.me, "") if mine and not node and why else (node, why)
 
     patch.setattr(arming, "whom", own)
+    patch.setattr(arming, "came_back", lambda arm, members: False)
 
 
 def _armed_without_quorum(patch: Patch) -> None:

@@ -107,6 +107,12 @@ def decide(view: ArmView, node: str, where: Where) -> tuple[Arm | None, str]:
     return Arm(node, view.record.window, view.record.mover), ""
 
 
+def came_back(arm: Arm, members: Iterable[str]) -> bool:
+    """Whether the node is a member by now: looked at once more with the write, since the hosts were asked
+    meanwhile."""
+    return arm.node in members
+
+
 def armed(record: Record, arm: Arm, aims: Mapping[str, NodeAim]) -> Record | None:
     """The record of the armed window; None: it is no longer the one that this was decided for."""
     opened_so = record.mode is Mode.FROZEN and record.phase in (Phase.OPEN, Phase.CLOSING)

@@ -26,7 +26,7 @@ async def run_arm(action: Arm, aims: Mapping[str, NodeAim]) -> str:
     def decide(found: Record, tree: ET.Element) -> Record | None:
         # A part of the cluster that has lost its quorum meanwhile decides about nobody; and while the hosts
         # were asked the node may have come back.
-        if not topology.quorate(tree) or action.node in ring.look().members:
+        if not topology.quorate(tree) or arming.came_back(action, ring.look().members):
             return None
         return arming.armed(found, action, aims)
 

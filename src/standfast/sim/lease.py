@@ -119,7 +119,7 @@ class Lease:
     def _arm(self, action: Arm, record: Record) -> None:
         new = arming.armed(record, action, self.node.cib.aims)
         self._armed_s = self.node.clock()
-        if new is None or action.node in self.node.ring.members:
+        if new is None or arming.came_back(action, self.node.ring.members):
             return
         self.world.arming(self.node.name, action.node)
         self._work = self.node.spawn(self._write(new, action.node))
