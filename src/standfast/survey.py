@@ -22,7 +22,7 @@ from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
 from standfast.core.opening import called
 from standfast.core.record import Phase, Record
-from standfast.core.report import Report, ReportError, decode
+from standfast.core.report import Report, decode_all
 from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
 from standfast.core.unbroken import needing_membership
 from standfast.hosts.asking import ask_everywhere
@@ -69,7 +69,7 @@ class Survey:
                 texts = await asyncio.to_thread(attrd.reports)
                 if texts != self._texts:
                     self._texts = texts
-                    if over(_reports(texts)):
+                    if over(decode_all(texts)):
                         return
 
     async def close(self) -> None:
@@ -101,7 +101,7 @@ class Survey:
             config=self.config,
             configured=_nodes(tree),
             members=seen.members,
-            reports=_reports(reports),
+            reports=decode_all(reports),
             cluster_idle=None,
             stonith_enabled=_option(tree, "stonith-enabled", "true").lower() not in preflight.FALSE_WORDS,
             maintenance_mode=_option(tree, "maintenance-mode", ""),
@@ -188,17 +188,6 @@ def needs_controller(found: Record | None, goal: OpenGoal | CloseGoal, me: str) 
     if isinstance(goal, OpenGoal):
         return phase is Phase.IDLE and not (found is not None and called(found, me, goal.since_epoch))
     return phase is not Phase.CLOSING and not proof_asked(found, goal)
-
-
-def _reports(texts: Mapping[str, str]) -> dict[str, Report]:
-    found = {}
-    for node, text in texts.items():
-        try:
-            found[node] = decode(text)
-        except ReportError:
-            # Another version's report is as good as none: the planner says which node does not report.
-            continue
-    return found
 
 
 def _nodes(tree: ET.Element) -> tuple[str, ...]:

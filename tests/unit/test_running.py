@@ -196,3 +196,12 @@ def test_a_new_test_asks_anew() -> None:
     duty.forget()
     looked(duty, tree)
     assert len(duty.differs) == 16
+
+
+def test_a_proof_that_is_asked_for_asks_the_fencer_once_whoever_tests_or_not() -> None:
+    tree = configured()
+    there = Fencer(as_configured(tree, "cfguest1"))
+    duty = FencerDuty(lambda _: None, there.ask)
+    for prove in (0, 0, 7, 7, 7, 9):
+        asyncio.run(duty.look(tree, "cfguest1", prove))
+    assert there.asked == 3

@@ -10,11 +10,12 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from standfast.commands import window_run
+from standfast.commands import window_actions, window_run
 from standfast.commands.window_run import EXIT_DONE, EXIT_REFUSED, Screen
 from standfast.core.messages import Message, Refused
 
@@ -68,8 +69,6 @@ async def _verify(screen: Screen, *, as_json: bool) -> int:
         screen.say(f"{len(snapshot.members)} nodes test the agents of {len(snapshot.aims)} guests")
         guests = [aim.guest for aim in snapshot.aims.values()]
         places, snapshot = await asyncio.gather(survey.ask(guests), _tested(survey, epoch))
-        from dataclasses import replace
-
         machines = all(entry.kind == "libvirt" for entry in config.control_domain)
         rows = proven.rows(replace(snapshot, places=places), epoch, machines=machines)
     seconds = time.monotonic() - began
@@ -97,9 +96,6 @@ def _refuse(snapshot: Snapshot) -> None:
 
 async def _ask_all() -> Record:
     """Have every daemon test: the record's proof counts from its new epoch on. Raises Refused."""
-    from standfast.cluster import cib, record_change
-    from standfast.cluster.run import EngineError
-    from standfast.core.record import RecordError
     from standfast.sightings import Sightings
 
     def ask(found: Record, _: ET.Element) -> Record:
@@ -111,17 +107,7 @@ async def _ask_all() -> Record:
         # What a window has saved says nothing of now.
         return found.next(prove=found.epoch + 1, mover="", saved={}, window=0, settle=settle)
 
-    try:
-        return await asyncio.to_thread(record_change.change, ask)
-    except record_change.NoRecordError:
-        raise Refused(Message("NOT_REGISTERED", "no node is registered")) from None
-    except record_change.ContendedError as error:
-        raise Refused(Message("CONTENDED", str(error), next_command="the same again")) from None
-    except cib.CibUnknown as error:
-        text = f"the cluster cannot be written: {error}"
-        raise Refused(Message("STALLED", text, next_command="crm_mon -1")) from None
-    except (EngineError, RecordError) as error:
-        raise Refused(Message("ENGINE", str(error), next_command="crm_mon -1")) from None
+    return await window_actions.changed(ask, Message("NOT_REGISTERED", "no node is registered"), "crm_mon -1")
 
 
 async def _tested(survey: Survey, epoch: int) -> Snapshot:

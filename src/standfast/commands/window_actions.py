@@ -147,23 +147,30 @@ async def repair(screen: Screen) -> int:
 
 async def _change(change: Change) -> Record:
     """Change the record of an open window. Raises Refused."""
-    from standfast.cluster import cib, record_change
-    from standfast.cluster.run import EngineError
-    from standfast.core.record import RecordError
 
     def decide(found: Record, _: ET.Element) -> Record:
         if not found.open:
             raise Refused(_NO_WINDOW)
         return change(found)
 
+    return await changed(decide, _NO_WINDOW, "standfast window status")
+
+
+async def changed(decide: Callable[[Record, ET.Element], Record], missing: Message, look: str) -> Record:
+    """The record after a change (`cluster.record_change`). `missing`: what to say where there is no record;
+    `look`: what to type where it is not known or failed. Raises Refused."""
+    from standfast.cluster import cib, record_change
+    from standfast.cluster.run import EngineError
+    from standfast.core.record import RecordError
+
     try:
         return await asyncio.to_thread(record_change.change, decide)
     except record_change.NoRecordError:
-        raise Refused(_NO_WINDOW) from None
+        raise Refused(missing) from None
     except record_change.ContendedError as error:
         raise Refused(Message("CONTENDED", str(error), next_command="the same again")) from None
     except cib.CibUnknown as error:
         text = f"it is not known whether this was written: {error}"
-        raise Refused(Message("STALLED", text, next_command="standfast window status")) from None
+        raise Refused(Message("STALLED", text, next_command=look)) from None
     except (EngineError, RecordError) as error:
-        raise Refused(Message("ENGINE", str(error), next_command="standfast window status")) from None
+        raise Refused(Message("ENGINE", str(error), next_command=look)) from None

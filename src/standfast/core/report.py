@@ -6,6 +6,7 @@ A dropped or restarted node has no report. A report is believed only for the epo
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -155,6 +156,15 @@ def decode(text: str) -> Report:
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None
+
+
+def decode_all(texts: Mapping[str, str]) -> dict[str, Report]:
+    """Node -> its report, from node -> text. Another version's report is as good as none."""
+    found = {}
+    for node, text in texts.items():
+        with contextlib.suppress(ReportError):
+            found[node] = decode(text)
+    return found
 
 
 def _texts(mapping: Mapping[object, object]) -> dict[str, str]:

@@ -37,11 +37,12 @@ def expected(cib: ET.Element, node: str) -> dict[str, Device]:
     Not those that are banned from it or stopped: Pacemaker does not register them there (fenced, cib_devices_
     update; the same in the lab).
     """
+    known = topology.devices(cib)
     stopped = _stopped(cib)
     banned = _banned(cib, node)
     found: dict[str, Device] = {}
     for entry in devices.registered(cib):
-        for level in topology.levels_for(cib, entry.node):
+        for level in topology.levels_for(cib, entry.node, known):
             for device in level.devices:
                 if device.agent and device.id not in stopped and device.id not in banned:
                     found[key(entry.node, device.id)] = device

@@ -77,9 +77,12 @@ def devices(cib: ET.Element) -> dict[str, Device]:
     return found
 
 
-def levels_for(cib: ET.Element, target: str) -> tuple[Level, ...]:
-    """All levels that name `target`: by name, by pattern and by node attribute, lowest index first."""
-    known = devices(cib)
+def levels_for(cib: ET.Element, target: str, known: Mapping[str, Device] | None = None) -> tuple[Level, ...]:
+    """All levels that name `target`: by name, by pattern and by node attribute, lowest index first.
+
+    `known`: `devices` of this CIB, where the caller has them.
+    """
+    known = devices(cib) if known is None else known
     attributes = _node_attributes(cib, target)
     levels = []
     for level in cib.iterfind("./configuration/fencing-topology/fencing-level"):

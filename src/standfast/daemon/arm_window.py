@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
@@ -14,7 +13,7 @@ from standfast.core import arming, guarded, topology
 from standfast.core.arming import Arm
 from standfast.core.device_objects import DeviceError
 from standfast.core.record import Armed, Record, RecordError
-from standfast.core.report import ReportError, decode
+from standfast.core.report import decode_all
 from standfast.core.steps import NodeAim
 
 WRITE_LIMIT_SECONDS = 20.0
@@ -47,8 +46,4 @@ def not_killing(found: Record, members: frozenset[str], texts: Mapping[str, str]
     """
     if found.armed is Armed.NO:
         return ()
-    told = {}
-    for node, text in texts.items():
-        with contextlib.suppress(ReportError):
-            told[node] = decode(text)
-    return tuple(arming.not_yet(found, members, told))
+    return tuple(arming.not_yet(found, members, decode_all(texts)))

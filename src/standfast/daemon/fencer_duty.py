@@ -40,6 +40,7 @@ class FencerDuty:
         self._again, self._ask = again, ask
         self._agreed: Mapping[str, Device] | None = None
         self._tries = 0
+        self._prove = 0
 
     def forget(self) -> None:
         """Ask at the next look, whatever has changed or not."""
@@ -57,8 +58,12 @@ class FencerDuty:
             "standfast verify, and start Pacemaker of this node again"
         ]
 
-    async def look(self, tree: ET.Element, node: str) -> None:
-        """Ask, where something can have changed. Never raises for what the fencer does."""
+    async def look(self, tree: ET.Element, node: str, prove: int = 0) -> None:
+        """Ask, where something can have changed, or a proof is asked for (`prove`: the record's) that was not
+        before. Never raises for what the fencer does."""
+        if prove > self._prove:
+            self._prove = prove
+            self.forget()
         wanted = running.expected(tree, node)
         if self._agreed == wanted:
             return

@@ -228,9 +228,7 @@ class Daemon:
             running=running,
             membership=known.members,
         )
-        if known.record is not None and known.record.prove > self._proven_since:
-            self.fencer.forget()
-        await self.fencer.look(tree, known.node)
+        await self.fencer.look(tree, known.node, known.record.prove if known.record else 0)
         # Only now: a report of this epoch must not tell what the file was at the one before.
         self._looked_at = known.record.epoch if known.record else 0
         if known.file.changed:
