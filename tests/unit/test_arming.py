@@ -172,6 +172,16 @@ def test_for_another_node_the_record_says_so_and_its_mover_must_be_proven_too() 
     assert (every.mover, every.source, every.armed) == ("n2", "ctrl2", Armed.FOR_EVERY_NODE)
 
 
+def test_a_window_whose_mover_is_proven_is_armed_for_another_node_and_its_mover_is_proven_again() -> None:
+    """Only the heartbeat is left, but a dead node is in the way: no ring loads its file."""
+    closing = replace(WINDOW, phase=Phase.CLOSING, aimed=True)
+    away = {"members": frozenset({"n1", "n2"}), "absent_seconds": {"n3": 60.0}}
+    assert whom(view(record=closing, **away)) == ("n3", "")
+    new = armed(closing, Arm("n3", 5, "n2"), AIMS)
+    assert new is not None
+    assert (new.mover, new.aimed, new.settle, new.phase) == ("n3", False, ("n2",), Phase.CLOSING)
+
+
 def test_whom_a_u_has_named_may_be_one_of_several_that_moved() -> None:
     new = armed(replace(WINDOW, phase=Phase.CLOSING), Arm("n2", 5, "n2"), AIMS)
     assert new is not None

@@ -55,6 +55,16 @@ def test_one_that_agrees_is_not_named() -> None:
     assert not running.differences(running.expected(tree, "cfguest1"), as_configured(tree, "cfguest1"))
 
 
+def test_what_the_executor_has_added_when_it_started_a_device_is_no_difference() -> None:
+    tree = configured()
+    added = {"CRM_meta_on_node": "cfguest1", "CRM_meta_timeout": "20000", "crm_feature_set": "3.16.1"}
+    started = {
+        name: RunningDevice(device.agent, {**device.parameters, **added})
+        for name, device in as_configured(tree, "cfguest1").items()
+    }
+    assert not running.differences(running.expected(tree, "cfguest1"), started)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

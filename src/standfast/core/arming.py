@@ -73,8 +73,6 @@ def whom(view: ArmView) -> tuple[str, str]:
         return "", ""
     if record.phase is Phase.OPENING or record.abort:
         return "", "nobody was told to migrate in it, and the gate goes by what the hosts show"
-    if record.aimed:
-        return "", "its agents are aimed and proven, and the gate goes by what the hosts show"
     if not view.quorate:
         return "", f"{view.me} is in a part of the cluster without quorum"
     absent = sorted(set(aims) - view.members)
@@ -84,6 +82,8 @@ def whom(view: ArmView) -> tuple[str, str]:
         node = absent[0]
     else:
         return "", f"{' and '.join(absent)} are absent" if absent else "no node is absent"
+    if record.aimed and node == record.mover:
+        return "", "its agents are aimed and proven, and the gate goes by what the hosts show"
     seen = (view.absent_seconds or {}).get(node, 0.0)
     needed = ABSENT_SECONDS + _place(view) * STAGGER_SECONDS
     if seen < needed:
@@ -117,15 +117,17 @@ def armed(record: Record, arm: Arm, aims: Mapping[str, NodeAim]) -> Record | Non
     """The record of the armed window; None: it is no longer the one that this was decided for."""
     opened_so = record.mode is Mode.FROZEN and record.phase in (Phase.OPEN, Phase.CLOSING)
     same = (record.window, record.mover) == (arm.window, arm.mover)
-    if not (opened_so and same) or record.aimed or record.abort:
-        return None
     own = record.mover == arm.node
+    if not (opened_so and same) or (record.aimed and own) or record.abort:
+        return None
     # Whom a `-u` has named may be one of several that have moved in a window for every node.
     alone = own and record.phase is Phase.OPEN
     return record.next(
         mode=Mode.GUARDED,
         armed=Armed.FOR_MOVER if alone else Armed.FOR_EVERY_NODE,
         mover=arm.node,
+        # What was aimed and proven was the former mover; it is proven again, with all that may have moved.
+        aimed=False,
         source=_source(record, aims[arm.node]),
         target=record.target if own else "",
         # Its former mover has to be aimed and proven too before the window closes (core/others.py).

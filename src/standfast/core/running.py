@@ -63,10 +63,18 @@ def _difference(wanted: Device, there: RunningDevice | None) -> str:
         return "the running fencer does not have it"
     if there.agent != wanted.agent:
         return f"the running fencer has the agent {there.agent}, configured is {wanted.agent}"
-    names = sorted({*wanted.parameters, *there.parameters})
+    names = sorted(filter(_for_the_agent, {*wanted.parameters, *there.parameters}))
     pairs = [(name, there.parameters.get(name), wanted.parameters.get(name)) for name in names]
     odd = [f"{name} {has or '(none)'} not {right or '(none)'}" for name, has, right in pairs if has != right]
     return f"the running fencer has {', '.join(odd)}" if odd else ""
+
+
+def _for_the_agent(name: str) -> bool:
+    """Not what a device has of the operation that started it: then the executor registers it, and where that
+    comes after the fencer's own reading of the configuration these stay with it. They are no part of it to
+    Pacemaker either, which compares devices without them and keeps them from the agent (device_params_diff in
+    fenced_commands.c, append_config_arg in lib/fencing/st_actions.c)."""
+    return not name.startswith("CRM_meta_") and name != "crm_feature_set"
 
 
 def _banned(cib: ET.Element, node: str) -> frozenset[str]:
