@@ -6,7 +6,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
 from bugs import BUGS
-from work import first_seen
+from seen import SEEN_ON
+from work import shown_on
 
 RUNS = 5_000
 
@@ -16,7 +17,7 @@ Looks = list[Future[int | None]]
 @pytest.fixture(scope="module")
 def looks(workers: ProcessPoolExecutor) -> Looks:
     """All looks for bugs, under way at once."""
-    return [workers.submit(first_seen, number, RUNS) for number in range(len(BUGS))]
+    return [workers.submit(shown_on, number, RUNS) for number in range(len(BUGS))]
 
 
 @pytest.mark.timeout(300)
@@ -26,6 +27,11 @@ def test_a_checker_sees_the_bug_and_not_the_production_core(number: int, looks: 
     found = looks[number].result()
     assert found is not None, f"no checker of {', '.join(bug.seen_by)} fired in {RUNS} runs with: {bug.name}"
     print(f"{bug.name}: seed {found}")
+
+
+def test_the_seeds_that_are_looked_at_first_are_of_the_seeds_that_are_played() -> None:
+    assert set(SEEN_ON) == {bug.name for bug in BUGS}
+    assert all(1 <= seed <= RUNS for seed in SEEN_ON.values())
 
 
 def test_there_are_more_than_fifteen() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 from bugs import BUGS, Bug
 from known import is_known
+from seen import SEEN_ON
 
 from standfast.sim.run import run
 from standfast.sim.world import forgotten, guarded
@@ -32,11 +34,11 @@ def play(first: int, count: int) -> Played:
     return Played(frozenset(known), "")
 
 
-def first_seen(number: int, runs: int) -> int | None:
-    """The first seed on which a checker sees the bug of this number, and not the production core."""
+def shown_on(number: int, runs: int) -> int | None:
+    """A seed on which a checker sees the bug of this number, and not the production core."""
     bug = BUGS[number]
     patch = pytest.MonkeyPatch()
-    for seed in range(1, runs + 1):
+    for seed in chain(filter(None, [SEEN_ON.get(bug.name)]), range(1, runs + 1)):
         if (bug.guarded and not guarded(seed)) or (bug.forgotten and not forgotten(seed)):
             continue
         codes = _seen(bug, seed, patch)
