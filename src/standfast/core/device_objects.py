@@ -44,6 +44,10 @@ class WindowOpenError(DeviceError):
 
 GATE_LIMIT_SECONDS = 20
 """The gate answers within 15 s."""
+START_LIMIT_SECONDS = 60
+"""A start is the agent's own monitor: two logins, one after the other where the first path is dead.
+Pacemaker's default of 20 s calls that failed on a loaded node, and what failed to start stays so until
+somebody cleans up."""
 TUNABLE = frozenset({*XscfNode.limits, *HostNode.limits})
 """Limits are set once; what an administrator makes of them stays."""
 
@@ -77,6 +81,9 @@ def primitive(identifier: str, agent: str, values: dict[str, str]) -> ET.Element
     for name, value in values.items():
         pair = {"id": f"{identifier}-instance_attributes-{name}", "name": name, "value": value}
         ET.SubElement(attributes, "nvpair", pair)
+    operations = ET.SubElement(primitive, "operations")
+    start = {"id": f"{identifier}-start-interval-0s", "interval": "0s", "name": "start"}
+    ET.SubElement(operations, "op", start | {"timeout": f"{START_LIMIT_SECONDS}s"})
     return primitive
 
 
