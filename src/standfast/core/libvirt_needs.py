@@ -41,6 +41,17 @@ def needs(domain: Element) -> Needs:
     )
 
 
+def maximum_memory_bytes(text: str) -> int | None:
+    """The `Max memory` of `virsh dominfo`; None: it does not say, or not in KiB."""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        words = value.split()
+        if key.strip() == "Max memory" and len(words) == 2 and words[1] == "KiB":
+            amount = number(words[0])
+            return None if amount is None else 1024 * amount
+    return None
+
+
 def free_memory_kib(text: str) -> int | None:
     """What `virsh nodememstats` shows as free or quickly freed; None: it does not say."""
     pairs = (line.partition(":") for line in text.splitlines())

@@ -116,6 +116,15 @@ class LibvirtHost(NamedHost):
         self._check_name(guest)
         return await self._completed(self._access.uri, guest, limit_seconds)
 
+    async def memory_bytes(self, guest: str, limit_seconds: float = 5.0) -> int | None:
+        """What `virsh dominfo` calls its maximum."""
+        self._check_name(guest)
+        try:
+            outcome = await self._checked(["dominfo", guest], limit_seconds)
+        except CommandFailed:
+            return None
+        return libvirt_needs.maximum_memory_bytes(outcome.output)
+
     async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
         """None: libvirt keeps one definition a guest, and no set of them."""
         return ()
