@@ -152,6 +152,18 @@ async def test_a_window_that_does_not_close_is_not_finished_although_the_guest_h
     assert (told[-2]["now_on"], told[-2]["window_closed"]) == ("ctrl3", False)
 
 
+async def test_a_cluster_that_does_not_answer_for_the_closing_leaves_an_open_window_and_says_so(
+    window: Window, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def nobody(*_: object) -> None:
+        raise Refused(Message("NO_CLUSTER", "the cluster is not running on this node"))
+
+    monkeypatch.setattr(window_run, "goal_of", nobody)
+    assert await drive(Site(lands("ctrl3"))) == 3
+    told = events(capsys.readouterr().out)
+    assert told[-2]["next"] == "standfast window close guest2"
+
+
 async def test_an_interruption_closes_with_the_source_and_is_a_failure(window: Window) -> None:
     site = Site()
     site.hangs = True
@@ -201,6 +213,16 @@ async def test_ctrl_c_at_its_own_question_leaves(keyboard: int) -> None:
     stop.interrupt()
     assert stop.leave.is_set()
     stop.answered()
+
+
+async def test_while_the_window_is_closed_there_is_nothing_to_ask_about(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stop = Interrupts(Show(), asks=True)
+    stop.ask_no_more("the window is being closed")
+    stop.interrupt()
+    assert stop.wanted.is_set()
+    assert "the window is being closed; Ctrl-C once more leaves" in capsys.readouterr().err
 
 
 async def test_sigterm_never_asks() -> None:

@@ -32,6 +32,7 @@ CANCEL_AGAIN_SECONDS = 2.0
 ENDED_LIMIT_SECONDS = 60.0
 """After a cancel the order itself has to end."""
 LOOK_SECONDS = 1.0
+REAP_LIMIT_SECONDS = 5.0
 
 Ask = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[HostAnswer, ...]]]]
 
@@ -84,7 +85,7 @@ class Course:
             wanted.cancel()
             if not order.done():
                 order.cancel()  # our session only: the hosts go on
-            await asyncio.wait({order})
+            await asyncio.wait({order}, timeout=REAP_LIMIT_SECONDS)
 
     async def _cancel_while(self, order: asyncio.Task[None]) -> None:
         while not order.done() and not self._cancelled:

@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import click
 
@@ -21,6 +22,7 @@ from standfast.commands.migrate_watch import Watcher
 from standfast.commands.window_run import EXIT_DONE, EXIT_REFUSED, EXIT_UNFINISHED
 from standfast.config import Config
 from standfast.core import heartbeat, members
+from standfast.core.messages import Refused
 from standfast.core.migration import Ended, LeaveOpen, left_to_lease
 from standfast.core.steps import CloseGoal, Done, Stop
 from standfast.execute import Executor
@@ -29,6 +31,7 @@ from standfast.survey import Survey
 RETURN_LIMIT_SECONDS = 120.0
 """A guest that ran again was a member after 33 s in the slowest run measured."""
 TICK_SECONDS = 1.0
+NOT_FINISHED = "not finished: a window is still open"
 
 
 async def work(order: Order, show: Show) -> int:
@@ -69,7 +72,11 @@ class Drive:
         except Left:
             ends = window_run.clock(self._plan.goal.lease_seconds)
             self._show.tell(left_to_lease(self._plan.move, ends))
-            return self._show.end(EXIT_UNFINISHED, "not finished: a window is still open")
+        except Refused as refused:
+            # The cluster does not answer here any more: nothing is closed from this node.
+            for message in refused.messages:
+                self._show.tell(replace(message, next_command=f"standfast window close {self._page.guest}"))
+        return self._show.end(EXIT_UNFINISHED, NOT_FINISHED)
 
     async def _run(self) -> int:
         if (refused := await self._stop.through(self._open())) is not None:
@@ -110,7 +117,7 @@ class Drive:
         self._show.enter("opening", f"opening a {goal.mode.value} window for {self._plan.move.guest}")
         outcome = await Executor(self._survey, goal, self._show.say).run()
         if not isinstance(outcome, Done):
-            text = "not finished: a window is still open" if outcome.unfinished else ""
+            text = NOT_FINISHED if outcome.unfinished else ""
             return self._show.end(self._stopped(outcome), text)
         for warning in outcome.warnings:
             self._show.tell(warning)
@@ -123,6 +130,10 @@ class Drive:
 
     async def _timeout(self) -> None:
         """The heartbeat timeout that is in force now, for the page."""
+        with contextlib.suppress(Refused):
+            await self._look_at_timeout()
+
+    async def _look_at_timeout(self) -> None:
         snapshot, _ = await window_run.look(self._survey)
         report = snapshot.reports.get(snapshot.me)
         if report is not None and report.runtime:
@@ -133,6 +144,7 @@ class Drive:
         """None: it is closed. Else the exit status."""
         move = self._plan.move
         self._show.enter("closing", f"closing the window with {move.guest} on {host}")
+        self._stop.ask_no_more("the window is being closed")
         await watcher.returned(RETURN_LIMIT_SECONDS, self._show.say)
         began = time.monotonic()
         wish = window_run.Wish(False, (move.guest, host), False, None, None, (), (), "")
@@ -144,11 +156,12 @@ class Drive:
             return self._stopped(outcome)
         for warning in outcome.warnings:
             self._show.tell(warning)
-        await window_run.tidy(goal, self._survey, self._show.say)
         self._page.closed = True
-        snapshot, _ = await window_run.look(self._survey)
-        running = (node for node in sorted(snapshot.members) if members.facility_runs(snapshot, node))
-        self._page.proven_from = tuple(running)
+        with contextlib.suppress(Refused):
+            await window_run.tidy(goal, self._survey, self._show.say)
+            snapshot, _ = await window_run.look(self._survey)
+            running = (node for node in sorted(snapshot.members) if members.facility_runs(snapshot, node))
+            self._page.proven_from = tuple(running)
         return None
 
     def _stopped(self, outcome: Stop) -> int:
@@ -174,7 +187,7 @@ class Drive:
         page.dropped_seconds = None if seen.blind or seen.away else seen.away_seconds
         self._show.summary(page)
         if code == EXIT_UNFINISHED:
-            text = "not finished: a window is still open"
+            text = NOT_FINISHED
         return self._show.end(code, text)
 
     @contextlib.asynccontextmanager

@@ -32,6 +32,7 @@ class Interrupts:
     def __init__(self, show: Show, *, asks: bool) -> None:
         self._show, self._asks = show, asks
         self._asking = False
+        self._what = "interrupted"
         self.wanted = asyncio.Event()
         """The operator wants the migration cancelled."""
         self.leave = asyncio.Event()
@@ -62,6 +63,11 @@ class Interrupts:
         else:
             self._want()
 
+    def ask_no_more(self, what: str) -> None:
+        """From now on a first Ctrl-C only says `what` goes on: there is nothing left to cancel."""
+        self.answered()
+        self._asks, self._what = False, what
+
     def terminate(self) -> None:
         """SIGTERM: as a Ctrl-C that nobody is asked about."""
         (self.leave if self.wanted.is_set() else self.wanted).set()
@@ -81,7 +87,7 @@ class Interrupts:
 
     def _want(self) -> None:
         self.wanted.set()
-        self._show.say("interrupted: once more leaves the window to its lease")
+        self._show.say(f"{self._what}; Ctrl-C once more leaves the window to its lease")
 
     async def through(self, what: Awaitable[T]) -> T:
         """Its result; raises Left, with it cancelled, at a second interruption."""

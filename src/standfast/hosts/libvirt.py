@@ -170,7 +170,7 @@ class LibvirtHost(NamedHost):
         """Dry run, which libvirt does not have: what can be known before. Raises MigrationRefused.
 
         The guest is here and not on its way; the target answers, has no other guest of this name or UUID and
-        no running copy, has the memory, and its CPU has what the guest's has.
+        no running copy, has the memory and the networks, and its CPU has what the guest's has.
         """
         self._check_name(guest)
         try:
@@ -327,6 +327,13 @@ class LibvirtHost(NamedHost):
                 raise MigrationRefused(
                     self.name,
                     f"the target has {free} KiB of memory free, {domain.name} needs {needs.memory_kib} KiB",
+                )
+        if needs.networks:
+            active = (await self._target(uri, ["net-list", "--name"])).split()
+            if missing := sorted(set(needs.networks) - set(active)):
+                raise MigrationRefused(
+                    self.name,
+                    f"the target has no active network {', '.join(missing)}, which {domain.name} uses",
                 )
         if needs.compare_cpu:
             source = self._line(["dumpxml", domain.identity], limit_seconds=QUESTION_LIMIT_SECONDS)
