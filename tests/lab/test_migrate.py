@@ -163,7 +163,7 @@ def test_a_migration_that_fails_at_the_host_is_closed_with_the_source(scene: Sce
 
 
 @pytest.mark.full
-def test_a_migration_whose_target_machine_fails_in_it_is_closed_with_the_source(scene: Scene) -> None:
+def test_a_migration_that_somebody_cancels_at_the_host_is_closed_with_the_source(scene: Scene) -> None:
     before, mark = Picture.of(scene), scene.control.mark()
     timing(scene, 30.0, 1.0)
     run = migrate(scene)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 from collections.abc import Callable, Sequence
@@ -181,10 +182,36 @@ async def test_a_second_interruption_leaves_at_once_and_cancels_nothing_more() -
     site.hangs, site.cancel_fails = True, 100
     run, stop = course(site)
     loop = asyncio.get_running_loop()
+    complaints: list[object] = []
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
     loop.call_later(0.03, stop.interrupt)
     loop.call_later(0.06, stop.interrupt)
     with pytest.raises(Left):
         await run.migrate()
+    gc.collect()
+    assert complaints == []
+
+
+async def test_an_order_that_fails_while_its_cancel_is_left_is_not_complained_of() -> None:
+    site = Site()
+    site.hangs = True
+    run, stop = course(site)
+    complaints: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+
+    async def scrubbing(guest: str, limit_seconds: float) -> None:
+        site.end = lambda site: MigrationRefused("ctrl2", "cancelled", may_have_happened=True)
+        site.stuck.set()
+        await asyncio.sleep(60)
+
+    site.cancel_migration = scrubbing  # type: ignore[method-assign]
+    loop.call_later(0.03, stop.interrupt)
+    loop.call_later(0.1, stop.interrupt)
+    with pytest.raises(Left):
+        await run.migrate()
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_guest_that_is_on_no_host_is_left_with_what_to_type() -> None:

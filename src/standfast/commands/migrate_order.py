@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from standfast.commands.migrate_plan import Plan
 from standfast.commands.migrate_show import Show
-from standfast.commands.migrate_stop import Interrupts
+from standfast.commands.migrate_stop import Interrupts, given_up
 from standfast.core import migration
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message, Severity
@@ -32,7 +32,6 @@ CANCEL_AGAIN_SECONDS = 2.0
 ENDED_LIMIT_SECONDS = 60.0
 """After a cancel the order itself has to end."""
 LOOK_SECONDS = 1.0
-REAP_LIMIT_SECONDS = 5.0
 
 Ask = Callable[[Sequence[str]], Awaitable[Mapping[str, tuple[HostAnswer, ...]]]]
 
@@ -83,9 +82,7 @@ class Course:
             return self._ended(order)
         finally:
             wanted.cancel()
-            if not order.done():
-                order.cancel()  # our session only: the hosts go on
-            await asyncio.wait({order}, timeout=REAP_LIMIT_SECONDS)
+            await given_up(order)  # our session only: the hosts go on
 
     async def _cancel_while(self, order: asyncio.Task[None]) -> None:
         while not order.done() and not self._cancelled:

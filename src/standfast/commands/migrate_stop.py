@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from standfast.commands.migrate_show import Show
 
@@ -100,6 +100,13 @@ class Interrupts:
             return task.result()
         finally:
             leave.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=REAP_LIMIT_SECONDS)
+            await given_up(task)
+
+
+async def given_up(task: asyncio.Future[Any]) -> None:
+    """Cancel what still runs, and take note of how it ended, which nobody wants to know any more."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=REAP_LIMIT_SECONDS)
+    if task.done() and not task.cancelled():
+        task.exception()

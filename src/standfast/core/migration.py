@@ -229,6 +229,6 @@ def left_to_lease(move: Move, lease_ends: str) -> Message:
     hint = f"{look}; when it has ended: standfast window close {move.guest}"
     text = (
         f"left at once: the window of {move.guest} stays open until its lease ends ({lease_ends}), and a "
-        "migration that was begun goes on at the hosts"
+        "migration that was begun, or its cancel, goes on at the hosts"
     )
     return Message("LEFT_TO_LEASE", text, node=move.node, next_command=hint)
