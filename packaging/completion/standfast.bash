@@ -105,16 +105,22 @@ _standfast_node() {
 _standfast() {
     local sub=${COMP_WORDS[1]} action=${COMP_WORDS[2]}
     if ((COMP_CWORD == 1)); then
-        _standfast_words "window node verify install uninstall compat sim lab --help --version"
+        _standfast_words "window migrate node verify install uninstall compat sim lab --help --version"
         return
     fi
     case ${COMP_WORDS[COMP_CWORD-1]} in
         --to | --host | --skip-save | --saved) _standfast_words "$(_standfast_hosts)"; return ;;
         --mode) _standfast_words "guarded frozen"; return ;;
         --budget) _standfast_words "auto none"; return ;;
-        --lease | --reason | --wait) COMPREPLY=(); return ;;
+        --lease | --reason | --wait | --target-user) COMPREPLY=(); return ;;
+        --target-password-file) mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}"); return ;;
     esac
-    if [[ $sub == verify ]]; then
+    if [[ $sub == migrate && ${COMP_WORDS[COMP_CWORD]} != -* ]] && ((COMP_CWORD == 2)); then
+        _standfast_words "$(_standfast_guests)"
+    elif [[ $sub == migrate ]]; then
+        _standfast_words "--to --mode --budget --lease --cold --force --target-user --target-password-file \
+            --reason -n --dry-run --yes --json --help"
+    elif [[ $sub == verify ]]; then
         _standfast_words "--json --help"
     elif [[ $sub == node ]]; then
         _standfast_node "$action"

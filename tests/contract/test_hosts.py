@@ -205,6 +205,17 @@ async def test_where_no_migration_is_none_is_cancelled(site: Site) -> None:
             await site.host.cancel_migration(guest, 10.0)
 
 
+async def test_the_memory_of_a_guest_is_told_where_the_host_tells_it(site: Site) -> None:
+    known = await site.host.memory_bytes("guest2")
+    if site.kind == "manual":
+        assert known is None
+    else:
+        assert known is not None
+        assert known % 1024 == 0
+        assert known >= 4096 << 10
+    assert await site.host.memory_bytes("guest1") is None
+
+
 async def test_what_is_saved_is_told_or_refused_with_what_to_do(site: Site) -> None:
     if site.kind == "manual":
         with pytest.raises(NotSavedYet, match="--saved host2"):

@@ -20,6 +20,7 @@ from standfast.hosts.base import (
     HostUnreachable,
     LoginRefused,
     MigrationRefused,
+    MigrationTarget,
     NoRoomToSave,
 )
 from standfast.hosts.ldm import LdmHost
@@ -93,6 +94,20 @@ async def test_a_wrong_password_of_the_target_is_a_refusal_without_the_password_
         await ctrl2.migrate("guest2", wrong, lambda job: None, 10.0)
     assert "wrong-secret" not in str(refused.value)
     assert "wrong-secret" not in repr(wrong)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_a_stopped_guest_moves_by_its_definition(hosts: Hosts, ctrl2: LdmHost, trusted: bool) -> None:
+    hosts.control.call("stop", host="ctrl2", name="app72")
+    target = hosts.target("ctrl3")
+    if trusted:
+        target = MigrationTarget(target.address)
+    await ctrl2.check_migration("app72", target)
+    await ctrl2.migrate("app72", target, lambda job: None, 20.0)
+    ctrl3 = LdmHost(hosts.login("ctrl3"))
+    assert (await ctrl2.ask("app72")).state is GuestState.ABSENT
+    assert (await ctrl3.ask("app72")).state is GuestState.STOPPED
+    await ctrl3.close()
 
 
 async def test_a_cancelled_migration_leaves_the_guest_at_its_source(hosts: Hosts, ctrl2: LdmHost) -> None:

@@ -139,6 +139,21 @@ async def test_a_dry_run_finds_the_target_that_has_the_guest_or_its_name_or_does
     await site.host.check_migration("app72", MigrationTarget("10.20.50.73", uri="test:///default"))
 
 
+async def test_a_dry_run_finds_the_network_that_the_target_does_not_have(site: LibvirtSite) -> None:
+    """The test driver of another process has an active network `default`."""
+    elsewhere = MigrationTarget("10.20.50.73", uri="test:///default")
+    for network, why in (("default", None), ("nowhere", "no active network nowhere, which app72 uses")):
+        nic = f"<interface type='network'><source network='{network}'/></interface>"
+        with_nic = xml("app72").replace("</os>", f"</os><devices>{nic}</devices>")
+        site.virsh("undefine", "app72")
+        site.virsh("define", "/dev/stdin", input=with_nic)
+        if why is None:
+            await site.host.check_migration("app72", elsewhere)
+        else:
+            with pytest.raises(MigrationRefused, match=why):
+                await site.host.check_migration("app72", elsewhere)
+
+
 async def test_a_driver_that_cannot_migrate_is_a_refusal_in_its_own_words(site: LibvirtSite) -> None:
     with pytest.raises(MigrationRefused) as told:
         await site.host.migrate("guest2", site.target(), lambda job: None, 10.0)

@@ -73,7 +73,7 @@ def documented_codes() -> set[str]:
     return {
         code
         for part in re.split(r"^## ", text, flags=re.M)
-        if part.startswith(("clovmmigrate", "standfast window", "clsnmpsetup"))
+        if part.startswith(("clovmmigrate", "standfast window", "standfast migrate", "clsnmpsetup"))
         for code in re.findall(r"^\| `([^`]+)` \|", part, flags=re.M)
     }
 

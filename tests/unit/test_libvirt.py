@@ -236,6 +236,22 @@ def test_what_a_guest_needs_is_read_from_its_definition() -> None:
             libvirt_needs.needs(ET.fromstring(wrong))
 
 
+def test_the_networks_of_a_guest_are_those_of_libvirt_not_the_host_s_bridges() -> None:
+    nics = "".join(
+        f"<interface type='{kind}'><source {kind}='{name}'/></interface>"
+        for kind, name in (("network", "b"), ("network", "a"), ("network", "b"), ("bridge", "br0"))
+    )
+    found = ET.fromstring(f"<domain type='kvm'><memory>1</memory><devices>{nics}</devices></domain>")
+    assert libvirt_needs.needs(found).networks == ("a", "b")
+
+
+def test_the_largest_memory_is_read_from_dominfo() -> None:
+    text = "Id:             3\nMax memory:     524288 KiB\nUsed memory:    4096 KiB\n"
+    assert libvirt_needs.maximum_memory_bytes(text) == 512 << 20
+    assert libvirt_needs.maximum_memory_bytes(text.replace("524288", "much")) is None
+    assert libvirt_needs.maximum_memory_bytes("") is None
+
+
 def test_free_memory_is_what_is_free_or_quickly_freed() -> None:
     text = "total  :   24541884 KiB\nfree   :        100 KiB\nbuffers:   20 KiB\ncached :  3 KiB\n"
     assert libvirt_needs.free_memory_kib(text) == 123

@@ -91,7 +91,7 @@ def test_auto_raises_to_the_files_value_only_where_a_resource_needs_it(
     guest = next(iter(FakeCluster(2).snapshot("n1").aims.values())).guest
     whole = Wish(True, (guest,), False, None, None, (), (), "", guarded=True)
     wished = Wish(**{**whole.__dict__, **wish})
-    goal = asyncio.run(window_run._goal(wished, config, object(), "standfast window"))  # type: ignore[arg-type]
+    goal = asyncio.run(window_run.goal_of(wished, config, object(), "standfast window"))  # type: ignore[arg-type]
     assert isinstance(goal, OpenGoal)
     assert goal.budget_seconds == budget_seconds
     assert goal.hold_alone is bool(wish.get("hold_alone"))

@@ -25,6 +25,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "uninstall": Subcommand("standfast.commands.install:uninstall", "Take them away again."),
     "node": Subcommand("standfast.commands.node:node", "Which host kills which node."),
     "window": Subcommand("standfast.commands.window:window", "The window of a guest that is live-migrated."),
+    "migrate": Subcommand("standfast.commands.migrate:migrate", "Migrate a guest live, with all around it."),
     "verify": Subcommand("standfast.commands.verify:verify", "Prove all fencing, from every node, now."),
     "sim": Subcommand("standfast.commands.sim:sim", "Play the decisions against a simulated cluster."),
     "lab": Subcommand("standfast.commands.lab:lab", "Real clusters on this machine, to try things out."),

@@ -29,7 +29,7 @@ BUDGET_HELP = (
 )
 
 
-def _budget(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+def budget_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
     """A heartbeat timeout in seconds, or the word that says when to raise it."""
     if value is None or value in (AUTO, NONE):
         return value
@@ -61,7 +61,7 @@ def window() -> None:
     help="guarded: only this guest's node is held, the others are fenced as always, and it is fenced itself "
     "when the hosts show it dead. frozen: nobody is fenced, as clovmmigrate -p.",
 )
-@click.option("--budget", callback=_budget, metavar="SECONDS|auto|none", help=BUDGET_HELP)
+@click.option("--budget", callback=budget_option, metavar="SECONDS|auto|none", help=BUDGET_HELP)
 @click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
               help="How long the window may stay open; then the nodes close it.")  # fmt: skip
 @click.option("--reason", default="", metavar="TEXT", help="Why; recorded.")

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     from standfast.core.steps import Done, OpenGoal
     from standfast.execute import Executor
 
-    goal = await _goal(wish, config, survey, screen.program)
+    goal = await goal_of(wish, config, survey, screen.program)
     executor = Executor(survey, goal, screen.say)
     if wish.dry_run:
         return await _plan(executor, goal, screen)
@@ -154,7 +154,7 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     for warning in outcome.warnings:
         screen.tell(warning)
     if not isinstance(goal, OpenGoal) and outcome.changed:
-        await _tidy(goal, survey, screen)
+        await tidy(goal, survey, screen.say)
     text = outcome.reason
     if isinstance(goal, OpenGoal) and not outcome.changed:
         text += f"\nIt was open already, {await _lease_left(survey)}; {LEASE_NOTE}"
@@ -167,7 +167,7 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     return screen.end(EXIT_DONE, text)
 
 
-async def _tidy(goal: CloseGoal, survey: Survey, screen: Screen) -> None:
+async def tidy(goal: CloseGoal, survey: Survey, say: Callable[[str], None]) -> None:
     """The window is closed: the fencers need not remember that its gates held the node."""
     from standfast import refusals
 
@@ -175,7 +175,7 @@ async def _tidy(goal: CloseGoal, survey: Survey, screen: Screen) -> None:
     said = {node: refusals.told(report.answered) for node, report in snapshot.reports.items()}
     count = await asyncio.to_thread(refusals.forget, goal.node, goal.since_epoch, said)
     if count:
-        screen.say(f"{count} held fencings of {goal.node} are in the journal, and forgotten by the fencers")
+        say(f"{count} held fencings of {goal.node} are in the journal, and forgotten by the fencers")
 
 
 async def _lease_left(survey: Survey) -> str:
@@ -199,7 +199,7 @@ def stopped(outcome: Stop, screen: Screen) -> int:
     return screen.end(EXIT_REFUSED, "")
 
 
-async def _goal(wish: Wish, config: Config, survey: Survey, program: str) -> OpenGoal | CloseGoal:
+async def goal_of(wish: Wish, config: Config, survey: Survey, program: str) -> OpenGoal | CloseGoal:
     from standfast.core import by_kind
     from standfast.core.record import Mode
     from standfast.core.steps import CloseGoal, OpenGoal

@@ -37,6 +37,8 @@ class Domain:
     name: str
     state: str
     flags: str
+    memory_bytes: int | None = None
+    """`mem`, where the row has it."""
 
     @property
     def is_control(self) -> bool:
@@ -116,7 +118,9 @@ def parse_domains(text: str) -> tuple[Domain, ...]:
 def _domain(line: str) -> Domain:
     fields = _fields(line)
     try:
-        return Domain(fields["name"], fields["state"], fields["flags"])
+        memory = fields.get("mem", "")
+        amount = int(memory) if memory.isascii() and memory.isdigit() else None
+        return Domain(fields["name"], fields["state"], fields["flags"], amount)
     except KeyError as missing:
         raise NotUnderstood(f"ldm list-domain -p: a row without {missing.args[0]}") from None
 

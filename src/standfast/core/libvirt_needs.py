@@ -18,6 +18,8 @@ class Needs:
     """Whether its CPU is named; host-passthrough, and a domain without a CPU, cannot be compared."""
     cpu_words: tuple[str, ...]
     """Options of `virsh hypervisor-cpu-compare`."""
+    networks: tuple[str, ...] = ()
+    """libvirt's networks that it has an interface in. Bridges of the host's own are not told by libvirt."""
 
 
 def needs(domain: Element) -> Needs:
@@ -38,7 +40,24 @@ def needs(domain: Element) -> Needs:
         memory_kib=None if domain.find("memoryBacking/hugepages") is not None else amount,
         compare_cpu=cpu is not None and cpu.find("model") is not None and "" not in words,
         cpu_words=tuple(words),
+        networks=tuple(sorted(_networks(domain))),
     )
+
+
+def _networks(domain: Element) -> set[str]:
+    sources = (one.find("source") for one in domain.iterfind("devices/interface[@type='network']"))
+    return {source.get("network", "") for source in sources if source is not None} - {""}
+
+
+def maximum_memory_bytes(text: str) -> int | None:
+    """The `Max memory` of `virsh dominfo`; None: it does not say, or not in KiB."""
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        words = value.split()
+        if key.strip() == "Max memory" and len(words) == 2 and words[1] == "KiB":
+            amount = number(words[0])
+            return None if amount is None else 1024 * amount
+    return None
 
 
 def free_memory_kib(text: str) -> int | None:

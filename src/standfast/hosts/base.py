@@ -119,6 +119,9 @@ class Host(Protocol):
     async def migration_job(self, guest: str, limit_seconds: float = 5.0) -> MigrationJob | None:
         """The migration of this guest that the host reports, or None."""
 
+    async def memory_bytes(self, guest: str, limit_seconds: float = 5.0) -> int | None:
+        """Memory of a guest that is here; None where the host does not tell, or does not know it."""
+
     async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
         """The saved domain configurations."""
 

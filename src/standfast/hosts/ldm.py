@@ -81,6 +81,12 @@ class LdmHost(NamedHost):
         with self._understanding():
             return ldm.parse_job(guest, outcome.output)
 
+    async def memory_bytes(self, guest: str, limit_seconds: float = 5.0) -> int | None:
+        """What `ldm list-domain -p` has as `mem`."""
+        self._check_name(guest)
+        domains = await self._domains(limit_seconds)
+        return next((domain.memory_bytes for domain in domains if domain.name == guest), None)
+
     async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
         """The saved domain configurations."""
         outcome = await self._checked(["list-spconfig"], limit_seconds, question=True)

@@ -116,6 +116,15 @@ class LibvirtHost(NamedHost):
         self._check_name(guest)
         return await self._completed(self._access.uri, guest, limit_seconds)
 
+    async def memory_bytes(self, guest: str, limit_seconds: float = 5.0) -> int | None:
+        """What `virsh dominfo` calls its maximum."""
+        self._check_name(guest)
+        try:
+            outcome = await self._checked(["dominfo", guest], limit_seconds)
+        except CommandFailed:
+            return None
+        return libvirt_needs.maximum_memory_bytes(outcome.output)
+
     async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
         """None: libvirt keeps one definition a guest, and no set of them."""
         return ()
@@ -161,7 +170,7 @@ class LibvirtHost(NamedHost):
         """Dry run, which libvirt does not have: what can be known before. Raises MigrationRefused.
 
         The guest is here and not on its way; the target answers, has no other guest of this name or UUID and
-        no running copy, has the memory, and its CPU has what the guest's has.
+        no running copy, has the memory and the networks, and its CPU has what the guest's has.
         """
         self._check_name(guest)
         try:
@@ -318,6 +327,13 @@ class LibvirtHost(NamedHost):
                 raise MigrationRefused(
                     self.name,
                     f"the target has {free} KiB of memory free, {domain.name} needs {needs.memory_kib} KiB",
+                )
+        if needs.networks:
+            active = (await self._target(uri, ["net-list", "--name"])).split()
+            if missing := sorted(set(needs.networks) - set(active)):
+                raise MigrationRefused(
+                    self.name,
+                    f"the target has no active network {', '.join(missing)}, which {domain.name} uses",
                 )
         if needs.compare_cpu:
             source = self._line(["dumpxml", domain.identity], limit_seconds=QUESTION_LIMIT_SECONDS)

@@ -49,6 +49,11 @@ class ManualHost(NamedHost):
         self._check_name(guest)
         raise HostUnreachable(self.name, WHY_SILENT)
 
+    async def memory_bytes(self, guest: str, limit_seconds: float = 5.0) -> int | None:
+        """None."""
+        self._check_name(guest)
+        return None
+
     async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
         """Raises HostUnreachable."""
         raise HostUnreachable(self.name, WHY_SILENT)

@@ -142,6 +142,11 @@ class XscfHost(NamedHost):
         """An XSCF knows nothing of migrations. Raises CommandFailed."""
         raise self._no_login("follow a migration")
 
+    async def memory_bytes(self, guest: str, limit_seconds: float = 5.0) -> int | None:
+        """None: an XSCF does not tell."""
+        self._check_name(guest)
+        return None
+
     async def list_configurations(self, limit_seconds: float = 10.0) -> tuple[SavedConfiguration, ...]:
         """Raises CommandFailed."""
         raise self._no_login("list the saved configurations")

@@ -1,0 +1,103 @@
+"""``standfast migrate``: the whole of a live migration, from the preflight to the proof.
+
+Exit status: 0 the guest has moved and the window is closed, 1 refused or not moved (no window is open), 2
+usage, 3 not finished (a window is still open; the next command is printed).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+import click
+
+from standfast.commands.migrate_show import Show
+from standfast.commands.window import BUDGET_HELP, NONE, budget_option
+from standfast.commands.window_run import EXIT_REFUSED, EXIT_UNFINISHED
+from standfast.core.messages import Refused
+
+
+@dataclass(frozen=True)
+class Order:
+    """The command line, parsed."""
+
+    guest: str
+    to: str
+    mode: str = "guarded"
+    budget: int | str | None = None
+    lease_minutes: int | None = None
+    cold: bool = False
+    force: bool = False
+    target_user: str = ""
+    password_file: str = ""
+    reason: str = ""
+    dry_run: bool = False
+    yes: bool = False
+    as_json: bool = False
+
+
+@click.command()
+@click.argument("guest")
+@click.option("--to", "to", required=True, metavar="HOST", help="Host that the guest is to move to.")
+@click.option(
+    "--mode",
+    type=click.Choice(["guarded", "frozen"]),
+    default="guarded",
+    show_default=True,
+    help="Who is held while the window is open: see standfast window open.",
+)
+@click.option("--budget", callback=budget_option, metavar="SECONDS|auto|none", help=BUDGET_HELP)
+@click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
+              help="How long the window may stay open. The migration is cancelled 5 minutes before its end. "
+              "By default twice the time that the guest's memory may take, 15 min to 24 h.")  # fmt: skip
+@click.option(
+    "--cold", is_flag=True, help="Move a guest that is stopped. No window is needed, none is opened."
+)
+@click.option("--force", is_flag=True, help="Also where another node of this cluster lives on HOST.")
+@click.option("--target-user", default="", metavar="USER",
+              help="Control domains: log in to HOST as USER, with --target-password-file (default: the login "
+              "of clovmmigrate.conf).")  # fmt: skip
+@click.option("--target-password-file", "password_file", default="", metavar="FILE",
+              help="Control domains: the password for HOST, in the first line of a file. Without it the "
+              "control domains have to trust each other's certificates (ldm migrate-domain -c).")  # fmt: skip
+@click.option("--reason", default="", metavar="TEXT", help="Why; recorded.")
+@click.option(
+    "-n", "--dry-run", is_flag=True, help="Preflight only: show what would be done; change nothing."
+)
+@click.option("--yes", is_flag=True, help="Do not ask, neither before the start nor at Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Events, one JSON object a line. Asks nothing.")
+def migrate(**given: object) -> None:
+    """Migrate GUEST, the name of a guest domain that is a node of this cluster, to HOST.
+
+    Preflight, a window, the migration with its progress, the proof of fencing at the new host, and a page
+    that says how long it stood still. Run it on another node than the one that moves. Ctrl-C cancels, and
+    puts all back.
+    """
+    order = Order(**given)  # type: ignore[arg-type]
+    if order.mode == "frozen" and order.budget == NONE:
+        raise click.UsageError("--budget none is for --mode guarded: a frozen window raises the timeout")
+    if order.target_user and not order.password_file:
+        raise click.UsageError("--target-user goes with --target-password-file")
+    if order.cold and (order.budget is not None or order.lease_minutes):
+        raise click.UsageError("--cold opens no window: it goes without --budget and --lease")
+    show = Show(order.as_json, sys.stderr.isatty())
+    sys.exit(_run(order, show))
+
+
+def _run(order: Order, show: Show) -> int:
+    from standfast.commands import migrate_run
+
+    try:
+        return asyncio.run(migrate_run.work(order, show))
+    except Refused as refused:
+        for message in refused.messages:
+            show.tell(message)
+        return show.end(EXIT_REFUSED, "")
+    except KeyboardInterrupt:
+        if show.phase == "preflight":
+            return show.end(EXIT_REFUSED, "interrupted: nothing was changed")
+        text = (
+            "interrupted: a window may be open, and the guest on its way; look with: standfast window status"
+        )
+        return show.end(EXIT_UNFINISHED, text)
