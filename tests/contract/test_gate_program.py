@@ -139,7 +139,9 @@ def test_with_nothing_against_it_fencing_is_allowed(world: World, state: str, ac
         called = world.gate(action)
     assert (called.code, called.rule, called.said) == (0, "clear", "")
     assert called.seconds < AT_ONCE_SECONDS
-    assert requests == [{"op": "evidence", "guest": "guest2", "limit_ms": 900}]
+    # Of itself it asks since it sees no other node: it might be the one that stood still.
+    assert [request.pop("guest") for request in requests] == ["guest2", "guest1"]
+    assert requests == [{"op": "evidence", "limit_ms": 900}] * 2
     assert re.match(
         rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{{4}} node=cfguest1 target=cfguest2 action={action} "
         r"allow rule=clear \d+\.\d\ds: ",
@@ -287,7 +289,7 @@ def test_without_a_daemon_the_hosts_are_asked_by_ssh_all_at_once(world: World) -
     assert (called.code, called.rule) == (0, "clear")
     assert "standfastd is not running" in called.log
     calls = world.calls("ssh")
-    assert len(calls) == 3
+    assert len(calls) == 3 * 2, "about the target, and about itself, since it sees no other node"
     for call in calls:
         assert "-F none" in call
         assert "BatchMode=yes" in call
@@ -304,6 +306,17 @@ def test_without_a_daemon_a_guest_that_runs_elsewhere_is_held_and_hosts_are_aske
     called = world.gate()
     assert (called.code, called.rule) == (1, "elsewhere")
     assert 3 * 3 <= len(world.calls("ssh")) <= 3 * 6
+
+
+def test_a_node_that_was_moved_itself_and_wakes_up_alone_holds_for_45_s(world: World) -> None:
+    own = ROW.replace("guest2", "guest1").format("active", "-n----")
+    world.hosts_by_ssh({"10.20.50.72": ROW.format("active", "-n----"), "10.20.50.73": own})
+    world.members("cfguest1")
+    called = world.gate()
+    assert (called.code, called.rule) == (1, "executor-moving")
+    assert "ctrl3 shows its guest guest1 running, and its devices aim at ctrl1" in called.log
+    world.members("cfguest1", "cfguest2")
+    assert world.gate().rule == "target-back", "and so the other one is a member before it is shot"
 
 
 def test_without_a_daemon_one_listing_that_is_used_again_is_no_second_round(world: World) -> None:
@@ -332,7 +345,7 @@ def test_a_daemon_that_talks_nonsense_is_as_good_as_none(world: World, raw: byte
         called = world.gate()
     assert called.code == 0
     assert "standfastd gave no answer" in called.log
-    assert len(world.calls("ssh")) == 3
+    assert len(world.calls("ssh")) == 3 * 2
 
 
 def test_a_daemon_that_hangs_costs_one_second(world: World) -> None:
@@ -466,7 +479,7 @@ def test_monitor_is_well_when_the_gate_holds_and_does_not_wait(world: World) -> 
 def test_monitor_without_a_host_list_decides_for_every_target(world: World) -> None:
     with world.daemon(HOME) as requests:
         assert world.gate("monitor", "").code == 0
-    assert [request["guest"] for request in requests] == ["guest1", "guest2"]
+    assert [request["guest"] for request in requests] == ["guest1", "guest2", "guest1"]
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo '<cib'"])

@@ -293,3 +293,44 @@ def test_a_member_that_came_back_a_moment_ago_is_not_killed_without_a_window_eit
     assert ask(membership=member, seconds_since_return=float(SETTLE_SECONDS)).allow  # on-fail=fence
     assert ask(membership=member).allow
     assert ask(seconds_since_return=1.0).allow  # back, and lost again: no member
+
+
+# -- a node that was moved without a word, and wakes up alone ------------------------------------------------
+
+ASTRAY = {
+    "own_hosts": (
+        HostAnswer("ctrl1", "g1", GuestState.ABSENT),
+        HostAnswer("ctrl3", "g1", GuestState.RUNNING),
+    ),
+    "own_aim": "ctrl1",
+}
+PAST = dataclasses.replace(SAVED, lease_seconds=10)
+
+
+@pytest.mark.parametrize("record", [IDLE, PAST])
+def test_who_sees_no_other_node_and_runs_elsewhere_than_its_devices_aim_holds_for_45_s(
+    record: Record,
+) -> None:
+    answer = ask(record=record, **ASTRAY)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.EXECUTOR_MOVING, False)
+    assert (
+        "ctrl3 shows its guest g1 running, and its devices aim at ctrl1; it holds for 45 s" in answer.reason
+    )
+    assert ask(record=record, **ASTRAY, seconds_held_as_mover=44.9).rule is Rule.EXECUTOR_MOVING
+    assert ask(record=record, **ASTRAY, seconds_held_as_mover=45.0).allow
+
+
+def test_who_is_not_alone_runs_at_home_or_faces_one_that_is_gone_does_not_hold_for_its_own_sake() -> None:
+    assert ask(**ASTRAY, membership=frozenset({"n1", "n3"})).allow
+    assert ask(own_hosts=ASTRAY["own_hosts"], own_aim="ctrl3").allow
+    assert ask(own_hosts=(HostAnswer("ctrl3", "g1", GuestState.SILENT),), own_aim="ctrl1").allow
+    gone = hosts(ctrl2=GuestState.STOPPED, ctrl3=GuestState.ABSENT)
+    assert ask(**ASTRAY, hosts=gone, hosts_before=gone).allow
+
+
+@pytest.mark.parametrize("state", [GuestState.INCOMING, GuestState.MIGRATING_OUT])
+def test_who_is_on_its_way_holds_for_as_long_wherever_its_devices_aim(state: GuestState) -> None:
+    own = (HostAnswer("ctrl1", "g1", state),)
+    assert ask(own_hosts=own, own_aim="ctrl1").rule is Rule.EXECUTOR_MOVING
+    assert ask(own_hosts=own, own_aim="").rule is Rule.EXECUTOR_MOVING
+    assert ask(own_hosts=own, own_aim="ctrl1", seconds_held_as_mover=45.0).allow

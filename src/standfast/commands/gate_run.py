@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from standfast.commands import gate_sight
 from standfast.commands.gate_hosts import Answers, Hosts
@@ -11,7 +11,7 @@ from standfast.commands.gate_options import Options
 from standfast.commands.gate_sight import Sight
 from standfast.commands.gate_tools import Tools
 from standfast.core.evidence import HostAnswer
-from standfast.core.gate import Answer, GateView, Rule, decide, plainly_on
+from standfast.core.gate import Answer, GateView, Rule, astray, decide, plainly_on
 from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
 from standfast.core.record import Mode
 from standfast.sightings import Sightings
@@ -35,6 +35,15 @@ class Verdict:
     final: bool = False
     executor: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Own:
+    """What hosts say of others than the target: the mover of a guarded window, or this node itself."""
+
+    mover_hosts: tuple[HostAnswer, ...] = ()
+    own_hosts: tuple[HostAnswer, ...] = ()
+    own_aim: str = ""
 
 
 class Gate:
@@ -119,9 +128,9 @@ class Gate:
     def _decide(self, sight: Sight, targets: tuple[str, ...]) -> tuple[tuple[Answer, ...], str]:
         """Decide by what is here. Hosts are asked only where they can make a difference."""
         found = [gate_sight.target(sight.cib, name, self._hosts.all) for name in targets]
-        answers = [decide(self._view(sight, target, {}, {})) for target in found]
-        own = self._mover_guest(sight)
-        asked = [own] if own else []
+        answers = [decide(self._view(sight, target, {}, Own())) for target in found]
+        mover = self._mover_guest(sight)
+        asked = [mover] if mover else []
         asked += [target.guest for target, answer in zip(found, answers, strict=True) if answer.hosts_matter]
         if not any(answer.hosts_matter for answer in answers):
             return tuple(answers), ""
@@ -129,11 +138,22 @@ class Gate:
         evidence, note = self._hosts.ask(asked)
         if self._hosts.rounds != rounds:
             self._evidence_before, self._evidence = self._evidence, evidence
-        before = self._evidence_before
-        answers_of_own = evidence.get(own, ())
-        return tuple(
-            decide(self._view(sight, target, evidence, before, answers_of_own)) for target in found
-        ), note
+        of_mover = Own(evidence.get(mover, ()))
+        answers = [decide(self._view(sight, target, evidence, of_mover)) for target in found]
+        me = self._alone(sight) if not mover and any(answer.allow for answer in answers) else None
+        if me is not None:
+            # Asked last and apart: what is known of the target does not wait for it.
+            own, _ = self._hosts.ask([me.guest])
+            of_me = Own((), own.get(me.guest, ()), me.aim)
+            answers = [decide(self._view(sight, target, evidence, of_me)) for target in found]
+        return tuple(answers), note
+
+    def _alone(self, sight: Sight) -> gate_sight.Target | None:
+        """This node as a target, where it sees no other one: it may be the one that stood still, and nothing
+        but its hosts can tell."""
+        if sight.membership != frozenset({sight.executor}):
+            return None
+        return gate_sight.target(sight.cib, sight.executor, self._hosts.all)
 
     def _mover_guest(self, sight: Sight) -> str:
         """The guest that a guarded window is for; empty where there is none."""
@@ -147,11 +167,10 @@ class Gate:
         sight: Sight,
         target: gate_sight.Target,
         evidence: Answers,
-        before: Answers,
-        own: tuple[HostAnswer, ...] = (),
+        own: Own,
     ) -> GateView:
         seen = self._sightings.see(sight.record) if sight.record is not None else None
-        return GateView(
+        view = GateView(
             target=target.node,
             executor=sight.executor,
             controller_state=sight.controller_state,
@@ -163,21 +182,23 @@ class Gate:
             seconds_since_window_seen=seen.window_seconds if seen else 0.0,
             seconds_since_return=self._sightings.seconds_since_return(target.node),
             seconds_since_held=self._sightings.seconds_since_held(target.node),
-            mover_hosts=own,
-            seconds_held_as_mover=self._held_as_mover(sight, target.node, own),
+            mover_hosts=own.mover_hosts,
+            own_hosts=own.own_hosts,
+            own_aim=own.own_aim,
             facility_stopped=sight.record is not None and sight.executor in sight.record.stopped,
             aim=target.aim,
             trusts_words=target.trusts_words,
             saves=not self._hosts.all or any(host.kind == "ldm" for host in self._hosts.all),
             hosts=evidence.get(target.guest, ()),
-            hosts_before=before.get(target.guest, ()),
+            hosts_before=self._evidence_before.get(target.guest, ()) if evidence else (),
         )
+        return replace(view, seconds_held_as_mover=self._held_as_mover(view))
 
-    def _held_as_mover(self, sight: Sight, target: str, own: tuple[HostAnswer, ...]) -> float | None:
-        if sight.record is None or sight.record.mover != sight.executor:
-            return None
-        where = plainly_on(own)
-        return self._sightings.held_as_mover(target, where) if where and not self._dry else None
+    def _held_as_mover(self, view: GateView) -> float | None:
+        record = view.record
+        moves = record is not None and record.mover == view.executor
+        where = astray(view) or (plainly_on(view.mover_hosts) if moves else "")
+        return self._sightings.held_as_mover(view.target, where) if where and not self._dry else None
 
     def _allowed_just_now(self) -> bool:
         since = self._sightings.seconds_since_allowed(self._options.target, self._options.level)

@@ -20,6 +20,9 @@ UNSAVED             lease over; the target neither runs plainly on its aim, save
                     gone. Guarded: its host takes part in the mover's migration (armed in a window for
                     every node: any host) and has not saved
 ELSEWHERE           a host shows the target elsewhere, or on its way: its devices aim at the wrong place
+EXECUTOR_MOVING     this node sees no other, and a host shows its own guest on its way, or elsewhere than its
+                    own devices aim: it may have just come out of a blackout that nobody has announced; for
+                    45 s, unless the target is gone
 NO_EVIDENCE         its device trusts its host's words (an ordinary agent: "Already OFF" of a guest that runs
                     elsewhere), and neither shows the host at which it aims the target, nor is it gone
 SETTLING            not gone, and UNSAVED or ELSEWHERE held here, or the lease ended, less than 60 s ago;
@@ -56,7 +59,7 @@ SKIPPED = "skipped"
 
 def decide(view: GateView) -> Answer:
     """Answer for one view. Total: every view has an answer."""
-    for ask in (_facility, _joined, _record, _levels, _settling, _window, _elsewhere, trusting, _released):
+    for ask in _RULES:
         answer = ask(view)
         if answer is not None:
             return answer
@@ -359,6 +362,34 @@ def _elsewhere(view: GateView) -> Answer | None:
     )
 
 
+def _astray(view: GateView) -> Answer | None:
+    """A node that was moved without a word wakes up alone, and believes that it is the other one that is lost
+    (two nodes: with more it has no quorum). What hosts say of itself tells it; its clocks may not."""
+    if not _alone(view) or gone(view):
+        return None
+    found, held = on_its_way(view.own_hosts, view.own_aim), view.seconds_held_as_mover or 0.0
+    if found is None or held >= MOVER_HOLD_SECONDS:
+        return None
+    return hold(
+        Rule.EXECUTOR_MOVING,
+        f"{view.executor} sees no other node, and may itself be the one that stood still: {found.host} shows "
+        f"its guest {found.guest} {found.state.value}, and its devices aim at {view.own_aim or 'no host'}; "
+        f"it holds for {MOVER_HOLD_SECONDS - held:.0f} s more",
+        hosts_matter=True,
+    )
+
+
+def _alone(view: GateView) -> bool:
+    return view.membership == frozenset({view.executor})
+
+
+def astray(view: GateView) -> str:
+    """The host that shows this node's own guest on its way or elsewhere, where that counts; empty: it does
+    not."""
+    found = on_its_way(view.own_hosts, view.own_aim) if _alone(view) else None
+    return found.host if found is not None else ""
+
+
 def _released(view: GateView) -> Answer | None:
     """A hold that ends while the target comes back: the fencer asks again at once and kills a healthy node.
 
@@ -388,5 +419,18 @@ def _released(view: GateView) -> Answer | None:
         hosts_matter=True,
     )
 
+
+_RULES: tuple[Callable[[GateView], Answer | None], ...] = (
+    _facility,
+    _joined,
+    _record,
+    _levels,
+    _settling,
+    _window,
+    _elsewhere,
+    _astray,
+    trusting,
+    _released,
+)
 
 __all__ = ["JOINED_STATES", "MOVER_HOLD_SECONDS", "Answer", "GateView", "Rule", "decide", "plainly_on"]

@@ -57,8 +57,14 @@ class GateView:
     hosts: tuple[HostAnswer, ...] = field(default=())
     mover_hosts: tuple[HostAnswer, ...] = field(default=())
     """What the hosts say about the guest that a guarded window is for."""
+    own_hosts: tuple[HostAnswer, ...] = field(default=())
+    """What the hosts say about this node's own guest; asked without a guarded window where no other node is
+    seen."""
+    own_aim: str = ""
+    """Control domain at which this node's own devices aim; empty: not known."""
     seconds_held_as_mover: float | None = None
-    """For how long this node has held this target without a break because it is itself the mover."""
+    """For how long this node has held this target without a break because it is itself the mover, or has been
+    moved without a word."""
     hosts_before: tuple[HostAnswer, ...] = field(default=())
     """The round of answers before, in this same call: one round alone proves no absence."""
 

@@ -6,7 +6,7 @@ decided by the production functions (core.gate.decide, core.xscf.Proof, core.evi
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from standfast.core import evidence, xscf
@@ -40,6 +40,8 @@ def view(
     hosts: tuple[HostAnswer, ...] = (),
     before: tuple[HostAnswer, ...] = (),
     of_mover: tuple[HostAnswer, ...] = (),
+    of_own: tuple[HostAnswer, ...] = (),
+    members: frozenset[str] | None = None,
 ) -> GateView:
     """What the gate sees on this node, from its own copies only."""
     cib = node.cib
@@ -54,7 +56,7 @@ def view(
         "record": record,
         "record_error": cib.damage,
         "levels": cib.levels.get(target, ()),
-        "membership": node.ring.members,
+        "membership": node.ring.members if members is None else members,
         "seconds_since_epoch_seen": seen.epoch_seconds if seen else 0.0,
         "seconds_since_window_seen": seen.window_seconds if seen else 0.0,
         "seconds_since_return": node.sightings.seconds_since_return(target),
@@ -64,9 +66,13 @@ def view(
         "hosts": hosts,
         "hosts_before": before,
         "mover_hosts": of_mover,
-        "seconds_held_as_mover": node.sightings.held_as_mover(target, where) if where else None,
+        "own_hosts": of_own,
+        "own_aim": own.host if (own := cib.aims.get(node.name)) is not None else "",
     }
-    return GateView(**{name: value for name, value in known.items() if name in _FIELDS})  # type: ignore[arg-type]
+    made = GateView(**{name: value for name, value in known.items() if name in _FIELDS})  # type: ignore[arg-type]
+    where = where or core_gate.astray(made)
+    held = node.sightings.held_as_mover(target, where) if where else None
+    return replace(made, seconds_held_as_mover=held)
 
 
 def call(world: World, node: Node, target: str, level: Level) -> Steps:
@@ -81,16 +87,21 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
     while True:
         looked = kernel.now_ms
         yield kernel.between(30, 60)
-        back = target in node.ring.members
+        # One look, one membership: the hosts are asked after it.
+        members = frozenset(node.ring.members)
+        back = target in members
         note = node.sightings.back if back else node.sightings.away
         note(target)
-        answer = core_gate.decide(view(world, node, target))
+        answer = core_gate.decide(view(world, node, target, members=members))
         if (answer.allow or answer.hosts_matter) and aim is not None:
             hosts = yield from ask(world, node, aim.guest)
             of_mover: tuple[HostAnswer, ...] = ()
             if mover := _mover(node):
                 of_mover = yield from ask(world, node, world.guests[mover])
-            answer = core_gate.decide(view(world, node, target, hosts, before, of_mover))
+            answer = core_gate.decide(view(world, node, target, hosts, before, of_mover, members=members))
+            if answer.allow and not mover and members == {node.name}:
+                of_own = yield from ask(world, node, world.guests[node.name])
+                answer = core_gate.decide(view(world, node, target, hosts, before, (), of_own, members))
             before = hosts
         if answer.rule in (Rule.UNSAVED, Rule.ELSEWHERE):
             node.sightings.held(target)
