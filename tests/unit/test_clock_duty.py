@@ -107,9 +107,25 @@ def test_a_host_that_goes_out_of_sync_is_told_of_once_in_the_switchlog_and_again
 def test_the_syslog_is_told_whose_clock_it_is(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     rig.agreeing()
     rig.measured(n2=-20.0, n3=0.1)
+    rig.now += 2.0
+    rig.duty.remind()
     assert (
         "n2 is 20.0 s behind n1 (clocks); out of sync: n2, 2 of 3 nodes agree with one another" in caplog.text
     )
+
+
+def test_a_node_whose_own_clock_lags_does_not_blame_the_first_one_that_it_hears_of(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.agreeing()
+    rig.now += 10.0
+    rig.measured(n2=20.0)
+    rig.duty.remind()
+    rig.measured(n3=20.1)
+    rig.now += 2.0
+    rig.duty.remind()
+    assert caplog.text.count("out of sync:") == 1
+    assert "out of sync: n1, 2 of 3 nodes agree with one another" in caplog.text
 
 
 def test_the_report_is_another_one_only_where_something_has_materially_changed(rig: Rig) -> None:

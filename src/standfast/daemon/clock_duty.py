@@ -7,6 +7,7 @@ goes out of sync; (WRP, 35) in the syslog for as long as it lasts; and a line of
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -26,6 +27,9 @@ ASKED_SECONDS = 0.5
 """Between two rounds when a closing has just asked and waits for the answer, and when a node is new."""
 ASKED_LIMIT_SECONDS = 30.0
 """Who has not answered by then does not measure, or its clock waits for a person."""
+
+EXPLAIN_SECONDS = 2.0
+"""So long after the first of a round has come all of it has."""
 
 log = logging.getLogger("standfastd")
 
@@ -75,6 +79,9 @@ class ClockDuty:
         """Host that was called out of sync -> when that was last said."""
         self._offsets: dict[str, float] = {}
         self._warned = ""
+        self._unexplained = 0.0
+        """When a host was called out of sync and it was not said yet whose clock it is; 0: it was."""
+        self._wake = asyncio.Event()
         self.told = Told({}, (), 0, "")
 
     def start(self, news: Callable[[Callable[[], None]], None]) -> None:
@@ -163,7 +170,8 @@ class ClockDuty:
                 text = clocks.first_text(node)
                 log.warning("%s", clocks.coded(clocks.FIRST, text))
                 self._note("WARNING", text)
-                log.warning("%s", self.explained())
+                self._unexplained = self._unexplained or now
+                self._wake.set()
             elif clock.verdict is Verdict.AGREES and node in self._announced:
                 del self._announced[node]
                 text = clocks.again_text(node)
@@ -171,8 +179,11 @@ class ClockDuty:
                 self._note("NOTICE", text)
 
     def remind(self) -> None:
-        """Say it again of each host that is out of sync, where that is due."""
+        """Say it again of each host that is out of sync, where that is due; and whose clock it is."""
         now = self._now()
+        if self._unexplained and now - self._unexplained >= EXPLAIN_SECONDS:
+            log.warning("%s", self._explained())
+            self._unexplained = 0.0
         for node, said in sorted(self._announced.items()):
             clock = self._clocks.get(node, Clock()).at(now)
             if clock.verdict is Verdict.OUT and now - said >= self._limits.period_seconds:
@@ -182,15 +193,21 @@ class ClockDuty:
     async def watch(self) -> None:
         """Until cancelled: remind, and see that what was measured grows old."""
         while True:
-            await asyncio.sleep(1.0 if self._announced else IDLE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0 if self._announced else IDLE_SECONDS):
+                    await self._wake.wait()
+            self._wake.clear()
             self.heard()
             self.remind()
 
-    def explained(self) -> str:
-        """Whose clock it is, in a sentence."""
+    def _explained(self) -> str:
+        """Whose clock it is, in a sentence. By what was measured in the same round or later: where this
+        node's own clock lags, those that were not measured since would seem to agree with it."""
+        since = self._unexplained - EXPLAIN_SECONDS
         positions = {self._me: 0.0}
         for node, clock in self._clocks.items():
-            if (found := clock.at(self._now()).offset) is not None:
+            found = clock.offset
+            if found is not None and found.at_seconds >= since:
                 positions[node] = found.offset_seconds
         blame = clocks.blamed(positions, self._limits.threshold_seconds, self._mover)
         shown = ", ".join(
