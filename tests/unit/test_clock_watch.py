@@ -110,7 +110,7 @@ def test_a_corosync_that_went_is_told_and_found_again_when_it_is_back(bus: Bus) 
     try:
         assert news.wait(LIMIT_SECONDS)
         bus.broken = "the connection to corosync has ended (cpg error 2)"
-        assert eventually(lambda: one.trouble == bus.broken)
+        assert eventually(lambda: one.trouble == two.trouble == bus.broken)
         joins, bus.broken = bus.joins, ""
         one.take()
         assert eventually(lambda: one.trouble == "" and bus.joins >= joins + 2)
