@@ -346,7 +346,8 @@ class Daemon:
     def _see_clocks(self) -> None:
         """A closing asks anew: what was measured before its guest was where it is now says nothing."""
         known, found = self.known, self.known.record
-        closing = found is not None and found.phase is Phase.CLOSING
+        # An opening that is rolled back has moved nobody, and waits for no clock.
+        closing = found is not None and found.phase is Phase.CLOSING and not found.abort
         self.clocks.look(
             known.node,
             known.members,
