@@ -76,7 +76,7 @@ _clovmmigrate() {
             if [[ ${COMP_WORDS[COMP_CWORD-2]} == -u && ${COMP_WORDS[COMP_CWORD]} != -* ]]; then
                 _standfast_words "$(_standfast_hosts)"
             elif _standfast_given -u; then
-                _standfast_words "-n --yes --skip-save --saved --reason"
+                _standfast_words "-n --yes --skip-save --saved --ignore-clocks --reason"
             elif _standfast_given -p; then
                 _standfast_words "-n --yes"
             else
@@ -131,7 +131,7 @@ _standfast() {
     elif [[ $sub == window ]]; then
         case $action in
             open) _standfast_words "--to --mode --budget --lease --reason -n --json --help" ;;
-            close) _standfast_words "--to --skip-save --saved --reason -n --yes --json --help" ;;
+            close) _standfast_words "--to --skip-save --saved --ignore-clocks --reason -n --yes --json --help" ;;
             status) _standfast_words "--wait --json --help" ;;
             confirm-dead) _standfast_words "--host --reason --yes --json --help" ;;
             *) _standfast_words "--json --help" ;;

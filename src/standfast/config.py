@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from standfast.core import fields, host_fencing, hostlist, names
+from standfast.core.clocks import Limits
 
 ETC_HOSTS = "/etc/hosts"
 MAX_CONFIG_BYTES = 1_000_000
@@ -107,6 +108,8 @@ class Config(BaseModel):
     budget_seconds: Annotated[int, _checked(fields.budget_seconds)] = 600
     lease_minutes: Annotated[int, _checked(fields.lease_minutes)] = 240
     maintenance_mode: bool = False
+    clock_threshold_seconds: Annotated[int, _checked(fields.clock_threshold_seconds)] = 5
+    clock_period_seconds: Annotated[int, _checked(fields.clock_period_seconds)] = 60
     identity_file: AbsolutePath = names.CONTROL_DOMAIN_KEY_FILE
     known_hosts: AbsolutePath = names.KNOWN_HOSTS_FILE
     control_domain: Annotated[list[ControlDomain], Field(min_length=1)]
@@ -118,6 +121,11 @@ class Config(BaseModel):
             text = "ldm and other kinds are in one file: no guest moves between them"
             raise PydanticCustomError("standfast_kinds", "{text}", {"text": text})
         return self
+
+    @property
+    def clock_limits(self) -> Limits:
+        """How far clocks may differ, and how often that is said."""
+        return Limits(self.clock_threshold_seconds, self.clock_period_seconds)
 
     @property
     def hosts(self) -> hostlist.HostList:

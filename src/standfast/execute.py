@@ -216,7 +216,7 @@ class Executor:
             return Stop((_not_saved(error, self.goal),), unfinished=memory.open)
         except devices.DeviceError as error:
             return Stop((Message("DEVICES", str(error)),), unfinished=True)
-        if isinstance(step, WriteRecord):
+        if isinstance(step, WriteRecord | Unguard):
             memory.warnings += step.warnings
         return True
 

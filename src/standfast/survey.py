@@ -44,6 +44,7 @@ class Survey:
     parameters of a registered device (`hosts.make`)."""
     config: str = ""
     """Fingerprint of the clovmmigrate.conf that the command has read; empty: not to be compared."""
+    clock_threshold_seconds: float = 5.0
     _account: Mapping[str, str] | None = None
     _hosts: Mapping[str, Host] | None = None
     _texts: Mapping[str, str] = field(default_factory=dict)
@@ -99,6 +100,7 @@ class Survey:
             record=found,
             record_error=why,
             config=self.config,
+            clock_threshold_seconds=self.clock_threshold_seconds,
             configured=_nodes(tree),
             members=seen.members,
             reports=decode_all(reports),

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from standfast.core import heartbeat, members, owed
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.owed import Debt
-from standfast.core.record import Record
-from standfast.core.report import Report, proof
+from standfast.core.record import Phase, Record
+from standfast.core.report import OLDER_CLOCKS, Report, proof
 from standfast.core.steps import (
     CloseGoal,
     Guard,
@@ -101,6 +101,12 @@ class FakeCluster:
     """Node -> device -> in what its running fencer differs from the configuration."""
     slow_fencers: set[str] = field(default_factory=set)
     """Nodes whose fencer does not take a change of the topology."""
+    clock_ahead: dict[str, float] = field(default_factory=dict)
+    """Node -> by how many seconds its clock is ahead of the right time; negative: behind."""
+    no_clocks: set[str] = field(default_factory=set)
+    """Nodes with a daemon of before clocks were measured."""
+    stale_clocks: bool = False
+    """Nobody has measured anew since the closing asked."""
     saves: list[str] = field(default_factory=list)
     proven_off: frozenset[str] = frozenset()
     gone: set[str] = field(default_factory=set)
@@ -208,7 +214,17 @@ class FakeCluster:
             killing="" if name in self.slow_fencers else next(iter(self.guarded - {name}), ""),
             fencer=self.odd_fencers.get(name, {}),
             commanding=node.commanding,
+            clocks=(measured := self._measured(name)),
+            clocks_out=tuple(other for other, offset in measured.items() if abs(offset) > 5.0),
+            clocks_at=0 if self.stale_clocks or self.record.phase is not Phase.CLOSING else self.record.prove,
+            clock_error=OLDER_CLOCKS if name in self.no_clocks else "",
         )
+
+    def _measured(self, name: str) -> dict[str, float]:
+        """What this node's daemon has measured of the others' clocks."""
+        others = self.members().keys() - {name} - self.no_clocks if name not in self.no_clocks else set()
+        own = self.clock_ahead.get(name, 0.0)
+        return {other: self.clock_ahead.get(other, 0.0) - own for other in sorted(others)}
 
     def restart_daemon(self, name: str) -> None:
         """It has forgotten everything that it did not read from the CIB."""

@@ -35,9 +35,9 @@ MAN = ROOT / "docs" / "man"
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 MANUAL_PAGES = sorted(MAN.glob("*.[1-8]"))
 SYSTEM_PROGRAMS = {
-    "apt-get", "chmod", "cibadmin", "corosync-cmapctl", "corosync-cfgtool", "cp", "crm_attribute", "crm_mon",
-    "crm_node", "crm_resource", "crm_verify", "git", "install", "journalctl", "ldm", "pip", "python3", "sed",
-    "ssh-keyscan", "stonith_admin", "systemctl", "tail",
+    "apt-get", "chmod", "chronyc", "cibadmin", "corosync-cmapctl", "corosync-cfgtool", "cp", "crm_attribute",
+    "crm_mon", "crm_node", "crm_resource", "crm_verify", "date", "git", "install", "journalctl", "ldm", "pip",
+    "python3", "sed", "ssh-keyscan", "stonith_admin", "systemctl", "tail",
 }  # fmt: skip
 """What a reader has without Standfast."""
 

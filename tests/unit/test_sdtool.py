@@ -127,6 +127,18 @@ def test_json_is_the_daemons_answer(run: Run, capsys: pytest.CaptureFixture[str]
             "A migration window is open: cfguest2 is held while hosts show it alive;",
         ),
         ({"window": {"phase": "closing"}}, "A migration window is closing"),
+        (
+            {"clocks": {"error": "", "hosts": [{"host": "n2", "clock": "out", "offset_seconds": -20.06}]}},
+            "The clock of n2 differs from that of this node by -20.1 s.",
+        ),
+        (
+            {"clocks": {"error": "", "hosts": [{"host": "n2", "clock": "unknown", "offset_seconds": None}]}},
+            "The clock of n2 is not measured at the moment.",
+        ),
+        (
+            {"clocks": {"error": "install libcpg4", "hosts": [{"host": "n2", "clock": "unknown"}]}},
+            "The clocks of the other nodes are not measured: install libcpg4",
+        ),
         ({"agents": []}, "No shutdown agent is registered. Register each node: clsnmpsetup -a"),
     ],
 )

@@ -231,6 +231,21 @@ async def test_status_tells_a_program_all_of_it(
     assert told["alarms"] == ["standfastd does not answer on this node: not running"]
 
 
+async def test_status_shows_the_clocks(cluster: FakeCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await window_status.show(Screen(True), None) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["clocks_agree"], told["clocks"], told["clocks_out_of_sync"]) == (True, "", {})
+    assert told["clock_offsets_seconds"]["n1"] == {"n2": 0.0, "n3": 0.0}
+    cluster.clock_ahead, cluster.no_clocks = {"n2": -20.0}, {"n3"}
+    cluster.sync()
+    assert await window_status.show(Screen(True), None) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["clocks_agree"], told["clocks_out_of_sync"]) == (False, {"n1": ["n2"], "n2": ["n1"]})
+    assert list(told["clocks_not_measured"]) == ["n3"]
+    assert await window_status.show(Screen(False), None) == 0
+    assert "clocks: n2 is 20.0 s behind n1" in capsys.readouterr().out
+
+
 async def test_status_shows_a_person_s_word_and_that_it_is_overtaken(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,8 @@ In the order of the story; each test leaves the guest where the next one finds i
 
 import json
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -28,6 +30,12 @@ SLOW = (
 SETTLED_LIMIT_SECONDS = 120.0
 GATE_LOG = "/var/log/standfast/gate.log"
 RING_LOG = "/var/log/corosync/corosync.log"
+SWITCHLOG = "/var/log/standfast/switchlog"
+LOST = "(WRP, 34): WARNING: Cluster host cfguest2 is no longer in time sync with local node."
+AGAIN = "(WRP, 34): NOTICE: Cluster host cfguest2 is in time sync with local node again."
+LONG_BLACKOUT_SECONDS = 20.0
+CLOCK_ERROR_SECONDS = 3.0
+"""How far off the lag may be: the blackout is at least so long, and the clock was set by a slow command."""
 
 
 def test_a_guarded_window_takes_a_guest_through_a_blackout_and_fencing_follows_it(lab: VmLab) -> None:
@@ -69,13 +77,28 @@ def test_a_guest_moved_without_a_window_is_held_and_not_called_off_by_the_host_t
     lab.host("host3").must_virsh("undefine", "guest2")
 
 
-def test_clovmmigrate_takes_a_guest_there_and_the_ring_stays_whole(lab: VmLab) -> None:
+def test_clovmmigrate_takes_a_guest_there_the_ring_stays_whole_and_it_waits_for_the_lagging_clock(
+    lab: VmLab,
+) -> None:
+    set_clock(lab)
+    lab.wait(lambda: clocks(lab)["clocks_agree"] is True, SETTLED_LIMIT_SECONDS, "clocks that agree")
+    said = size(lab, "cfguest1", SWITCHLOG)
     booted = boot(lab, "cfguest2")
     run(lab, "cfguest1", "clovmmigrate", "-p", "guest2")
     marks = {node: size(lab, node, RING_LOG) for node in lab.nodes}
-    moved = lab.migrate("guest2", "host3", blackout_seconds=BLACKOUT_SECONDS)
-    assert moved.blackout.seconds >= BLACKOUT_SECONDS
-    run(lab, "cfguest1", "clovmmigrate", "-u", "guest2", "host3")
+    moved = lab.migrate("guest2", "host3", blackout_seconds=LONG_BLACKOUT_SECONDS)
+    assert moved.blackout.seconds >= LONG_BLACKOUT_SECONDS
+    with ThreadPoolExecutor(1) as beside:
+        closing = beside.submit(run, lab, "cfguest1", "clovmmigrate", "-u", "guest2", "host3")
+        lab.wait(lambda: LOST in added(lab, "cfguest1", SWITCHLOG, said), SETTLED_LIMIT_SECONDS, "(WRP, 34)")
+        lab.wait(lambda: waits(lab), SETTLED_LIMIT_SECONDS, "the close to wait for the clocks")
+        assert not closing.done()
+        token = lab.exec("cfguest1", ["corosync-cmapctl", "-g", "runtime.config.totem.token"]).stdout
+        assert "272727" in token, "the heartbeat has not come down"
+        set_clock(lab)
+        print(closing.result())
+    lab.wait(lambda: AGAIN in added(lab, "cfguest1", SWITCHLOG, said), SETTLED_LIMIT_SECONDS, "its end")
+    print(added(lab, "cfguest1", SWITCHLOG, said))
     for node in lab.nodes:
         assert "Sync left" not in added(lab, node, RING_LOG, marks[node])
     assert boot(lab, "cfguest2") == booted
@@ -84,6 +107,29 @@ def test_clovmmigrate_takes_a_guest_there_and_the_ring_stays_whole(lab: VmLab) -
     lab.migrate("guest2", "host2")
     run(lab, "cfguest1", "standfast", "window", "close")
     proven(lab, {"cfguest1": "host1", "cfguest2": "host2"})
+
+
+def clocks(lab: VmLab) -> dict[str, Any]:
+    """What the nodes say of their clocks."""
+    found: dict[str, Any] = json.loads(run(lab, "cfguest1", "standfast", "window", "status", "--json"))
+    return found
+
+
+def waits(lab: VmLab) -> bool:
+    """The record is closing, its guest proven, and the clock of the guest that has moved lags."""
+    found = clocks(lab)
+    offset = found["clock_offsets_seconds"].get("cfguest1", {}).get("cfguest2", 0.0)
+    print(found["phase"], found["clocks"], offset)
+    return found["phase"] == "closing" and abs(offset + LONG_BLACKOUT_SECONDS) < CLOCK_ERROR_SECONDS
+
+
+def set_clock(lab: VmLab) -> None:
+    """Set cfguest2's clock to that of cfguest1, as a time service would."""
+    began = time.monotonic()
+    now = float(lab.exec("cfguest1", ["date", "+%s.%N"]).stdout)
+    late = time.monotonic() - began
+    done = lab.exec("cfguest2", ["date", "-s", f"@{now + late:.3f}"])
+    assert done.ok, done.stderr
 
 
 def run(lab: VmLab, node: str, *argv: str) -> str:

@@ -27,7 +27,10 @@ from standfast.core.messages import Refused
               help="Do not save the domain configuration on this control domain (it is dead).")  # fmt: skip
 @click.option("--saved", multiple=True, metavar="HOST",
               help="You have saved the domain configuration on this control domain yourself.")  # fmt: skip
-@click.option("--reason", default="", metavar="TEXT", help="Why; recorded. Needed with --skip-save.")
+@click.option("--ignore-clocks", is_flag=True,
+              help="Lower the heartbeat timeout although the nodes' clocks do not agree.")  # fmt: skip
+@click.option("--reason", default="", metavar="TEXT",
+              help="Why; recorded. Needed with --skip-save and --ignore-clocks.")  # fmt: skip
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 @click.argument("operands", nargs=-1)
@@ -40,6 +43,7 @@ def main(
     lease_minutes: int | None,
     skip_save: tuple[str, ...],
     saved: tuple[str, ...],
+    ignore_clocks: bool,
     reason: str,
     yes: bool,
     as_json: bool,
@@ -53,7 +57,8 @@ def main(
 
     -p raises the heartbeat timeout on all nodes and holds all fencing. -u finds the guest, saves the domain
     configuration on both control domains, aims the shutdown facility at the control domain where the guest is
-    (give the source if it did not move), proves it from every node, and puts the heartbeat timeout back.
+    (give the source if it did not move), proves it from every node, waits until the nodes' clocks agree, and
+    puts the heartbeat timeout back.
     After -p, -u is needed in any case, also when the migration was cancelled or has failed.
     """
     if prepare == update:
@@ -62,14 +67,25 @@ def main(
         raise click.UsageError("-p takes at most one operand: source-ldom")
     if update and len(operands) != 2:
         raise click.UsageError("-u takes two operands: source-ldom target-host")
-    if prepare and (saved or skip_save):
-        raise click.UsageError("--saved and --skip-save belong to -u")
-    if skip_save and not reason:
-        raise click.UsageError("--skip-save needs --reason TEXT: it is recorded")
+    if prepare and (saved or skip_save or ignore_clocks):
+        raise click.UsageError("--saved, --skip-save and --ignore-clocks belong to -u")
+    if (skip_save or ignore_clocks) and not reason.strip():
+        option = "--skip-save" if skip_save else "--ignore-clocks"
+        raise click.UsageError(f"{option} needs --reason TEXT: it is recorded")
     if skip_save and not yes and sys.stdin.isatty():
         click.confirm(f"Leave the configuration on {', '.join(skip_save)} unsaved?", abort=True)
     screen = Screen(as_json)
-    wish = Wish(prepare, operands, dry_run, budget_seconds, lease_minutes, skip_save, saved, reason)
+    wish = Wish(
+        prepare,
+        operands,
+        dry_run,
+        budget_seconds,
+        lease_minutes,
+        skip_save,
+        saved,
+        reason,
+        ignore_clocks=ignore_clocks,
+    )
     try:
         code = asyncio.run(work(wish, screen))
     except Refused as refused:

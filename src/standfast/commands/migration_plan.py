@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from standfast.core import heartbeat
+from standfast.core import heartbeat, lowering
 from standfast.core.record import Mode
 from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
 
@@ -61,6 +61,9 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
         yield (f"agents of {goal.node}: {aim.host or 'unknown'} to {goal.target} ({entry.shown})")
     yield f"proof of every agent of {goal.node} from {', '.join(sorted(snapshot.members))}"
     if record is not None and record.open:
+        if lowering.raises(record):
+            waits = f"are not waited for: {goal.ignore_clocks}" if goal.ignore_clocks else "have to agree"
+            yield f"the clocks of all nodes {waits}"
         for node in sorted(record.old):
             back = heartbeat.timeout_ms(record.old[node].runtime) / 1000
             yield f"{node}: heartbeat timeout back to {back:.0f} s"

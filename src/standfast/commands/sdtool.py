@@ -56,8 +56,24 @@ def remarks(status: Mapping[str, object]) -> Iterator[str]:
             f"A migration window is {window['phase']}: {_held(window)} "
             "Close it: clovmmigrate -u source-ldom target-host"
         )
+    yield from clocks(status.get("clocks"))
     if not status.get("agents"):
         yield "No shutdown agent is registered. Register each node: clsnmpsetup -a, or standfast node add"
+
+
+def clocks(found: object) -> Iterator[str]:
+    """Which clocks do not agree with this node's; nothing where all do. Not measured yet is said too."""
+    if not isinstance(found, Mapping):
+        return
+    if found.get("error"):
+        yield f"The clocks of the other nodes are not measured: {found['error']}"
+    rows = found.get("hosts")
+    for row in rows if isinstance(rows, list) else ():
+        if row.get("clock") == "out":
+            by = row["offset_seconds"]
+            yield f"The clock of {row['host']} differs from that of this node by {by:+.1f} s."
+        elif row.get("clock") != "agrees" and not found.get("error"):
+            yield f"The clock of {row['host']} is not measured at the moment."
 
 
 def _held(window: Mapping[str, object]) -> str:

@@ -108,7 +108,10 @@ def open_window(
               help="Do not save the domain configuration on this control domain (it is dead).")  # fmt: skip
 @click.option("--saved", multiple=True, metavar="HOST",
               help="You have saved the domain configuration on this control domain yourself.")  # fmt: skip
-@click.option("--reason", default="", metavar="TEXT", help="Why; recorded. Needed with --skip-save.")
+@click.option("--ignore-clocks", is_flag=True,
+              help="Lower the heartbeat timeout although the nodes' clocks do not agree.")  # fmt: skip
+@click.option("--reason", default="", metavar="TEXT",
+              help="Why; recorded. Needed with --skip-save and --ignore-clocks.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @yes_option
 @json_option
@@ -117,6 +120,7 @@ def close_window(
     to: str,
     skip_save: tuple[str, ...],
     saved: tuple[str, ...],
+    ignore_clocks: bool,
     reason: str,
     dry_run: bool,
     yes: bool,
@@ -126,8 +130,9 @@ def close_window(
 
     GUEST: by default the one that the window is for. Needed in any case after open.
     """
-    if skip_save and not reason:
-        raise click.UsageError("--skip-save needs --reason TEXT: it is recorded")
+    if (skip_save or ignore_clocks) and not reason.strip():
+        option = "--skip-save" if skip_save else "--ignore-clocks"
+        raise click.UsageError(f"{option} needs --reason TEXT: it is recorded")
     if skip_save and not yes and sys.stdin.isatty():
         click.confirm(f"Leave the configuration on {', '.join(skip_save)} unsaved?", abort=True)
 
@@ -135,7 +140,17 @@ def close_window(
         from standfast.commands import window_actions
 
         found, where = await window_actions.place(guest, to)
-        wish = Wish(False, (found, where), dry_run, None, None, skip_save, saved, reason)
+        wish = Wish(
+            False,
+            (found, where),
+            dry_run,
+            None,
+            None,
+            skip_save,
+            saved,
+            reason,
+            ignore_clocks=ignore_clocks,
+        )
         return await work(wish, screen)
 
     _end(Screen(as_json, PROGRAM), close)

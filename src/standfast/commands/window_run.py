@@ -98,6 +98,8 @@ class Wish:
     """Control domain that the guest is to move to, if the operator says so when opening."""
     raise_if_needed: bool = False
     """Guarded: raise the timeout to the file's value if a resource needs the membership unbroken."""
+    ignore_clocks: bool = False
+    """Lower the heartbeat although clocks do not agree."""
     hold_alone: bool = False
     """Guarded: raise nothing, also where a resource needs it."""
 
@@ -125,7 +127,13 @@ async def looking(loaded: Loaded, node: str) -> AsyncIterator[Survey]:
     from standfast.survey import Survey
 
     config = loaded.config
-    survey = Survey(node, config.hosts.hosts, lambda account: _hosts(config, account), loaded.fingerprint)
+    survey = Survey(
+        node,
+        config.hosts.hosts,
+        lambda account: _hosts(config, account),
+        loaded.fingerprint,
+        config.clock_threshold_seconds,
+    )
     try:
         yield survey
     finally:
@@ -146,6 +154,8 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
     executor = Executor(survey, goal, screen.say)
     if wish.dry_run:
         return await _plan(executor, goal, screen)
+    if wish.ignore_clocks:
+        _record_override(wish, survey.me, screen)
     began = time.monotonic()
     outcome = await executor.run()
     screen.seconds = time.monotonic() - began
@@ -165,6 +175,16 @@ async def _drive(wish: Wish, screen: Screen, config: Config, survey: Survey) -> 
             f"\nThe lease ends at {clock(goal.lease_seconds)} ({goal.lease_seconds // 60} min); {LEASE_NOTE}"
         )
     return screen.end(EXIT_DONE, text)
+
+
+def _record_override(wish: Wish, node: str, screen: Screen) -> None:
+    """Before anything is done: it stands in the journal also where the command dies."""
+    from standfast.journal import Journal
+
+    text = f"-u {' '.join(wish.operands)}: clocks are not waited for: {wish.reason}"
+    if trouble := Journal().add("clocks", text, node=node):
+        screen.say(f"not in the journal: {trouble}")
+    screen.say(text)
 
 
 async def tidy(goal: CloseGoal, survey: Survey, say: Callable[[str], None]) -> None:
@@ -235,6 +255,7 @@ async def goal_of(wish: Wish, config: Config, survey: Survey, program: str) -> O
         saved_by_hand=frozenset(_without_login(config, name) for name in wish.saved),
         lease_seconds=lease_seconds,
         since_epoch=snapshot.record.epoch if snapshot.record else 0,
+        ignore_clocks=wish.reason if wish.ignore_clocks else "",
     )
 
 

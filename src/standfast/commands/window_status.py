@@ -99,8 +99,24 @@ async def facts(survey: Survey) -> dict[str, object]:
         ),
         "fencing_changed": sorted(snapshot.guarded),
         "owed": sorted(record.owed),
+        **_clocks(snapshot, record),
         "alarms": await _alarms(),
         "next_command": _next(snapshot, guest),
+    }
+
+
+def _clocks(snapshot: Snapshot, record: Record) -> dict[str, object]:
+    """What the members say of one another's clocks."""
+    from standfast.core import clock_gate
+
+    told = {node: snapshot.reports[node] for node in sorted(snapshot.members) if node in snapshot.reports}
+    found = clock_gate.trouble(snapshot, record, 0)
+    return {
+        "clocks_agree": found is None,
+        "clocks": "" if found is None else found.text,
+        "clock_offsets_seconds": {node: dict(report.clocks) for node, report in told.items()},
+        "clocks_out_of_sync": {node: list(r.clocks_out) for node, r in told.items() if r.clocks_out},
+        "clocks_not_measured": {node: r.clock_error for node, r in told.items() if r.clock_error},
     }
 
 
@@ -175,8 +191,19 @@ def lines(found: dict[str, object]) -> list[str]:
             values = found[key]
             if isinstance(values, list) and values:
                 shown.append(text + ", ".join(map(str, values)))
+    if "clocks_agree" in found:
+        shown.append(f"clocks: {found['clocks'] or 'all members agree'}{_offsets(found)}")
     alarms = found.get("alarms", [])
     shown += [f"ALARM: {text}" for text in alarms] if isinstance(alarms, list) else []
     if found.get("next_command"):
         shown.append(f"next: {found['next_command']}")
     return shown
+
+
+def _offsets(found: dict[str, object]) -> str:
+    """How far apart the clocks are, as the members have measured it."""
+    told = found.get("clock_offsets_seconds")
+    if not isinstance(told, dict):
+        return ""
+    each = [abs(offset) for offsets in told.values() for offset in offsets.values()]
+    return f" (at most {max(each):.1f} s apart)" if each else ""

@@ -1,15 +1,15 @@
 """From any interrupted state back to no window.
 
 closing: the guest is found -> the domain configuration is saved -> the devices aim at its host (one patch)
--> every agent has proven itself from every member -> old effective heartbeat values written out, reloaded,
-seen -> keys that were absent removed, reloaded again, seen -> idle.
+-> every agent has proven itself from every member -> the clocks of all members agree -> old effective
+heartbeat values written out, reloaded, seen -> keys that were absent removed, reloaded again, seen -> idle.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import by_hand, by_kind, lowering, members, others
+from standfast.core import by_hand, by_kind, clock_gate, lowering, members, others
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.gate import SKIPPED
 from standfast.core.messages import Message
@@ -341,11 +341,14 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
         return Stop((found,), unfinished=True)
     if (changed := lowering.edited(snapshot, record, goal)) is not None:
         return lowering.unfinished(changed, goal)
+    if lowering.raises(record) and (differ := clock_gate.before_lowering(snapshot, record, goal)) is not None:
+        return differ
+    told = clock_gate.ignored(snapshot, record, goal) if lowering.raises(record) else ()
     raised = record.totem is not Totem.ORIGINAL
     aimed = record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL)
     if snapshot.guarded:
-        return lowering.unguard(snapshot, aimed)
-    return WriteRecord(aimed, f"every agent of {goal.node} has proven itself from every node")
+        return replace(lowering.unguard(snapshot, aimed), warnings=told)
+    return WriteRecord(aimed, f"every agent of {goal.node} has proven itself from every node", warnings=told)
 
 
 def _not_by_us(record: Record, snapshot: Snapshot) -> dict[str, str]:

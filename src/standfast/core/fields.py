@@ -16,6 +16,8 @@ MAX_WEIGHT = 100
 BUDGET_SECONDS = range(11, 3601)
 LEASE_MINUTES = range(1, 10081)
 """From a minute to a week: a lease is there to end."""
+CLOCK_SECONDS = range(1, 301)
+CLOCK_PERIOD_SECONDS = range(10, 3601)
 CONNECTIONS = ("ssh", "telnet")
 KINDS = ("ldm", "libvirt", "manual")
 """How guests are managed on a host."""
@@ -108,6 +110,16 @@ def budget_seconds(value: int) -> int:
 def lease_minutes(value: int) -> int:
     """After this the window alarms."""
     return _between(value, LEASE_MINUTES, " minutes")
+
+
+def clock_threshold_seconds(value: int) -> int:
+    """By how much two nodes' clocks may differ."""
+    return _between(value, CLOCK_SECONDS, " seconds")
+
+
+def clock_period_seconds(value: int) -> int:
+    """Between two messages about a clock that is out of sync."""
+    return _between(value, CLOCK_PERIOD_SECONDS, " seconds")
 
 
 def one_of(text: str, allowed: tuple[str, ...]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import by_kind, heartbeat, members
+from standfast.core import by_kind, clock_gate, heartbeat, members
 from standfast.core.messages import Message, Severity
 from standfast.core.record import Armed, Mode, OldHeartbeat, Phase, Record, Totem
 from standfast.core.report import Report
@@ -97,7 +97,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
         return unfinished(changed, None)
     if snapshot.guarded:
         return unguard(snapshot, record.next())
-    if _to_lower(record):
+    if raises(record):
         step = _lowering(snapshot, record)
         if step is not None:
             return step
@@ -109,7 +109,9 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             again = "clovmmigrate -u source-ldom target-host"
             return unfinished(members.fencer_differs(late, again), None)
         return Wait("fencer", FENCER_LIMIT_SECONDS, f"the fencer of {late[0][0]} to take over {late[0][1]}")
-    warnings = _nodes_changed(snapshot, record)
+    warnings = listed = _nodes_changed(snapshot, record)
+    if record.old and not record.abort and not raises(record):
+        warnings += clock_gate.remark(snapshot, record)
     return WriteRecord(
         record.next(
             phase=Phase.IDLE,
@@ -128,7 +130,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             abort=False,
             owed=_owed(snapshot, record),
         ),
-        f"all as before{' but the node list' if warnings else ''}: the gate is armed",
+        f"all as before{' but the node list' if listed else ''}: the gate is armed",
         maintenance_mode=_maintenance(record),
         warnings=warnings,
     )
@@ -140,15 +142,15 @@ def unguard(snapshot: Snapshot, record: Record) -> Unguard:
     return Unguard(record, nodes, f"{', '.join(nodes)} is fenced by its own agents again")
 
 
-def _to_lower(record: Record) -> bool:
-    """Whether this window has raised anything."""
+def raises(record: Record) -> bool:
+    """Whether this window has raised the heartbeat timeout of anybody."""
     budget_ms = record.budget_seconds * 1000
     return any(heartbeat.timeout_ms(old.runtime) < budget_ms for old in record.old.values())
 
 
 def _owed(snapshot: Snapshot, record: Record) -> dict[str, OldHeartbeat]:
     """What the record owes after this window: every member has its own values again, who was away has not."""
-    if not _to_lower(record):
+    if not raises(record):
         return dict(record.owed)
     # One that was added in mid-window and is away has the raised values too, and those of the others are due.
     away = {node: members.old_of(record, node) for node in {*snapshot.configured, *record.old, *record.owed}}

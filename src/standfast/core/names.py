@@ -19,6 +19,8 @@ STOPPED_MARKER_FILE = "/run/standfast/facility-stopped"
 """Made by ``sdtool -e``. In /run: so a reboot, which starts the facility, is told from a new daemon."""
 LOG_DIR = "/var/log/standfast"
 GATE_LOG_FILE = LOG_DIR + "/gate.log"
+SWITCHLOG_FILE = LOG_DIR + "/switchlog"
+"""Messages in the format of the RMS switchlog."""
 ORDERED = "ordered: "
 """In gate.log, before what a host was told to do: such an answer is more than a hold."""
 

@@ -15,6 +15,7 @@ FORMAT = 1
 FAILED = "-"
 """In the place of a fingerprint: the test failed."""
 OLDER = "its daemon is older and does not ask it"
+OLDER_CLOCKS = "its daemon is older and does not measure"
 
 
 class ReportError(Exception):
@@ -69,6 +70,14 @@ class Report:
     """Why the running fencer could not be asked; empty: it was."""
     identity: str = ""
     """UUID of the machine that this node is, as its own firmware tells; empty: not known."""
+    clocks: Mapping[str, float] = field(default_factory=dict)
+    """Other node -> its clock minus this node's, in seconds, where that was measured (`core.clocks`)."""
+    clocks_out: tuple[str, ...] = ()
+    """Which of them are out of sync with this node."""
+    clocks_at: int = 0
+    """All this was measured at this epoch of the record or later; 0: at any."""
+    clock_error: str = ""
+    """Why clocks cannot be measured from this node; empty: they are."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
 
@@ -117,6 +126,10 @@ def encode(report: Report) -> str:
         "fdev": dict(report.fencer),
         "ferr": report.fencer_error,
         "uuid": report.identity,
+        "clk": dict(report.clocks),
+        "cout": list(report.clocks_out),
+        "cat": report.clocks_at,
+        "clkerr": report.clock_error,
     }
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
@@ -153,6 +166,10 @@ def decode(text: str) -> Report:
             fencer=_texts(body.get("fdev", {})),
             fencer_error=str(body.get("ferr", OLDER)),
             identity=str(body.get("uuid", "")),
+            clocks={str(k): float(v) for k, v in body.get("clk", {}).items()},
+            clocks_out=tuple(str(node) for node in body.get("cout", ())),
+            clocks_at=int(body.get("cat", 0)),
+            clock_error=str(body.get("clkerr", OLDER_CLOCKS)),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None

@@ -79,6 +79,8 @@ class Snapshot:
     cluster_quiet: bool = False
     """Nothing in progress anywhere, as the status section tells; the controller was not asked."""
     fencing_pending: tuple[str, ...] = ()
+    clock_threshold_seconds: float = 5.0
+    """By how much clocks may differ, of clovmmigrate.conf."""
     stonith_enabled: bool = True
     maintenance_mode: str = ""
     """Value of maintenance-mode; empty: not set."""
@@ -140,6 +142,8 @@ class CloseGoal:
     lease_seconds: int = 14400
     since_epoch: int = 0
     """Epoch of the record when the command began: a proof that is older does not answer it."""
+    ignore_clocks: str = ""
+    """Why the heartbeat may come down although clocks do not agree; empty: it may not."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,8 @@ class Unguard:
     record: Record
     nodes: tuple[str, ...]
     reason: str
+    warnings: tuple[Message, ...] = ()
+    """As of WriteRecord."""
 
 
 @dataclass(frozen=True)

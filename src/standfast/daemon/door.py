@@ -69,6 +69,10 @@ class Door:
                 "why": record.why,
             },
             "alarms": self._daemon.alarms(),
+            "clocks": {
+                "error": self._daemon.clocks.told.error,
+                "hosts": self._daemon.clocks.shown(),
+            },
             "agents": [
                 {
                     "host": row.host,

@@ -27,6 +27,7 @@ from standfast.core.report import Report, encode
 from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, arm_window, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
+from standfast.daemon.clock_duty import ClockDuty
 from standfast.daemon.facility_switch import Switch
 from standfast.daemon.fencer_duty import FencerDuty
 from standfast.daemon.guard_duty import GuardDuty
@@ -91,6 +92,7 @@ class Daemon:
         self._kills = KillWatch(self.board, self._note)
         self.fencer = FencerDuty(self._look_again)
         self.switch = Switch(Path(names.STOPPED_MARKER_FILE))
+        self.clocks = ClockDuty(self._dirty.set)
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -123,8 +125,10 @@ class Daemon:
         self.reread()
         loop = asyncio.get_running_loop()
         ring_watch.start(lambda: _tell(loop, self._ring_moved))
+        self.clocks.start(partial(_tell, loop))
         async with asyncio.TaskGroup() as group:
-            for task in (self._follow, self._publish, self._periodic, self._alarms, self.guard.watch):
+            duties = (self.guard.watch, self.clocks.watch)
+            for task in (self._follow, self._publish, self._periodic, self._alarms, *duties):
                 group.create_task(self._forever(task))
 
     async def _forever(self, task: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -217,6 +221,7 @@ class Daemon:
                 log.info("%s has changed; reading it again", names.CONFIG_FILE)
                 self.reread()
         self._see_record(tree)
+        self._see_clocks()
         await self._see_answers()
         await self.guard.look()
         self._spawn(self._settle_facility())
@@ -338,6 +343,20 @@ class Daemon:
             if not self.switch.stopped:
                 self._spawn(self.retest())
 
+    def _see_clocks(self) -> None:
+        """A closing asks anew: what was measured before its guest was where it is now says nothing."""
+        known, found = self.known, self.known.record
+        # An opening that is rolled back has moved nobody, and waits for no clock.
+        closing = found is not None and found.phase is Phase.CLOSING and not found.abort
+        self.clocks.look(
+            known.node,
+            known.members,
+            epoch=found.epoch if found is not None else 0,
+            asked=found.prove if found is not None and closing else 0,
+            mover=found.mover if found is not None else "",
+            limits=known.config.config.clock_limits if known.config is not None else None,
+        )
+
     async def _see_answers(self) -> None:
         """What the gates have answered is told to the end of the window, and kept until a new one begins."""
         found = self.known.record
@@ -392,7 +411,7 @@ class Daemon:
 
     def report(self) -> Report:
         """What this node says to the others now."""
-        known, rows = self.known, self.board.rows
+        known, rows, clocks = self.known, self.board.rows, self.clocks.told
         return Report(
             node=known.node,
             epoch=self._looked_at,
@@ -416,6 +435,10 @@ class Daemon:
             fencer=dict(self.fencer.differs),
             fencer_error=self.fencer.error,
             identity=known.identity,
+            clocks=clocks.offsets,
+            clocks_out=clocks.out,
+            clocks_at=clocks.asked_at,
+            clock_error=clocks.error,
             commanding=self.commanding > 0,
         )
 

@@ -14,7 +14,7 @@ from standfast.core import confirmed, evidence, heartbeat, members, owed, xscf
 from standfast.core.evidence import GuestState
 from standfast.core.gate import plainly_on
 from standfast.core.owed import Debt
-from standfast.core.record import Mode, Record
+from standfast.core.record import Mode, Phase, Record
 from standfast.core.report import Report, proof
 from standfast.sim.kernel import Steps
 from standfast.sim.lease import Lease
@@ -270,6 +270,9 @@ class Daemon:
             hosts=dict(self.hosts),
             facility=node.facility,
             killing=self._killing() if self.world.kills else "",
+            # All clocks agree in the simulation, and are measured at once (daemon/clock_duty.py).
+            clocks=dict.fromkeys(sorted(self.known - {node.name}), 0.0),
+            clocks_at=record.prove if record is not None and record.phase is Phase.CLOSING else 0,
             commanding=node.commanding is not None and node.commanding.alive,
         )
         if text != self._last or node.published is None:

@@ -1,0 +1,178 @@
+"""Clocks on real nodes: measured over corosync, complained about, waited for before the heartbeat comes down.
+
+All nodes of a lab share this machine's clock. The daemon of one of them, and all that it starts, gets a
+lagging one from libfaketime (package libfaketime): a library of the system's that stands before the clock,
+and no switch in the product. How far it lags is read from a file anew each second.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from window_kit import (
+    GUEST,
+    MOVER,
+    Running,
+    closed,
+    eventually,
+    home,
+    kill_daemon,
+    migrate_command,
+    move,
+    opened,
+    restart_daemons,
+    spare,
+    window,
+)
+
+from standfast.core.names import JOURNAL_FILE
+from standfast.core.record import Phase
+from standfast.journal import Journal
+from standfast.lab.scene import Scene
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
+LIBRARY = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+CLOCK_FILE = "/run/clock-of-a-test"
+LOG, SWITCHLOG = "/var/log/standfast/standfastd.log", "/var/log/standfast/switchlog"
+LOST = "is no longer in time sync with local node. Sane operation of RMS can no longer be guaranteed."
+FIRST = f"(WRP, 34) Cluster host {MOVER} {LOST} Further out-of-sync messages will appear in the syslog."
+FURTHER = f"(WRP, 35) Cluster host {MOVER} {LOST}"
+AGAIN = f"(WRP, 34) Cluster host {MOVER} is in time sync with local node again."
+TOKEN = "runtime.config.totem.token"
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Scene]:
+    """Three nodes that repeat themselves after 10 s."""
+    assert Path(LIBRARY).exists(), "the package libfaketime is missing"
+    scene = Scene.up(3, config={"clock_period_seconds": 10})
+    yield scene
+    scene.down()
+
+
+def lag(scene: Scene, seconds: int) -> None:
+    """Set the mover's clock back by so much; 0: right again."""
+    scene.put(MOVER, CLOCK_FILE, f"-{seconds}s\n" if seconds else "+0s\n")
+
+
+def under_a_clock_of_its_own(scene: Scene) -> None:
+    """The mover's standfastd, started anew with a clock that can be set."""
+    lag(scene, 0)
+    kill_daemon(scene, MOVER)
+    script = (
+        f"export LD_PRELOAD={LIBRARY} FAKETIME_TIMESTAMP_FILE={CLOCK_FILE} FAKETIME_CACHE_DURATION=1 "
+        f"DONT_FAKE_MONOTONIC=1 FAKETIME_DONT_FAKE_MONOTONIC=1; exec standfastd 2>>{LOG}"
+    )
+    scene.lab.add_process(MOVER, ["/bin/sh", "-c", script])
+    assert eventually(lambda: scene.run(MOVER, "sdtool", "-s").ok, 30)
+    scene.wait_ready()
+
+
+def clocks(scene: Scene, node: str) -> dict[str, Any]:
+    """What a node knows of the others' clocks."""
+    return {row["host"]: row for row in scene.states(node).get("clocks", {}).get("hosts", [])}
+
+
+def agree(scene: Scene) -> bool:
+    return all(
+        row["clock"] == "agrees" for node in scene.lab.nodes for row in clocks(scene, node).values()
+    ) and all(len(clocks(scene, node)) == len(scene.lab.nodes) - 1 for node in scene.lab.nodes)
+
+
+def lines(scene: Scene, node: str, path: str, text: str) -> int:
+    return scene.path(node, path).read_text().count(text) if scene.path(node, path).exists() else 0
+
+
+def test_every_node_measures_every_other_to_a_few_milliseconds(three: Scene) -> None:
+    assert eventually(lambda: agree(three), 60)
+    for node in three.lab.nodes:
+        for row in clocks(three, node).values():
+            print(node, row)
+            assert abs(row["offset_seconds"]) < 0.5
+            assert row["uncertainty_seconds"] < 0.5
+    told = json.loads(three.run("cfguest1", "standfast", "window", "status", "--json").stdout)
+    assert told["clocks_agree"] is True
+    assert set(told["clock_offsets_seconds"]["cfguest3"]) == {"cfguest1", "cfguest2"}
+
+
+def test_a_lagging_clock_is_told_of_and_waited_for(three: Scene) -> None:
+    under_a_clock_of_its_own(three)
+    others = ("cfguest1", "cfguest3")
+    opened(three, "cfguest1")
+    move(three, spare(three))
+    lag(three, 20)
+    assert eventually(lambda: all(lines(three, node, SWITCHLOG, FIRST[10:]) == 1 for node in others), 60)
+    whose = f"out of sync: {MOVER}, 2 of 3 nodes agree with one another"
+    for node in three.lab.nodes:
+        assert eventually(lambda node=node: lines(three, node, LOG, whose) == 1, 20), node  # type: ignore[misc]
+    for node in others:
+        assert lines(three, node, LOG, FIRST) == 1
+    closing = Running(three, "cfguest1", ("-u", GUEST, spare(three)))
+    try:
+        assert eventually(lambda: "for the clocks to agree: cfguest2 is 20." in closing.said(), 60), (
+            closing.said()
+        )
+        assert eventually(lambda: lines(three, "cfguest1", LOG, FURTHER) >= 1, 30)
+        assert closing.code is None
+        assert three.heartbeat("cfguest3")[TOKEN] == "272727"
+        status = three.run("cfguest3", "standfast", "window", "status").stdout
+        assert re.search(r"clocks: cfguest2 is 20\.\d s behind cfguest\d", status), status
+        lag(three, 0)
+        assert eventually(lambda: closing.code is not None, 60), closing.said()
+        assert closing.code == 0, closing.said()
+    finally:
+        print(closing.said())
+        lag(three, 0)
+    assert three.heartbeat("cfguest3")[TOKEN] == "4545"
+    for node in others:
+        assert eventually(lambda node=node: lines(three, node, LOG, AGAIN) == 1, 30)  # type: ignore[misc]
+        print(three.path(node, SWITCHLOG).read_text())
+        assert lines(three, node, SWITCHLOG, AGAIN[10:]) == 1
+        assert lines(three, node, SWITCHLOG, "(WRP, 35)") == 0
+        assert lines(three, node, LOG, FIRST) == 1
+
+
+def test_the_wait_has_an_end_and_a_person_may_overrule_it(three: Scene) -> None:
+    opened(three, "cfguest1")
+    move(three, home(three))
+    lag(three, 20)
+    done = migrate_command(three, "cfguest1", "-u", GUEST, home(three))
+    print(done.stderr)
+    assert done.returncode == 3
+    assert "[CLOCKS]" in done.stderr
+    assert "--ignore-clocks" in done.stderr
+    assert window(three, "cfguest1").phase is Phase.CLOSING
+    assert three.heartbeat("cfguest3")[TOKEN] == "272727"
+    reason = "no time source today"
+    done = migrate_command(
+        three, "cfguest1", "-u", GUEST, home(three), "--ignore-clocks", "--reason", reason, "--yes"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "warning: the clocks were not waited for (no time source today): cfguest2 is 20." in done.stderr
+    assert three.heartbeat("cfguest3")[TOKEN] == "4545"
+    history = Journal(str(three.path("cfguest1", JOURNAL_FILE))).last(200)
+    assert [event.text for event in history if event.kind == "clocks"] == [
+        f"-u {GUEST} {home(three)}: clocks are not waited for: {reason}"
+    ]
+    lag(three, 0)
+    assert eventually(lambda: agree(three), 60)
+
+
+def test_clocks_are_measured_again_after_corosync_was_stopped_and_after_it_was_started_anew(
+    three: Scene,
+) -> None:
+    restart_daemons(three, MOVER)
+    assert eventually(lambda: agree(three), 60)
+    three.run(MOVER, "pkill", "-STOP", "-x", "corosync")
+    try:
+        assert three.run(MOVER, "sdtool", "-s", limit_seconds=5.0).ok, "the daemon does not hang with it"
+    finally:
+        three.run(MOVER, "pkill", "-CONT", "-x", "corosync")
+    three.lab.engine("cfguest3", "stop")
+    three.lab.engine("cfguest3", "start")
+    assert eventually(lambda: agree(three), 120)
+    opened(three, "cfguest1")
+    closed(three, "cfguest1", home(three))
