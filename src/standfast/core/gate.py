@@ -59,7 +59,19 @@ SKIPPED = "skipped"
 
 def decide(view: GateView) -> Answer:
     """Answer for one view. Total: every view has an answer."""
-    for ask in _RULES:
+    rules = (
+        _facility,
+        _joined,
+        _record,
+        _levels,
+        _settling,
+        _window,
+        _elsewhere,
+        _astray,
+        trusting,
+        _released,
+    )
+    for ask in rules:
         answer = ask(view)
         if answer is not None:
             return answer
@@ -419,18 +431,5 @@ def _released(view: GateView) -> Answer | None:
         hosts_matter=True,
     )
 
-
-_RULES: tuple[Callable[[GateView], Answer | None], ...] = (
-    _facility,
-    _joined,
-    _record,
-    _levels,
-    _settling,
-    _window,
-    _elsewhere,
-    _astray,
-    trusting,
-    _released,
-)
 
 __all__ = ["JOINED_STATES", "MOVER_HOLD_SECONDS", "Answer", "GateView", "Rule", "decide", "plainly_on"]
