@@ -135,6 +135,7 @@ def test_a_lagging_clock_is_told_of_and_waited_for(three: Scene) -> None:
         assert lines(three, node, LOG, FIRST) == 1
 
 
+@pytest.mark.full
 def test_the_wait_has_an_end_and_a_person_may_overrule_it(three: Scene) -> None:
     opened(three, "cfguest1")
     move(three, home(three))
@@ -161,6 +162,7 @@ def test_the_wait_has_an_end_and_a_person_may_overrule_it(three: Scene) -> None:
     assert eventually(lambda: agree(three), 60)
 
 
+@pytest.mark.full
 def test_clocks_are_measured_again_after_corosync_was_stopped_and_after_it_was_started_anew(
     three: Scene,
 ) -> None:
