@@ -21,7 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from standfast.core import fields, host_fencing, hostlist, names
-from standfast.core.clocks import Limits
+from standfast.core.clocks import PERIOD_SECONDS, THRESHOLD_SECONDS, Limits
 
 ETC_HOSTS = "/etc/hosts"
 MAX_CONFIG_BYTES = 1_000_000
@@ -108,8 +108,8 @@ class Config(BaseModel):
     budget_seconds: Annotated[int, _checked(fields.budget_seconds)] = 600
     lease_minutes: Annotated[int, _checked(fields.lease_minutes)] = 240
     maintenance_mode: bool = False
-    clock_threshold_seconds: Annotated[int, _checked(fields.clock_threshold_seconds)] = 5
-    clock_period_seconds: Annotated[int, _checked(fields.clock_period_seconds)] = 60
+    clock_threshold_seconds: Annotated[int, _checked(fields.clock_threshold_seconds)] = THRESHOLD_SECONDS
+    clock_period_seconds: Annotated[int, _checked(fields.clock_period_seconds)] = PERIOD_SECONDS
     identity_file: AbsolutePath = names.CONTROL_DOMAIN_KEY_FILE
     known_hosts: AbsolutePath = names.KNOWN_HOSTS_FILE
     control_domain: Annotated[list[ControlDomain], Field(min_length=1)]

@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, guarded, preflight, record
+from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.closing import proof_asked
 from standfast.core.evidence import HostAnswer, gone_everywhere
 from standfast.core.hostlist import ControlDomain
@@ -44,7 +45,7 @@ class Survey:
     parameters of a registered device (`hosts.make`)."""
     config: str = ""
     """Fingerprint of the clovmmigrate.conf that the command has read; empty: not to be compared."""
-    clock_threshold_seconds: float = 5.0
+    clock_threshold_seconds: float = THRESHOLD_SECONDS
     _account: Mapping[str, str] | None = None
     _hosts: Mapping[str, Host] | None = None
     _texts: Mapping[str, str] = field(default_factory=dict)

@@ -12,7 +12,6 @@ from standfast.commands.migrate_show import PROGRAM
 from standfast.commands.migrate_text import size
 from standfast.config import Config
 from standfast.core import fields, migration_before
-from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message, Refused
 from standfast.core.migration import Move
 from standfast.core.steps import OpenGoal, Snapshot, Stop
@@ -82,7 +81,8 @@ async def prepared(order: Order, config: Config, survey: Survey) -> Plan:
     found = list(decision.messages) if isinstance(decision, Stop) and not order.cold else []
     found += migration_before.others(snapshot, move, places, forced=order.force)
     target, memory = target_of(order, config, move), None
-    if (wrong := placed(order, move, places.get(move.guest, ()))) is not None:
+    answers = places.get(move.guest, ())
+    if (wrong := migration_before.placed(move, answers, cold=order.cold)) is not None:
         found.append(wrong)
     else:
         memory = await _memory(survey, move)
@@ -91,11 +91,6 @@ async def prepared(order: Order, config: Config, survey: Survey) -> Plan:
     predicted = migration_before.predicted_seconds(memory)
     lease = migration_before.lease_seconds(order.lease_minutes, predicted, config.lease_minutes)
     return Plan(move, replace(goal, lease_seconds=lease), target, memory, predicted, snapshot)
-
-
-def placed(order: Order, move: Move, answers: tuple[HostAnswer, ...]) -> Message | None:
-    """Whether the guest is where its migration can begin."""
-    return migration_before.placed(move, answers, cold=order.cold)
 
 
 def _wish(order: Order) -> window_run.Wish:

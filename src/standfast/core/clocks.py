@@ -30,12 +30,17 @@ MATERIAL_SECONDS = 0.5
 """A change of an offset by less is not told to the other nodes."""
 
 
+THRESHOLD_SECONDS = 5
+PERIOD_SECONDS = 60
+"""What applies where clovmmigrate.conf says nothing."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Of clovmmigrate.conf."""
 
-    threshold_seconds: float = 5.0
-    period_seconds: float = 60.0
+    threshold_seconds: float = THRESHOLD_SECONDS
+    period_seconds: float = PERIOD_SECONDS
     """Between two messages (WRP, 35) about one host."""
 
 

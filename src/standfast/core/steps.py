@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
 from standfast.core.record import Mode, Record
@@ -79,7 +80,7 @@ class Snapshot:
     cluster_quiet: bool = False
     """Nothing in progress anywhere, as the status section tells; the controller was not asked."""
     fencing_pending: tuple[str, ...] = ()
-    clock_threshold_seconds: float = 5.0
+    clock_threshold_seconds: float = THRESHOLD_SECONDS
     """By how much clocks may differ, of clovmmigrate.conf."""
     stonith_enabled: bool = True
     maintenance_mode: str = ""
