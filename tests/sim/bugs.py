@@ -257,6 +257,10 @@ def _a_persons_word_outlives_the_answer(patch: Patch) -> None:
     patch.setattr(confirmed, "heard", lambda record, answers: {})
 
 
+def _a_late_word_is_taken(patch: Patch) -> None:
+    patch.setattr(confirmed, "moved_on", lambda record, epoch: None)
+
+
 def _source_is_killed_first(patch: Patch) -> None:
     kill = killing._kill
 
@@ -397,6 +401,12 @@ BUGS = (
         "guarded: a person's word outlives the host's own answer",
         ("S2", "S1"),
         _a_persons_word_outlives_the_answer,
+        guarded=True,
+    ),
+    Bug(
+        "guarded: a late word is not refused",
+        ("S2", "S1"),
+        _a_late_word_is_taken,
         guarded=True,
     ),
     Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),

@@ -14,7 +14,7 @@ from driver import drive, opened
 from fake_cluster import OPEN, FakeCluster
 from test_window_guarded import GUARDED
 
-from standfast.cluster import cib
+from standfast.cluster import cib, record_change
 from standfast.commands import window_actions, window_run, window_status
 from standfast.commands.daemon_client import DaemonError
 from standfast.commands.standfast import main
@@ -179,6 +179,23 @@ async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(
     assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
     assert cluster.record.confirmed == {"ctrl1": "burnt"}
     assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch}
+
+
+async def test_a_word_of_before_the_window_moved_on_is_not_written(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    change = record_change.change
+
+    def late(decide: record_change.Decide) -> Record:
+        cluster.record = cluster.record.next()  # somebody has heard that host since it was asked
+        return change(decide)
+
+    monkeypatch.setattr(record_change, "change", late)
+    with pytest.raises(Refused) as moved:
+        await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
+    assert refused(moved) == ["MOVED_ON"]
+    assert cluster.record.confirmed == {}
 
 
 async def test_only_a_guarded_window_of_this_guest_takes_a_person_s_word(

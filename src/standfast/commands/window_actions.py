@@ -95,8 +95,15 @@ async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> in
             text = f"{name} answers ({', '.join(map(str, said))}): what it says is believed, not what you say"
             raise Refused(Message("HOST_ANSWERS", text, host=name, next_command="standfast window status"))
 
+        looked_at = snapshot.record.epoch
+
         def dead(found: Record) -> Record:
             _refuse_other(found, guest, nodes)
+            if found.epoch != looked_at:
+                # It may have moved on because that host has answered meanwhile.
+                text = f"the window has moved on since {name} was asked (epoch {looked_at} to {found.epoch})"
+                hint = "standfast window status; if it is dead: the same again"
+                raise Refused(Message("MOVED_ON", text, host=name, next_command=hint))
             return confirmed.said(found, name, reason)
 
         record = await _change(dead)

@@ -68,6 +68,7 @@ class Daemon:
 
     def _begin(self, first_ms: int) -> None:
         self.run += 1
+        self._silences, self._back = confirmed.Silences(), dict[str, int]()
         run = self.run
 
         def forever(period_ms: int, do: str) -> Steps:
@@ -144,7 +145,10 @@ class Daemon:
             mover, node, site = self._mover(), self.node, self.world.site
             record = node.cib.readable
             aim = node.cib.aims.get(mover)
-            if aim is not None:
+            if aim is None:
+                self._silences.forget()
+                self._back = {}
+            else:
                 if mover not in node.ring.members:
                     node.sightings.dropped(mover, quorate=self.world.fencer.quorate(node.ring))
                 answers = site.ask_all(aim.guest)
@@ -152,6 +156,7 @@ class Daemon:
                 yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)
                 if words := confirmed.heard(record, answers):
                     self._overtake(words)
+                self._move_on(node.cib.readable, self._silences.heard(answers, node.clock()))
                 if where := plainly_on(answers):
                     node.sightings.plain(aim.guest, where)
             yield AWAY_MS
@@ -168,6 +173,23 @@ class Daemon:
         if not self._writing:
             self._writing = True
             what = "somebody that was called dead has answered"
+            self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
+
+    def _move_on(self, record: Record | None, back: frozenset[str]) -> None:
+        """A word that one of these is dead may still be under way, from before it answered again."""
+        if record is None:
+            return
+        epoch = record.epoch
+        self._back |= dict.fromkeys(back, epoch)
+        self._back = {host: at for host, at in self._back.items() if at == epoch}
+
+        def change(now: Cib) -> Cib:
+            found = None if now.damage else confirmed.moved_on(now.record, epoch)
+            return now if found is None else written(now.record.epoch, found)(now)
+
+        if self._back and not self._writing:
+            self._writing = True
+            what = f"{', '.join(sorted(self._back))} answers again"
             self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
 
     def _written(self) -> None:
