@@ -182,7 +182,7 @@ def needs_whole(found: Record | None, *, closing: bool) -> bool:
         return True
     if found.phase is Phase.OPENING:
         return closing
-    return not (found.phase is Phase.CLOSING and found.aimed)
+    return not (found.phase is Phase.CLOSING and found.aimed) or found.waits_for_clocks
 
 
 def needs_controller(found: Record | None, goal: OpenGoal | CloseGoal, me: str) -> bool:

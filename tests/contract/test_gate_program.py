@@ -20,6 +20,7 @@ from gate_world import CONF, HOME, IDLE, WINDOW, Called, World
 from standfast.commands import build_gate
 from standfast.core import names
 from standfast.core.gate import JOINED_STATES
+from standfast.core.record import Mode, Phase, Totem
 from standfast.sightings import Sightings
 
 AT_ONCE_SECONDS = names.HOLD_POLL_SECONDS
@@ -317,6 +318,44 @@ def test_a_node_that_was_moved_itself_and_wakes_up_alone_holds_for_45_s(world: W
     assert "ctrl3 shows its guest guest1 running, and its devices aim at ctrl1" in called.log
     world.members("cfguest1", "cfguest2")
     assert world.gate().rule == "target-back", "and so the other one is a member before it is shot"
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("rule", ["settling", "target-back"])
+def test_a_window_that_waits_for_its_clocks_only_lets_go_once_it_has_settled(
+    world: World, mode: Mode, rule: str
+) -> None:
+    """Of a member too: `on-fail=fence`."""
+    proven = replace(
+        WINDOW, phase=Phase.CLOSING, mode=mode, aimed=True, totem=Totem.RAISED, mover="cfguest2",
+        settle=("cfguest2",), saved={},
+    )  # fmt: skip
+    world.cib(proven)
+    world.seen(proven, 3.0)
+    if rule == "target-back":
+        world.members("cfguest1", "cfguest2", "cfguest3")
+    with world.daemon(HOME):
+        called = world.gate()
+        assert (called.code, called.rule) == (1, rule)
+        assert "fencing was armed again less than 15 s ago" in called.log
+        world.seen(replace(proven, epoch=proven.epoch - 1), 0.0)
+        world.seen(proven, 16.0)
+        called = world.gate()
+    assert (called.code, called.rule) == (0, "clear")
+
+
+def test_in_such_a_window_a_node_of_two_that_was_moved_once_more_holds_for_45_s(world: World) -> None:
+    proven = replace(
+        WINDOW, phase=Phase.CLOSING, mode=Mode.GUARDED, aimed=True, mover="cfguest1", settle=("cfguest1",)
+    )
+    world.cib(proven)
+    world.seen(proven, 120.0)
+    own = ROW.replace("guest2", "guest1").format("active", "-n----")
+    world.hosts_by_ssh({"10.20.50.72": ROW.format("active", "-n----"), "10.20.50.73": own})
+    world.members("cfguest1")
+    called = world.gate()
+    assert (called.code, called.rule) == (1, "executor-moving")
+    assert "ctrl3 shows its guest guest1 running, and its devices aim at ctrl1" in called.log
 
 
 def test_without_a_daemon_one_listing_that_is_used_again_is_no_second_round(world: World) -> None:

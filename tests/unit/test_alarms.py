@@ -9,7 +9,7 @@ import pytest
 from test_guarded import cluster
 
 from standfast.core import guarded, names
-from standfast.core.record import Mode, Phase, Record
+from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.daemon.main import Daemon
 from standfast.journal import Journal
 from standfast.sightings import Sightings
@@ -58,6 +58,38 @@ async def test_the_lease_counts_from_the_window_and_not_from_its_last_write(
     clock.now += 101.0
     daemon.known.record = OPEN.next(phase=Phase.CLOSING)
     assert len(daemon.alarms()) == 1
+
+
+async def test_a_window_that_waits_for_clocks_only_alarms_and_says_that_fencing_is_armed(
+    daemon: Daemon, clock: Clock
+) -> None:
+    daemon.known.record = replace(OPEN, phase=Phase.CLOSING, aimed=True, totem=Totem.RAISED)
+    assert daemon.alarms() == []
+    clock.now += 105.0
+    (alarm,) = daemon.alarms()
+    assert "closing: fencing is armed again, only the heartbeat timeout is still raised" in alarm
+
+
+async def test_what_is_left_of_a_guarded_window_that_is_proven_alarms(daemon: Daemon) -> None:
+    daemon.known.tree = guarded.guard(cluster(3), "cfguest2")
+    daemon.known.record = replace(OPEN, phase=Phase.CLOSING, mode=Mode.GUARDED, mover="cfguest2")
+    assert daemon.alarms() == []
+    daemon.known.record = replace(daemon.known.record, aimed=True)
+    (alarm,) = daemon.alarms()
+    assert "all is proven, but the fencing of cfguest2 is still that of a guarded one" in alarm
+
+
+def test_agents_are_tested_in_a_window_that_waits_for_clocks_and_in_no_other(daemon: Daemon) -> None:
+    known = daemon.known
+    for record, moves in (
+        (OPEN, True),
+        (replace(OPEN, phase=Phase.CLOSING), True),
+        (replace(OPEN, phase=Phase.CLOSING, aimed=True, totem=Totem.EXPLICIT), True),
+        (replace(OPEN, phase=Phase.CLOSING, aimed=True, totem=Totem.RAISED), False),
+        (replace(OPEN, phase=Phase.IDLE), False),
+    ):
+        known.record = record
+        assert known.on_the_move is moves, record
 
 
 async def test_without_a_window_there_is_no_alarm(daemon: Daemon, clock: Clock) -> None:

@@ -10,7 +10,7 @@ import pytest
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.gate import JOINED_STATES, Answer, GateView, Rule, decide
 from standfast.core.names import SETTLE_SECONDS
-from standfast.core.record import Phase, Record
+from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.topology import Device, Level
 
 GATE = Device("gate-n2-1", "fence_standfast", {})
@@ -293,6 +293,53 @@ def test_a_member_that_came_back_a_moment_ago_is_not_killed_without_a_window_eit
     assert ask(membership=member, seconds_since_return=float(SETTLE_SECONDS)).allow  # on-fail=fence
     assert ask(membership=member).allow
     assert ask(seconds_since_return=1.0).allow  # back, and lost again: no member
+
+
+# -- a window whose guests are proven, and that waits for its clocks -----------------------------------------
+
+PROVEN = dataclasses.replace(SAVED, aimed=True, totem=Totem.RAISED, mover="n2", settle=("n2",))
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize("totem", list(Totem))
+@pytest.mark.parametrize("lease", [10, 100_000])
+def test_once_all_is_proven_fencing_is_as_after_a_window_whatever_the_heartbeat(
+    mode: Mode, totem: Totem, lease: int
+) -> None:
+    proven = dataclasses.replace(PROVEN, mode=mode, totem=totem, lease_seconds=lease)
+    closed = dataclasses.replace(IDLE, settle=("n2",))
+    views = [
+        {"target": target, "executor": executor, "membership": frozenset(members), **evidence, **times}
+        for target, executor in itertools.permutations(("n1", "n2", "n3"), 2)
+        for members in ({executor}, {executor, target}, {"n1", "n2", "n3"})
+        for evidence in (
+            {},
+            {"hosts": NOWHERE, "hosts_before": NOWHERE},
+            {"hosts": hosts(ctrl2=GuestState.MIGRATING_OUT, ctrl3=GuestState.INCOMING)},
+            {"hosts": hosts(ctrl2=GuestState.STOPPED, ctrl3=GuestState.RUNNING)},
+            {"hosts": ()},
+            ASTRAY,
+        )
+        for times in (
+            {"seconds_since_epoch_seen": 3.0},
+            {"seconds_since_epoch_seen": 15.0},
+            {"seconds_since_return": 14.0},
+            {"seconds_since_held": 59.0},
+        )
+    ]
+    allowed = 0
+    for view in views:
+        answer, after = ask(record=proven, **view), ask(record=closed, **view)
+        assert (answer.allow, answer.rule, answer.final) == (after.allow, after.rule, after.final), view
+        allowed += answer.allow
+    assert 0 < allowed < len(views)
+    settling = ask(record=proven, seconds_since_epoch_seen=3.0)
+    assert settling.reason.startswith("fencing was armed again less than 15 s ago (12 s left)")
+
+
+def test_an_opening_that_is_put_back_holds_as_before() -> None:
+    record = dataclasses.replace(PROVEN, abort=True, totem=Totem.EXPLICIT)
+    assert ask(record=record, seconds_since_window_seen=50.0).rule is Rule.FROZEN
 
 
 # -- a node that was moved without a word, and wakes up alone ------------------------------------------------

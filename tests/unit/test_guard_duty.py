@@ -39,6 +39,15 @@ def test_the_absence_of_the_mover_counts_where_this_node_has_quorum(
     assert sightings.dropped("n2", quorate=quorum == "1") == counted
 
 
+def test_a_window_whose_guests_are_proven_has_no_mover_any_more() -> None:
+    proven = replace(WINDOW, phase=Phase.CLOSING, aimed=True)
+    known = Known(node="n1", record=proven, members=frozenset({"n1", "n3"}))
+    duty = GuardDuty(known, dict, Sightings("", lambda: 1.0, lambda: "boot"))
+    assert duty.mover == ""
+    known.record = replace(proven, aimed=False)
+    assert duty.mover == "n2"
+
+
 def test_a_mover_that_is_here_is_not_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard_duty.fencer, "devices_for", lambda node, limit: ("kill-n2",))
     now = [100.0]

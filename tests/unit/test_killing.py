@@ -120,6 +120,7 @@ def test_a_migration_that_is_still_reported_is_no_proof() -> None:
         ({"record": replace(WINDOW, phase=Phase.IDLE)}, False, "no guarded window"),
         ({"record": replace(WINDOW, mode=Mode.FROZEN)}, False, "no guarded window"),
         ({"record": replace(WINDOW, mover="node3")}, False, "no guarded window"),
+        ({"record": replace(WINDOW, phase=Phase.CLOSING, aimed=True)}, False, "no guarded window"),
         ({"record": replace(WINDOW, target="ctrl9")}, True, "ctrl9"),
         ({"record": replace(WINDOW, source="")}, True, "source"),
         ({"hosts": ()}, True, "not known"),

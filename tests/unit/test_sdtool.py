@@ -15,6 +15,7 @@ import pytest
 
 from standfast.commands import daemon_client, sdtool
 from standfast.core.devices import AGENTS
+from standfast.core.record import ONLY_RAISED
 
 LISTING_2 = """\
 Cluster Host Agent             SA State Shut State Test State Init State
@@ -127,6 +128,10 @@ def test_json_is_the_daemons_answer(run: Run, capsys: pytest.CaptureFixture[str]
             "A migration window is open: cfguest2 is held while hosts show it alive;",
         ),
         ({"window": {"phase": "closing"}}, "A migration window is closing"),
+        (
+            {"window": {"phase": "closing", "proven": True, "left": ONLY_RAISED}},
+            "A migration window is closing: fencing is armed again, only the heartbeat timeout is",
+        ),
         (
             {"clocks": {"error": "", "hosts": [{"host": "n2", "clock": "out", "offset_seconds": -20.06}]}},
             "The clock of n2 differs from that of this node by -20.1 s.",

@@ -183,6 +183,7 @@ def test_a_window_is_not_called_closed_while_a_running_fencer_would_do_otherwise
         in decision.messages[0].text
     )
     assert cluster.record.phase is Phase.CLOSING
+    assert cluster.record.holds, "nor is its gate armed"
     cluster.odd_fencers = {}
     cluster.sync()
     assert isinstance(drive(cluster, CLOSE), Done)
@@ -195,7 +196,7 @@ def test_a_fencer_that_hears_of_it_a_moment_later_is_waited_for() -> None:
     cluster.sync()
 
     def hears(cluster: FakeCluster, _: int) -> None:
-        if any("wait" in line for line in cluster.log[-1:]) or cluster.record.aimed:
+        if any("the fencer of n3" in line for line in cluster.log[-1:]):
             cluster.odd_fencers = {}
             cluster.sync()
 

@@ -23,7 +23,7 @@ from standfast.core import confirmed
 from standfast.core import record as records
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Refused
-from standfast.core.record import Armed, Record
+from standfast.core.record import ONLY_RAISED, Armed, Phase, Record, Totem
 from standfast.core.steps import Done, Snapshot
 from standfast.sightings import Seen
 
@@ -261,6 +261,20 @@ async def test_status_shows_the_clocks(cluster: FakeCluster, capsys: pytest.Capt
     assert list(told["clocks_not_measured"]) == ["n3"]
     assert await window_status.show(Screen(False), None) == 0
     assert "clocks: n2 is 20.0 s behind n1" in capsys.readouterr().out
+
+
+async def test_status_says_that_only_the_heartbeat_is_still_raised(
+    cluster: FakeCluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await window_status.show(Screen(True), None) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["proven"], told["left"]) == (False, "")
+    cluster.record = cluster.record.next(phase=Phase.CLOSING, aimed=True, totem=Totem.RAISED)
+    assert await window_status.show(Screen(True), None) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["open"], told["proven"], told["left"]) == (True, True, ONLY_RAISED)
+    assert await window_status.show(Screen(False), None) == 0
+    assert f"{ONLY_RAISED}; move nothing before it is closed" in capsys.readouterr().out
 
 
 async def test_status_shows_a_person_s_word_and_that_it_is_overtaken(

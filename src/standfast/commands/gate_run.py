@@ -139,26 +139,21 @@ class Gate:
         if self._hosts.rounds != rounds:
             self._evidence_before, self._evidence = self._evidence, evidence
         of_mover = Own(evidence.get(mover, ()))
-        answers = [decide(self._view(sight, target, evidence, of_mover)) for target in found]
-        me = self._alone(sight) if not mover and any(answer.allow for answer in answers) else None
-        if me is not None:
-            # Asked last and apart: what is known of the target does not wait for it.
+        views = [self._view(sight, target, evidence, of_mover) for target in found]
+        answers = [decide(view) for view in views]
+        if not mover and any(view.alone for view in views) and any(answer.allow for answer in answers):
+            # Nothing but the hosts can tell that this node stood still. Asked last and apart: what is known
+            # of the target does not wait for it.
+            me = gate_sight.target(sight.cib, sight.executor, self._hosts.all)
             own, _ = self._hosts.ask([me.guest])
             of_me = Own((), own.get(me.guest, ()), me.aim)
             answers = [decide(self._view(sight, target, evidence, of_me)) for target in found]
         return tuple(answers), note
 
-    def _alone(self, sight: Sight) -> gate_sight.Target | None:
-        """This node as a target, where it sees no other one: it may be the one that stood still, and nothing
-        but its hosts can tell."""
-        if sight.membership != frozenset({sight.executor}):
-            return None
-        return gate_sight.target(sight.cib, sight.executor, self._hosts.all)
-
     def _mover_guest(self, sight: Sight) -> str:
         """The guest that a guarded window is for; empty where there is none."""
         record = sight.record
-        if record is None or not record.open or record.mode is not Mode.GUARDED:
+        if record is None or not record.holds or record.mode is not Mode.GUARDED:
             return ""
         return gate_sight.guest_of(sight.cib, record.mover)
 

@@ -31,7 +31,6 @@ from standfast.survey import Survey
 RETURN_LIMIT_SECONDS = 120.0
 """A guest that ran again was a member after 33 s in the slowest run measured."""
 TICK_SECONDS = 1.0
-NOT_FINISHED = "not finished: a window is still open"
 
 
 async def work(order: Order, show: Show) -> int:
@@ -64,6 +63,8 @@ class Drive:
         move = plan.move
         self._page = Summary(move.guest, move.node, move.source, move.target)
         self._opened_at: float | None = None
+        self._left = window_run.NOT_FINISHED
+        """The last line where it cannot be finished."""
 
     async def run(self) -> int:
         """Its exit status."""
@@ -76,7 +77,7 @@ class Drive:
             # The cluster does not answer here any more: nothing is closed from this node.
             for message in refused.messages:
                 self._show.tell(replace(message, next_command=f"standfast window close {self._page.guest}"))
-        return self._show.end(EXIT_UNFINISHED, NOT_FINISHED)
+        return self._show.end(EXIT_UNFINISHED, self._left)
 
     async def _run(self) -> int:
         if (refused := await self._stop.through(self._open())) is not None:
@@ -117,8 +118,8 @@ class Drive:
         self._show.enter("opening", f"opening a {goal.mode.value} window for {self._plan.move.guest}")
         outcome = await Executor(self._survey, goal, self._show.say).run()
         if not isinstance(outcome, Done):
-            text = NOT_FINISHED if outcome.unfinished else ""
-            return self._show.end(self._stopped(outcome), text)
+            code = self._stopped(outcome)
+            return self._show.end(code, self._left if outcome.unfinished else "")
         for warning in outcome.warnings:
             self._show.tell(warning)
         self._opened_at = time.monotonic()
@@ -167,6 +168,7 @@ class Drive:
     def _stopped(self, outcome: Stop) -> int:
         for message in outcome.messages:
             self._show.tell(message)
+        self._left = window_run.not_finished(outcome)
         return EXIT_UNFINISHED if outcome.unfinished or self._opened_at is not None else EXIT_REFUSED
 
     # -- the page -----------------------------------------------------------------------------------------
@@ -187,7 +189,7 @@ class Drive:
         page.dropped_seconds = None if seen.blind or seen.away else seen.away_seconds
         self._show.summary(page)
         if code == EXIT_UNFINISHED:
-            text = NOT_FINISHED
+            text = self._left
         return self._show.end(code, text)
 
     @contextlib.asynccontextmanager

@@ -77,6 +77,8 @@ def clocks(found: object) -> Iterator[str]:
 
 
 def _held(window: Mapping[str, object]) -> str:
+    if window.get("left"):
+        return f"{window['left']}."
     if window.get("mode") == "guarded":
         return f"{window.get('mover')} is held while hosts show it alive; the others are killed as always."
     return "no node is killed until it is closed."

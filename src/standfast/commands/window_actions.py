@@ -113,7 +113,7 @@ async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> in
 def _refuse_other(found: Record, guest: str, nodes: list[str]) -> None:
     from standfast.core.record import Mode
 
-    if found.mode is not Mode.GUARDED or found.mover not in nodes:
+    if found.mode is not Mode.GUARDED or found.mover not in nodes or found.proven:
         text = f"there is no guarded window of {guest}: only there a host's silence holds a kill"
         raise Refused(Message("NOT_GUARDED", text, next_command="standfast window status"))
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from standfast.hosts.base import Host
 
 EXIT_DONE, EXIT_REFUSED, EXIT_USAGE, EXIT_UNFINISHED = 0, 1, 2, 3
+NOT_FINISHED = "not finished: a window is still open"
 DAEMON_LIMIT_SECONDS = 5.0
 LEASE_NOTE = (
     "close it, also if the migration is cancelled or fails, with: clovmmigrate -u source-ldom target-host"
@@ -215,8 +216,13 @@ def stopped(outcome: Stop, screen: Screen) -> int:
     for message in outcome.messages:
         screen.tell(message)
     if outcome.unfinished:
-        return screen.end(EXIT_UNFINISHED, "not finished: a window is still open")
+        return screen.end(EXIT_UNFINISHED, not_finished(outcome))
     return screen.end(EXIT_REFUSED, "")
+
+
+def not_finished(outcome: Stop) -> str:
+    """The last line of a command that leaves a window."""
+    return f"not finished: {outcome.left}" if outcome.left else NOT_FINISHED
 
 
 async def goal_of(wish: Wish, config: Config, survey: Survey, program: str) -> OpenGoal | CloseGoal:

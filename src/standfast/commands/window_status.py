@@ -73,6 +73,8 @@ async def facts(survey: Survey) -> dict[str, object]:
         "phase": record.phase.value,
         "mode": record.mode.value,
         "armed": record.armed.value,
+        "proven": record.proven,
+        "left": record.left,
         "epoch": record.epoch,
         "window": record.window,
         "mover": record.mover,
@@ -164,6 +166,8 @@ def lines(found: dict[str, object]) -> list[str]:
             f"reason: {found['reason'] or '-'}",
             f"source {found['source'] or '-'}, target {found['target'] or '-'}",
         ]
+        if found["left"]:
+            shown.append(f"{found['left']}; move nothing before it is closed")
         if found["armed"]:
             shown.append("opened as a frozen one; the nodes have armed it at the end of its lease")
         if found["budget_seconds"]:

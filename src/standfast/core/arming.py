@@ -13,6 +13,7 @@ as always. Rules (docs/design.md, section 4, "The lease"):
   that has just woken up believes that all others are lost.
 * Never while a host shows any guest of the cluster on its way, or cannot be asked, or could not be told to
   stop the guest: a killing gate that cannot prove anything would only take the agents' place.
+* Never once the closing is proven: then nobody is held any more, and each node's own agents fence it.
 * Nothing else changes with it: no heartbeat, no aim, no lease.
 """
 
@@ -71,6 +72,8 @@ def whom(view: ArmView) -> tuple[str, str]:
     record, aims = view.record, view.aims or {}
     if record.mode is not Mode.FROZEN or not record.open:
         return "", ""
+    if record.proven:
+        return "", ""  # nobody is held: who is absent is fenced by its own agents
     if record.phase is Phase.OPENING or record.abort:
         return "", "nobody was told to migrate in it, and the gate goes by what the hosts show"
     if not view.quorate:
@@ -82,8 +85,6 @@ def whom(view: ArmView) -> tuple[str, str]:
         node = absent[0]
     else:
         return "", f"{' and '.join(absent)} are absent" if absent else "no node is absent"
-    if record.aimed and node == record.mover:
-        return "", "its agents are aimed and proven, and the gate goes by what the hosts show"
     seen = (view.absent_seconds or {}).get(node, 0.0)
     needed = ABSENT_SECONDS + _place(view) * STAGGER_SECONDS
     if seen < needed:
@@ -118,7 +119,7 @@ def armed(record: Record, arm: Arm, aims: Mapping[str, NodeAim]) -> Record | Non
     opened_so = record.mode is Mode.FROZEN and record.phase in (Phase.OPEN, Phase.CLOSING)
     same = (record.window, record.mover) == (arm.window, arm.mover)
     own = record.mover == arm.node
-    if not (opened_so and same) or (record.aimed and own) or record.abort:
+    if not (opened_so and same) or record.proven or record.abort:
         return None
     # Whom a `-u` has named may be one of several that have moved in a window for every node.
     alone = own and record.phase is Phase.OPEN
@@ -126,8 +127,6 @@ def armed(record: Record, arm: Arm, aims: Mapping[str, NodeAim]) -> Record | Non
         mode=Mode.GUARDED,
         armed=Armed.FOR_MOVER if alone else Armed.FOR_EVERY_NODE,
         mover=arm.node,
-        # What was aimed and proven was the former mover; it is proven again, with all that may have moved.
-        aimed=False,
         source=_source(record, aims[arm.node]),
         target=record.target if own else "",
         # Its former mover has to be aimed and proven too before the window closes (core/others.py).

@@ -45,7 +45,7 @@ def unsaved(
         if shows(host, GuestState.UNKNOWN) and (host == goal.target or host not in goal.skip_save)
     ]
     source = source_of(snapshot, goal, record)
-    settled = source in goal.skip_save or source in goal.saved_by_hand or source in record.saved
+    settled = source in goal.skip_save or source in goal.saved_by_hand or bool(record.saved.get(source))
     if found and source in snapshot.hosts and shows(source, GuestState.STOPPED) and not settled:
         found.append(source)
     return found

@@ -1,4 +1,4 @@
-"""The clock gate: the heartbeat does not come down before all members' clocks agree.
+"""The clock gate: the heartbeat does not come down before all members' clocks agree. Fencing does not wait.
 
 A guest's clock lags by its whole blackout (measured: 6.6 s after 6.6 s). What runs on it takes that for the
 time; the cluster should fail over quickly again only when its nodes agree what time it is. Believed is what
@@ -14,12 +14,14 @@ from collections.abc import Iterator, Mapping
 
 from standfast.core import clocks
 from standfast.core.messages import Message, Severity
-from standfast.core.record import Record
+from standfast.core.record import ONLY_RAISED, Record
 from standfast.core.report import Report
 from standfast.core.steps import CloseGoal, Snapshot, Stop, Wait
 
 LIMIT_SECONDS = 60.0
 """A time server that is reached mends a clock within 5 s (measured); what takes longer needs a person."""
+MEASURED_LIMIT_SECONDS = 3.0
+"""A closing that asks is answered within a second or two: so long it waits before it writes that it waits."""
 MAX_NAMED = 3
 OVERRIDE = "--ignore-clocks"
 MEND = "chronyc -m 'reset sources' 'burst 4/4'; sleep 8; chronyc makestep; date"
@@ -37,12 +39,23 @@ def before_lowering(snapshot: Snapshot, record: Record, goal: CloseGoal) -> Wait
     again = f"clovmmigrate -u {goal.guest} {goal.target}"
     message = Message(
         "CLOCKS",
-        f"waited {LIMIT_SECONDS:.0f} s for the clocks to agree: {found.text}; the heartbeat stays raised",
+        f"waited {LIMIT_SECONDS:.0f} s for the clocks to agree: {found.text}; {ONLY_RAISED} (move no guest "
+        "before that is down)",
         node=found.node,
         next_command=f'{found.next_command}, then {again}; or as it is: {again} {OVERRIDE} --reason "..."',
         force=OVERRIDE,
     )
     return Stop((message,), unfinished=True)
+
+
+def measured_soon(snapshot: Snapshot, record: Record) -> Wait | None:
+    """A moment for measurements that have not come yet; None: it is over, or somebody does not measure, or is
+    known to be out of sync."""
+    late = list(_unmeasured(snapshot, record.prove))
+    never = any(report.clock_error for report in snapshot.reports.values())
+    if not late or never or "measured" in snapshot.expired or any(_apart(snapshot, record.prove)):
+        return None
+    return Wait("measured", MEASURED_LIMIT_SECONDS, f"the clocks to be measured: {late[0][1]}")
 
 
 def ignored(snapshot: Snapshot, record: Record, goal: CloseGoal) -> tuple[Message, ...]:

@@ -1,8 +1,12 @@
 """From any interrupted state back to no window.
 
 closing: the guest is found -> the domain configuration is saved -> the devices aim at its host (one patch)
--> every agent has proven itself from every member -> the clocks of all members agree -> old effective
-heartbeat values written out, reloaded, seen -> keys that were absent removed, reloaded again, seen -> idle.
+-> every agent has proven itself from every member -> fencing is armed (`Record.proven`) -> the clocks of all
+members agree -> old effective heartbeat values written out, reloaded, seen -> keys that were absent removed,
+reloaded again, seen -> idle.
+
+A clock that lags costs the lowering, never the fencing: only where clocks are in the way is "proven" written
+before they agree, else together with the first step down.
 """
 
 from __future__ import annotations
@@ -38,6 +42,13 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
 
     `since_epoch`: epoch of the record when the command began.
     """
+    decision, record = _decide(snapshot, goal, since_epoch), snapshot.record
+    if isinstance(decision, Stop) and decision.unfinished and record is not None:
+        return replace(decision, left=record.left)
+    return decision
+
+
+def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Decision:
     record = snapshot.record
     if record is None:
         why = snapshot.record_error or "no node's shutdown agents are registered"
@@ -46,7 +57,7 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
         return _idle(snapshot, goal, record)
     if (busy := members.commander(snapshot, record, since_epoch)) is not None:
         return busy
-    if record.phase is Phase.CLOSING and record.aimed:
+    if record.phase is Phase.CLOSING and record.aimed and not record.waits_for_clocks:
         if record.owner != snapshot.me:
             return WriteRecord(record.next(owner=snapshot.me), "take over the closing that was left")
         return lowering.lower(snapshot, record)
@@ -58,6 +69,8 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
         return Stop((first,), unfinished=True)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
+    if (waits := _waits(snapshot, goal, record)) is not None:
+        return waits
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
         # The mover of a guarded window comes first: until its killing gate is gone nobody else can be closed.
         soon = not _needs_aim(snapshot, goal) and not snapshot.guarded
@@ -68,6 +81,20 @@ def decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Deci
             return lowering.unguard(snapshot, entered)
         return WriteRecord(entered, f"close the window of {goal.node}")
     return _aim(snapshot, goal, record)
+
+
+def _waits(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | None:
+    """What is still in the way of a window that an earlier command has proven. Nothing is written for that: a
+    write has those settle anew whom the window was for. When the clocks agree, all is proven once more."""
+    if not record.waits_for_clocks or record.prove > goal.since_epoch or _needs_aim(snapshot, goal):
+        return None
+    if snapshot.guarded:
+        return lowering.unguard(snapshot, record.next())  # put there again by somebody's hand
+    if (other := others.astray(snapshot, goal, record)) is not None:
+        return Stop((other,), unfinished=True)
+    if (changed := lowering.edited(snapshot, record, goal)) is not None:
+        return lowering.unfinished(changed, goal)
+    return clock_gate.before_lowering(snapshot, record, goal)
 
 
 def _same(record: Record, goal: CloseGoal) -> bool:
@@ -85,20 +112,35 @@ def _not_registered(snapshot: Snapshot, goal: CloseGoal) -> Message:
 
 
 def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
-    kept = dict(record.saved) if record.phase is Phase.CLOSING and _same(record, goal) else {}
-    if kept and record.prove and _unproven(snapshot, goal, record):
-        kept = _not_by_us(record, snapshot)  # see _aim
+    kept = _left_unsaved(record, goal)
+    if record.phase is Phase.CLOSING and _same(record, goal):
+        kept = dict(record.saved)
+        if kept and record.prove and _unproven(snapshot, goal, record):
+            kept = _not_by_us(record, snapshot)  # see _aim
     return record.next(
         phase=Phase.CLOSING,
         owner=snapshot.me,
         mover=goal.node,
         source=by_hand.source_of(snapshot, goal, record),
         target=goal.target,
-        aimed=False,
+        # Who is where its devices aim is proven once more with fencing armed, as with no window. Another aim
+        # is a window again: nobody is fenced between the move and its proof.
+        aimed=record.proven and not _needs_aim(snapshot, goal),
         prove=0,
         saved=kept,
         settle=tuple(sorted({*record.settle, record.mover, goal.node} - {""})),
     )
+
+
+def _left_unsaved(record: Record, goal: CloseGoal) -> dict[str, str]:
+    """Hosts that this closing has to save beside source and target, each with an empty name: the guest has
+    moved on from the host for which an earlier ``-u`` of this window was."""
+    if record.phase is not Phase.CLOSING:
+        return {}
+    left = {host for host, said in record.saved.items() if not said}
+    if record.mover == goal.node and record.target != goal.target:
+        left.add(record.target)
+    return dict.fromkeys(sorted(left - {""}), "")
 
 
 def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decision:
@@ -297,7 +339,7 @@ def _where_stop(message: Message, record: Record) -> Stop:
 
 
 def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
-    for host in dict.fromkeys((record.source, goal.target)):
+    for host in dict.fromkeys((record.source, *record.saved, goal.target)):
         if not host or record.saved.get(host) or not snapshot.hosts[goal.target].saves:
             continue
         if host in goal.skip_save:
@@ -322,11 +364,12 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     late = _unproven(snapshot, goal, record)
     # Each node tests once for each epoch that asks: what failed for the last command would fail for ever. And
     # a guest that has begun to move since its hosts have saved is not known to their XSCFs: they save again.
-    if late and 0 < record.prove <= goal.since_epoch:
+    asked_before = 0 < record.prove <= goal.since_epoch
+    if late and asked_before:
         again = "save anew, and ask again" if snapshot.hosts[goal.target].saves else "ask again"
         why = f"the agents of {goal.node} have not proven themselves: {again}"
         return WriteRecord(record.next(prove=0, saved=_not_by_us(record, snapshot)), why)
-    if not record.prove:
+    if not record.prove or asked_before:
         return WriteRecord(
             record.next(prove=record.epoch + 1), f"have every agent of {goal.node} prove itself"
         )
@@ -341,14 +384,36 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
         return Stop((found,), unfinished=True)
     if (changed := lowering.edited(snapshot, record, goal)) is not None:
         return lowering.unfinished(changed, goal)
-    if lowering.raises(record) and (differ := clock_gate.before_lowering(snapshot, record, goal)) is not None:
+    # From the next write on these fencers may act, each with what it has registered.
+    if (differ := lowering.fencers(snapshot, record, goal)) is not None:
         return differ
-    told = clock_gate.ignored(snapshot, record, goal) if lowering.raises(record) else ()
-    raised = record.totem is not Totem.ORIGINAL
-    aimed = record.next(aimed=True, totem=Totem.EXPLICIT if raised else Totem.ORIGINAL)
+    return _arm(snapshot, goal, record)
+
+
+def _arm(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
+    """All is proven: fencing is armed. Where the clocks agree already the heartbeat begins to come down with
+    the same write."""
+    proven = f"every agent of {goal.node} has proven itself from every node"
+    told: tuple[Message, ...] = ()
+    if not lowering.raises(record):
+        aimed = record.next(aimed=True, totem=Totem.ORIGINAL)
+    elif (waits := clock_gate.before_lowering(snapshot, record, goal)) is None:
+        aimed = record.next(aimed=True, totem=Totem.EXPLICIT)
+        told = clock_gate.ignored(snapshot, record, goal)
+    elif record.aimed:
+        return waits
+    elif (soon := clock_gate.measured_soon(snapshot, record)) is not None:
+        return soon
+    elif snapshot.guarded:
+        return lowering.unguard(snapshot, record.next())  # what the fencers make of that is looked at first
+    elif (seen := members.reported(snapshot, record)) is not None and seen.key not in snapshot.expired:
+        return seen
+    else:
+        aimed = record.next(aimed=True)
+        proven += ": fencing is armed, the heartbeat stays raised for the clocks"
     if snapshot.guarded:
         return replace(lowering.unguard(snapshot, aimed), warnings=told)
-    return WriteRecord(aimed, f"every agent of {goal.node} has proven itself from every node", warnings=told)
+    return WriteRecord(aimed, proven, warnings=told)
 
 
 def _not_by_us(record: Record, snapshot: Snapshot) -> dict[str, str]:

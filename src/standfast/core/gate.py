@@ -31,6 +31,7 @@ CLEAR               nothing speaks against it
 ==================  ==========================================================================================
 
 "Gone": every host shows it stopped or absent, in two rounds. A hold says why in one sentence.
+A window whose guests are proven is none here, but one that has just closed: only its heartbeat is left.
 Silence of a host is no evidence outside a window: without positive evidence
 the gate is never less available than plain Pacemaker, but where NO_EVIDENCE asks for it.
 """
@@ -79,7 +80,7 @@ def decide(view: GateView) -> Answer:
 
 
 def _why_clear(view: GateView) -> str:
-    if view.record is None or not view.record.open or view.record.mode is Mode.GUARDED:
+    if view.record is None or not view.record.holds or view.record.mode is Mode.GUARDED:
         return f"nothing speaks against fencing {view.target}"
     where = f"no host runs {view.target}" if gone(view) else f"every host shows {view.target} on {view.aim}"
     return f"the lease is over and {where}"
@@ -132,9 +133,9 @@ def _settling(view: GateView) -> Answer | None:
     if record is None:
         return None
     back = _back(view)
-    if record.open and record.mode is Mode.GUARDED:
+    if record.holds and record.mode is Mode.GUARDED:
         return _just_back(view) if view.target != record.mover else None
-    if record.open:
+    if record.holds:
         if back and _lease_left_seconds(record, view) > 0:
             return hold(
                 Rule.TARGET_BACK, f"a window is open and {view.target} is in the membership", final=True
@@ -143,15 +144,16 @@ def _settling(view: GateView) -> Answer | None:
         # Whoever the window was for: it held the fencing of everybody. A node that was lost in it and has
         # booted meanwhile would be killed by the one that was asked for then.
         left = SETTLE_SECONDS - view.seconds_since_epoch_seen
+        what = "fencing was armed again" if record.open else "a window closed"
         return hold(
             Rule.TARGET_BACK if back else Rule.SETTLING,
-            f"a window closed less than {SETTLE_SECONDS} s ago ({left:.0f} s left)"
+            f"{what} less than {SETTLE_SECONDS} s ago ({left:.0f} s left)"
             + (f", and {view.target} is a member" if back else f", and {view.target} was moved in it"),
             final=back,
         )
     elif _unsettled(view, view.executor):
         return hold(Rule.EXECUTOR_MOVING, f"{view.executor} itself has just come out of a window")
-    return None if record.open else _just_back(view)
+    return None if record.holds else _just_back(view)
 
 
 def _just_back(view: GateView) -> Answer | None:
@@ -182,14 +184,15 @@ def _unsettled(view: GateView, node: str) -> bool:
 
 
 def _just_closed(view: GateView) -> bool:
-    """Whether a window closed less than the settling time ago: each leaves the nodes that settle."""
+    """Whether a window closed less than the settling time ago: each leaves the nodes that settle. While it
+    waits for clocks too, from its proof on: each later write of its record begins the time anew."""
     settle = view.record.settle if view.record is not None else ()
     return bool(settle) and view.seconds_since_epoch_seen < SETTLE_SECONDS
 
 
 def _window(view: GateView) -> Answer | None:
     record = view.record
-    if record is None or record.phase is Phase.IDLE:
+    if record is None or not record.holds:
         return None
     left = _lease_left_seconds(record, view)
     if record.mode is Mode.GUARDED:
@@ -377,7 +380,7 @@ def _elsewhere(view: GateView) -> Answer | None:
 def _astray(view: GateView) -> Answer | None:
     """A node that was moved without a word wakes up alone, and believes that it is the other one that is lost
     (two nodes: with more it has no quorum). What hosts say of itself tells it; its clocks may not."""
-    if not _alone(view) or gone(view):
+    if not view.alone or gone(view):
         return None
     found, held = on_its_way(view.own_hosts, view.own_aim), view.seconds_held_as_mover or 0.0
     if found is None or held >= MOVER_HOLD_SECONDS:
@@ -391,14 +394,10 @@ def _astray(view: GateView) -> Answer | None:
     )
 
 
-def _alone(view: GateView) -> bool:
-    return view.membership == frozenset({view.executor})
-
-
 def astray(view: GateView) -> str:
     """The host that shows this node's own guest on its way or elsewhere, where that counts; empty: it does
     not."""
-    found = on_its_way(view.own_hosts, view.own_aim) if _alone(view) else None
+    found = on_its_way(view.own_hosts, view.own_aim) if view.alone else None
     return found.host if found is not None else ""
 
 
@@ -409,7 +408,7 @@ def _released(view: GateView) -> Answer | None:
     """
     record = view.record
     others = record is not None and record.mode is Mode.GUARDED and record.mover != view.target
-    in_window = record is not None and record.open and not others
+    in_window = record is not None and record.holds and not others
     since = view.seconds_since_held
     if record is not None and in_window:
         past = -_lease_left_seconds(record, view)

@@ -68,6 +68,11 @@ class GateView:
     hosts_before: tuple[HostAnswer, ...] = field(default=())
     """The round of answers before, in this same call: one round alone proves no absence."""
 
+    @property
+    def alone(self) -> bool:
+        """This node sees no other one (a cluster of two): it may be the one that stood still."""
+        return self.membership == frozenset({self.executor})
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -223,7 +223,7 @@ def _refused(view: KillView) -> Hold | None:
         return Hold(f"{view.record_error or 'the CIB has no record'}: the window cannot be known")
     if view.executor == record.mover:
         return Hold(f"{view.executor} is itself the node that is being moved", final=True)
-    if not record.open or record.mode is not Mode.GUARDED or record.mover != view.target:
+    if not record.holds or record.mode is not Mode.GUARDED or record.mover != view.target:
         return Hold(f"there is no guarded window of {view.target}: this device kills only in one")
     if view.membership is None:
         return Hold("the membership cannot be read")

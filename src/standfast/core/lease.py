@@ -136,7 +136,10 @@ def _arm_view(view: LeaseView) -> arming.ArmView:
 
 
 def _told(view: LeaseView, why: str, unarmed: str) -> str:
-    """What is in the way of a close, and whether it is armed, or why not."""
+    """What is in the way of a close, and whether it is armed, or why not. Where nobody is held any more the
+    alarm itself says that."""
+    if view.record.proven:
+        return why
     if view.record.armed is Armed.NO:
         return f"{why}; not armed: {unarmed}" if unarmed else why
     lack = f", but not yet in the fencer of {', '.join(view.not_killing)}" if view.not_killing else ""

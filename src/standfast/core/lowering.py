@@ -103,12 +103,8 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             return step
     elif (wait := members.reported(snapshot, record)) is not None and wait.key not in snapshot.expired:
         return wait
-    # Of the others only what the opening did not find; a close is not held up for that.
-    if late := members.other_fencers(snapshot, record.mover):
-        if "fencer" in snapshot.expired:
-            again = "clovmmigrate -u source-ldom target-host"
-            return unfinished(members.fencer_differs(late, again), None)
-        return Wait("fencer", FENCER_LIMIT_SECONDS, f"the fencer of {late[0][0]} to take over {late[0][1]}")
+    if (differ := fencers(snapshot, record, None)) is not None:
+        return differ
     warnings = listed = _nodes_changed(snapshot, record)
     if record.old and not record.abort and not raises(record):
         warnings += clock_gate.remark(snapshot, record)
@@ -134,6 +130,18 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
         maintenance_mode=_maintenance(record),
         warnings=warnings,
     )
+
+
+def fencers(snapshot: Snapshot, record: Record, goal: CloseGoal | None) -> Wait | Stop | None:
+    """Whether a running fencer would do otherwise than is configured to one that the window was for. Of the
+    others only what the opening did not find; a close is not held up for that."""
+    for node in sorted({record.mover, *record.settle}):
+        if not (late := members.other_fencers(snapshot, node)):
+            continue
+        if "fencer" in snapshot.expired:
+            return unfinished(members.fencer_differs(late, _again(goal)), goal)
+        return Wait("fencer", FENCER_LIMIT_SECONDS, f"the fencer of {late[0][0]} to take over {late[0][1]}")
+    return None
 
 
 def unguard(snapshot: Snapshot, record: Record) -> Unguard:

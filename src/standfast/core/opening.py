@@ -64,9 +64,10 @@ def _no_record(snapshot: Snapshot) -> Stop:
 
 
 def _closing(record: Record) -> Message:
+    stays = f": {record.left}" if record.left else ""
     return Message(
         "CLOSING",
-        f"the last window is still being closed (owner {record.owner})",
+        f"the last window is still being closed (owner {record.owner}){stays}",
         next_command="clovmmigrate -u source-ldom target-host",
     )
 

@@ -25,6 +25,9 @@ from standfast.core.names import RECORD_SET_ID
 FORMAT = 1
 PREFIX = "standfast-"
 PHASE_ID_PREFIX = "standfast-phase-"
+ARMED_AGAIN = "fencing is armed again"
+"""What operators are told of a window whose guests are proven (`Record.left`)."""
+ONLY_RAISED = f"{ARMED_AGAIN}, only the heartbeat timeout is still raised"
 MAX_VALUE_CHARS = 16000
 """Pacemaker took 20 kB in one value; we stay below."""
 
@@ -109,9 +112,10 @@ class Record:
     """Nodes whose fencing is refused for the settling time after this epoch was first seen."""
     saved: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> name of the configuration saved there in this window, ``by hand...``, or
-    ``skipped: reason``."""
+    ``skipped: reason``; empty: it has to be saved."""
     aimed: bool = False
-    """Closing: the devices aim at `target` and have been proven, or nothing was to be aimed."""
+    """Closing: the devices aim at `target` and have been proven, or nothing was to be aimed. With `totem`
+    still raised: only the clocks are in the way."""
     prove: int = 0
     """Epoch from which a proof of the mover's devices counts; 0: any."""
     abort: bool = False
@@ -139,8 +143,33 @@ class Record:
 
     @property
     def open(self) -> bool:
-        """Whether fencing must treat this as a window (opening and closing count)."""
+        """Whether there is a window (opening and closing count)."""
         return self.phase is not Phase.IDLE
+
+    @property
+    def proven(self) -> bool:
+        """Closing, and every guest that moved is found, aimed at and proven: what is left is the heartbeat.
+        Fencing is then as with no window."""
+        return self.phase is Phase.CLOSING and self.aimed and not self.abort
+
+    @property
+    def waits_for_clocks(self) -> bool:
+        """Proven, and the heartbeat stays raised: the clocks were not known to agree."""
+        return self.proven and self.totem is Totem.RAISED
+
+    @property
+    def holds(self) -> bool:
+        """Whether fencing is held because of this window."""
+        return self.open and not self.proven
+
+    @property
+    def left(self) -> str:
+        """Of a proven window, for people: what fencing does, and what is left to do. Else empty."""
+        if not self.proven:
+            return ""
+        return (
+            ONLY_RAISED if self.waits_for_clocks else f"{ARMED_AGAIN}, only the end of the closing is missing"
+        )
 
     def next(self, **changes: object) -> Record:
         """This record with `changes`, one epoch later."""

@@ -228,10 +228,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Stop:
-    """The goal cannot be reached from here. `unfinished`: a window is still open (exit 3)."""
+    """The goal cannot be reached from here. `unfinished`: a window is still open (exit 3). `left`: it holds
+    nobody any more, and what is left of it (`Record.left`)."""
 
     messages: tuple[Message, ...]
     unfinished: bool
+    left: str = ""
 
 
 Step = WriteRecord | Reaim | Guard | Unguard | SaveConfiguration | Reload | Wait

@@ -27,10 +27,11 @@ def found(
             "corosync of this node does not run the heartbeat values of its corosync.conf; if "
             "the file is right: corosync-cfgtool -R"
         )
-    if known.record is not None and not known.record.open and known.tree is not None:
+    if known.record is not None and not known.record.holds and known.tree is not None:
+        begin = "all is proven" if known.record.open else "no window is open"
         for node in sorted(guarded.guarded(known.tree)):
             yield (
-                f"no window is open, but the fencing of {node} is still that of a guarded one: nobody can "
+                f"{begin}, but the fencing of {node} is still that of a guarded one: nobody can "
                 f"kill it; repair that with: clovmmigrate -u source-ldom target-host"
             )
     if known.record is not None and known.tree is not None and known.record.phase is Phase.OPEN:
@@ -58,7 +59,8 @@ def _past_lease(record: Record, window_seconds: float, over: lease.Over | None) 
     why = f" ({over.why})" if over is not None else ""
     typed = over.next_command if over is not None else "clovmmigrate -u source-ldom target-host"
     past = window_seconds - record.lease_seconds
+    phase = f"{record.phase.value}: {record.left}" if record.left else record.phase.value
     return (
-        f"the window ({record.phase.value}) is {past:.0f} s past its lease of "
+        f"the window ({phase}) is {past:.0f} s past its lease of "
         f"{record.lease_seconds} s{why}; close it: {typed}"
     )

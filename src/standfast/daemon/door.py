@@ -65,6 +65,8 @@ class Door:
                 "phase": record.phase.value,
                 "epoch": record.epoch,
                 "mode": record.mode.value,
+                "proven": record.proven,
+                "left": record.left,
                 "mover": record.mover,
                 "why": record.why,
             },

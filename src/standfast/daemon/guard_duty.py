@@ -60,7 +60,7 @@ class GuardDuty:
     def mover(self) -> str:
         """The mover of a guarded window, as a node sees it that is not the mover itself; else empty."""
         found = self._known.record
-        if found is None or not found.open or found.mode is not Mode.GUARDED:
+        if found is None or not found.holds or found.mode is not Mode.GUARDED:
             return ""
         return found.mover if found.mover != self._known.node else ""
 

@@ -49,6 +49,12 @@ class Known:
         """Whether a window is open, opening or closing."""
         return self.record is not None and self.record.open
 
+    @property
+    def on_the_move(self) -> bool:
+        """Whether a window is open in which guests may move, or one is about to close. One that waits for
+        clocks may do so for hours, in which agents are tested as at any other time."""
+        return self.window and not (self.record is not None and self.record.waits_for_clocks)
+
     def aims(self) -> dict[str, NodeAim]:
         """Where the devices of every registered node aim; empty while the CIB or the hosts are not known."""
         if self.tree is None or self.config is None:

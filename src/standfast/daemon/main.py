@@ -335,8 +335,10 @@ class Daemon:
             self.sightings.see(known.record)
             if before is None or before.epoch != known.record.epoch:
                 found = known.record
+                proven = ", proven" if found.proven else ""
                 self._note(
-                    "record", f"{found.phase.value}, totem {found.totem.value}, owner {found.owner or '-'}"
+                    "record",
+                    f"{found.phase.value}{proven}, totem {found.totem.value}, owner {found.owner or '-'}",
                 )
         if self.switch.see(known.record, known.record_error, known.node):
             self.facility_moved()
@@ -536,7 +538,7 @@ class Daemon:
 
     async def _periodic(self) -> None:
         while True:
-            if self.known.engine and self.known.tree is not None and not self.known.window:
+            if self.known.engine and self.known.tree is not None and not self.known.on_the_move:
                 # In a window a guest on the move proves nothing about its agents; closing asks for proof.
                 await self.retest()
                 await asyncio.sleep(TEST_PERIOD_SECONDS)

@@ -98,8 +98,9 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
             of_mover: tuple[HostAnswer, ...] = ()
             if mover := _mover(node):
                 of_mover = yield from ask(world, node, world.guests[mover])
-            answer = core_gate.decide(view(world, node, target, hosts, before, of_mover, members=members))
-            if answer.allow and not mover and members == {node.name}:
+            seen = view(world, node, target, hosts, before, of_mover, members=members)
+            answer = core_gate.decide(seen)
+            if answer.allow and not mover and seen.alone:
                 of_own = yield from ask(world, node, world.guests[node.name])
                 answer = core_gate.decide(view(world, node, target, hosts, before, (), of_own, members))
             before = hosts
@@ -132,7 +133,7 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
 def _mover(node: Node) -> str:
     """The mover of a guarded window, as this node's copy has it."""
     record = node.cib.readable
-    guarded = record is not None and record.open and record.mode is Mode.GUARDED
+    guarded = record is not None and record.holds and record.mode is Mode.GUARDED
     return record.mover if record is not None and guarded else ""
 
 
