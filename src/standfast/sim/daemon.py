@@ -90,7 +90,8 @@ class Daemon:
         self.node.spawn(forever(ALARM_MS, "alarm"))
         self.node.spawn(forever(AWAY_MS, "away"))
         self.strays = Strays(self.world, self.node)
-        self.node.spawn(forever(TURN_MS, "look_for_strays"))
+        boot = self.node.boot
+        self.kernel.at(0, lambda: self._look_for_strays(run, boot))
         if self.world.kills:
             self.node.spawn(self._watch(run))
             self.lease = Lease(self.world, self.node)
@@ -131,9 +132,14 @@ class Daemon:
                 if evidence.on_its_way(answers, aim.host) is not None:
                     node.sightings.held(name)
 
-    def look_for_strays(self) -> None:
-        """Guests that somebody moves without a window (daemon/stray_duty.py)."""
-        self.strays.turn()
+    def _look_for_strays(self, run: int, boot: int) -> None:
+        """Guests that somebody moves without a window (daemon/stray_duty.py). Beside the run: what waits
+        on a node that stands still is carried out in an order of chance."""
+        node = self.node
+        if self.alive and self.run == run and node.up and node.boot == boot:
+            if not node.still:
+                self.strays.turn()
+            self.kernel.at(TURN_MS, lambda: self._look_for_strays(run, boot))
 
     def keep_lease(self) -> None:
         """Past its lease a window is closed, armed or alarmed (daemon/lease_duty.py)."""
