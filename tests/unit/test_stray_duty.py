@@ -270,7 +270,18 @@ async def test_every_node_alarms_by_the_word_of_the_one_that_looks() -> None:
     assert world.asked() == {}
     world.reports["n1"] = Report("n1", watches=True)
     await world.turn(5.0)
-    assert alarms(world), "the node that looks may have changed"
+    assert alarms(world) == "", "who has said it takes it back"
+
+
+async def test_a_word_stands_for_a_while_where_another_node_looks_now_than_the_one_that_gave_it() -> None:
+    world = World("n3")
+    world.reports["n2"] = Report("n2", watches=True, strays={"n1": "elsewhere ctrl4"})
+    await world.turn()
+    assert "g1 (n1) was moved to ctrl4" in alarms(world)
+    world.known.node, world.heard = "n4", frozenset({"n3"})
+    world.reports["n3"] = Report("n3", watches=True)
+    await world.turn(5.0)
+    assert alarms(world), "it has not looked yet"
     await world.turn(stray_duty.GRACE_SECONDS)
     assert alarms(world) == ""
 
@@ -313,6 +324,7 @@ async def test_ask_repairs_nothing() -> None:
         ("quorum", "no quorum"),
         ("away", "n2 is not in the membership"),
         ("facility", "the shutdown facility of n1 is stopped"),
+        ("deaf", "standfastd of n3 is not heard of"),
         ("login", "the agents do not get in at ctrl4: refused"),
     ],
 )
@@ -328,6 +340,8 @@ async def test_auto_repairs_nothing_that_is_not_plain_and_tells_why(why: str, sa
         world.known.members = frozenset({"n1", "n3"})
     elif why == "facility":
         world.facility = False
+    elif why == "deaf":
+        world.heard = frozenset({"n2"})
     else:
         world.reports["n3"] = Report("n3", watches=True, logins={"ctrl4-1": "refused"})
     for _ in range(5):
@@ -351,6 +365,20 @@ async def test_auto_repairs_nothing_of_two_copies_or_of_a_guest_on_its_way() -> 
         await world.turn(20.0)
     assert world.duty.told == {"n2": "copies ctrl1,ctrl4", "n3": "moving"}
     assert world.ran == []
+
+
+async def test_auto_repairs_nothing_while_another_guest_is_on_its_way() -> None:
+    world = World(repair="auto")
+    world.move("g2", "ctrl4")
+    world.hosts["ctrl3"].guests["g3"] = GuestState.MIGRATING_OUT
+    for _ in range(5):
+        await world.turn(20.0)
+    assert world.ran == []
+    assert "not mended by the nodes: g3 is on its way" in alarms(world)
+    world.hosts["ctrl3"].guests["g3"] = RUNNING
+    await world.turn(2.0)
+    await world.turn(20.0)
+    assert world.ran == [REPAIR]
 
 
 async def test_a_repair_that_is_refused_is_tried_again_with_growing_pauses_and_stands_in_the_alarm() -> None:
@@ -382,14 +410,41 @@ async def test_another_command_at_work_is_left_alone() -> None:
     for _ in range(3):
         await world.turn(20.0)
     assert world.ran == []
-    # The last report of a daemon that was killed says for ever that its command is alive.
-    world.heard = frozenset({"n2"})
+    # The last report of a daemon that was killed says for ever that its command is alive: it is gone with it.
+    world.heard, world.known.members = frozenset({"n2"}), frozenset({"n1", "n2"})
     world.ends = [Ended("another command drives the window on this node", ("BUSY",)), Ended()]
     await world.turn(20.0)
     await world.turn(stray_duty.CONFIRM_SECONDS)
     assert len(world.ran) == 1
     await world.turn(31.0)
     assert len(world.ran) == 2, "it was no try"
+
+
+async def test_a_repair_that_was_left_half_way_is_alarmed_and_closed_by_the_nodes() -> None:
+    world = World(repair="auto")
+    world.ends = [Ended("not proven to reach g2 on ctrl4", ("PROOF",)), Ended()]
+    world.move("g2", "ctrl4")
+    await world.turn()
+    await world.turn(5.0)
+    assert world.ran == [REPAIR]
+    world.known.record = Record(
+        epoch=11, phase=Phase.CLOSING, mover="n2", source="ctrl2", window=8, why=strays.REPAIR_REASON
+    )
+    await world.turn(2.0)
+    assert "the window of g2 was not closed by the nodes: not proven to reach g2 on ctrl4" in alarms(world)
+    for _ in range(13):
+        await world.turn(2.0)
+    assert world.ran == [REPAIR]
+    await world.turn(2.0)
+    assert world.ran[1:] == [("standfast", "window", "close", "g2", "--to", "ctrl4", "--yes", "--json")]
+
+
+async def test_a_report_of_before_the_retarget_is_no_alarm() -> None:
+    world = World("n3")
+    world.reports["n1"] = Report("n1", watches=True, strays={"n2": "elsewhere ctrl4"})
+    world.retarget("g2", "ctrl4")
+    await world.turn()
+    assert alarms(world) == ""
 
 
 # -- windows ----------------------------------------------------------------------------------------------

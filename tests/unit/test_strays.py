@@ -177,6 +177,7 @@ def obstacle(**changes: object) -> str:
         "hosts": HOSTS,
         "reports": {f"n{n}": Report(f"n{n}", logins={"ctrl3-lan0": "", "ctrl3-lan1": ""}) for n in (1, 2, 3)},
         "members": {"n1", "n2", "n3"},
+        "able": {"n1", "n2", "n3"},
         "quorate": True,
         **changes,
     }
@@ -188,6 +189,8 @@ def test_nothing_is_done_without_quorum_without_the_node_or_where_the_agents_do_
     assert obstacle(target="") == ""
     assert "no quorum" in obstacle(quorate=False)
     assert "n2 is not in the membership" in obstacle(members={"n1", "n3"})
+    assert "standfastd of n2, n3 is not heard of" in obstacle(able={"n1"})
+    assert "standfastd of n3 is not heard of" in obstacle(able={"n1", "n2"}, target="")
     assert "ctrl9 is not in clovmmigrate.conf" in obstacle(target="ctrl9")
     refused = {"n3": Report("n3", logins={"ctrl3-lan1": "wrong password"})}
     assert obstacle(reports=refused) == "from n3 the agents do not get in at ctrl3: wrong password"

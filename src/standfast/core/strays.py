@@ -217,17 +217,20 @@ def in_the_way(
     reports: Mapping[str, Report],
     *,
     members: Collection[str],
+    able: Collection[str],
     quorate: bool,
 ) -> str:
     """Why nothing is done by itself about the guest of `node`; empty: nothing is in the way. `target`: the
-    host at which its devices would aim; empty: they stay as they are."""
+    host at which its devices would aim; empty: they stay as they are. `able`: whose daemon is heard of."""
     if not quorate:
         return "this part of the cluster has no quorum"
     if node not in members:
         return f"{node} is not in the membership"
+    # What cannot be proven, or closed, by every member would hold all fencing until its lease is over.
+    if deaf := sorted(set(members) - set(able)):
+        return f"standfastd of {', '.join(deaf)} is not heard of, and every member has to prove the agents"
     if target not in hosts:
         return "" if not target else f"{target} is not in clovmmigrate.conf"
-    # A repair whose agents do not prove themselves would hold all fencing until its lease is over.
     ways = (hosts[target].lan0, hosts[target].lan1, target)
     for name in sorted(members):
         logins = reports[name].logins if name in reports else {}

@@ -51,7 +51,7 @@ EVENT_LASTS_SECONDS = 10.0
 HEARD_SECONDS = 35.0
 """Daemons answer each other every 15 s: one that has missed two times does not look."""
 GRACE_SECONDS = 30.0
-"""So long another node's word stays after it was last there: the node that looks may have changed."""
+"""So long a word stands where another node looks now than the one that gave it."""
 ASK_LIMIT_SECONDS = 5.0
 COMMAND_LIMIT_SECONDS = 400.0
 """More than the command's own limit."""
@@ -71,6 +71,8 @@ class Entry:
     since: float
     confirmed: float
     """When it was last seen, or heard of."""
+    told_by: str = ""
+    """The node that has told it; empty: seen by this one."""
     sights: int = 0
     """Own looks in a row that have shown it plainly there."""
     tries: Tries = field(default_factory=Tries)
@@ -326,6 +328,7 @@ class StrayDuty:
             self._over(aim.node, aim, sight)
             return
         entry = self._note(aim, sight)
+        entry.told_by = ""
         entry.sights = entry.sights + 1 if sight.plain else 0
 
     def _note(self, aim: NodeAim, sight: Sight) -> Entry:
@@ -360,10 +363,14 @@ class StrayDuty:
             looks = strays.looks_at(node, view.able)
             word = view.reports[looks].strays.get(node, "") if looks in view.reports else ""
             sight = strays.read(word) if word else None
-            if sight is not None and sight.astray:
-                self._note(aim, sight)
-            elif node in self._book and now - self._book[node].confirmed > GRACE_SECONDS:
-                self._over(node, aim, Sight(Kind.HOME))
+            old = sight is not None and sight.kind is Kind.ELSEWHERE and sight.host == aim.host
+            if sight is not None and sight.astray and not old:
+                # (Devices that aim there by now: the report is from before that.)
+                self._note(aim, sight).told_by = looks
+            elif node in self._book:
+                entry = self._book[node]
+                if entry.told_by == looks or now - entry.confirmed > GRACE_SECONDS:
+                    self._over(node, aim, Sight(Kind.HOME))
         for node in list(self._book):
             if node not in view.aims:
                 self._over(node, None, Sight(Kind.NOWHERE))
@@ -389,12 +396,16 @@ class StrayDuty:
     def _obstacle(self, node: str, target: str, view: View) -> str:
         if not self._facility():
             return f"the shutdown facility of {self._known.node} is stopped"
+        for other, entry in sorted(self._book.items()):
+            if target and entry.sight.kind is Kind.MOVING:
+                return f"{view.aims[other].guest} is on its way, and no host can save its configuration"
         return strays.in_the_way(
             node,
             target,
             view.hosts,
             view.reports,
             members=self._known.members,
+            able=view.able,
             quorate=topology.quorate(self._known.tree),
         )
 
@@ -404,6 +415,10 @@ class StrayDuty:
         entry.tried_at = self._now()
         entry.tries = Tries(entry.tries.count + (not ended.busy), 0.0, ended.refusal)
         self._tell("unannounced", f"refused: {ended.refusal}" if ended.refusal else "done")
+        if ended.refusal and not ended.busy:
+            # Where a window is left of it, closing that waits for as long as the next try would.
+            self._plain = (node, "", self._now())
+            self._closing, self._closed_at = Tries(1, 0.0, ended.refusal), self._now()
         self._looked.pop(node, None)
         self._wake.set()
 
