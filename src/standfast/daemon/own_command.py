@@ -6,6 +6,7 @@ A daemon that dies takes nothing half-done with it but what the next command und
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import dataclass
 
@@ -65,6 +66,7 @@ async def start(argv: tuple[str, ...], limit_seconds: float) -> tuple[int | None
     finally:
         if process.returncode is None:
             process.kill()
-            async with asyncio.timeout(KILL_LIMIT_SECONDS):
-                await process.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KILL_LIMIT_SECONDS):
+                    await process.wait()
     return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")

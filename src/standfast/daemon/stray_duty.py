@@ -16,19 +16,19 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from standfast.core import strays, topology
 from standfast.core.aims import entries
 from standfast.core.evidence import HostAnswer
 from standfast.core.gate import plainly_on
-from standfast.core.record import Record
 from standfast.core.report import Report, decode_all
 from standfast.core.steps import HostEntry, NodeAim
 from standfast.core.strays import Kind, Sight, Tries
 from standfast.daemon import own_command
 from standfast.daemon.listening import Listening
+from standfast.daemon.stray_view import Entry, View, order
 from standfast.hosts.asking import ask_everywhere
 
 if TYPE_CHECKING:
@@ -55,47 +55,10 @@ GRACE_SECONDS = 30.0
 ASK_LIMIT_SECONDS = 5.0
 COMMAND_LIMIT_SECONDS = 400.0
 """More than the command's own limit."""
-REPAIR_LEASE_MINUTES = 10
-"""A repair that the nodes began and cannot finish holds fencing for so long at most."""
 
 log = logging.getLogger("standfastd")
 
 Run = Callable[[tuple[str, ...], float], Awaitable["Ended"]]
-
-
-@dataclass
-class Entry:
-    """One guest that is astray, as this node has seen or heard it."""
-
-    sight: Sight
-    since: float
-    confirmed: float
-    """When it was last seen, or heard of."""
-    told_by: str = ""
-    """The node that has told it; empty: seen by this one."""
-    sights: int = 0
-    """Own looks in a row that have shown it plainly there."""
-    tries: Tries = field(default_factory=Tries)
-    tried_at: float = 0.0
-    obstacle: str = ""
-    """Why nothing is tried now, where the nodes may."""
-
-    def tried(self, now: float) -> Tries:
-        """What was tried, as of now."""
-        return replace(self.tries, seconds_since=now - self.tried_at)
-
-
-@dataclass(frozen=True)
-class View:
-    """What this node knows at one turn."""
-
-    record: Record
-    aims: Mapping[str, NodeAim]
-    hosts: Mapping[str, HostEntry]
-    reports: Mapping[str, Report]
-    able: frozenset[str]
-    repairs: bool
-    opens: bool
 
 
 class StrayDuty:
@@ -390,7 +353,7 @@ class StrayDuty:
                 continue
             entry.obstacle = self._obstacle(node, "" if moving else entry.sight.host, view)
             if not entry.obstacle and entry.tried(self._now()).due:
-                self._work = asyncio.create_task(self._command(node, entry, _argv(aim, entry.sight)))
+                self._work = asyncio.create_task(self._command(node, entry, order(aim, entry.sight)))
                 return
 
     def _obstacle(self, node: str, target: str, view: View) -> str:
@@ -451,12 +414,3 @@ class StrayDuty:
         self._closing = Tries(self._closing.count + (not ended.busy), 0.0, ended.refusal)
         self._tell("unannounced", f"not closed: {ended.refusal}" if ended.refusal else "the window is closed")
         self._wake.set()
-
-
-def _argv(aim: NodeAim, sight: Sight) -> tuple[str, ...]:
-    """What an operator would type."""
-    if sight.kind is Kind.MOVING:
-        to = ("--to", sight.host) if sight.host else ()
-        return ("standfast", "window", "open", aim.guest, *to, "--reason", strays.AUTO_REASON, "--json")
-    lease = ("--lease", str(REPAIR_LEASE_MINUTES))
-    return ("standfast", "window", "repair", aim.guest, *lease, "--json")
