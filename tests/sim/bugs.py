@@ -22,6 +22,7 @@ from standfast.core import (
     lowering,
     members,
     opening,
+    strays,
     window,
 )
 from standfast.core.evidence import GuestState
@@ -29,6 +30,7 @@ from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
+from standfast.sim import strays as sim_strays
 from standfast.sim.rules import Rules
 from standfast.sim.store import written
 from standfast.sim.world import World
@@ -359,6 +361,14 @@ def _saved_for_ever(patch: Patch) -> None:
     patch.setattr(closing, "_not_by_us", lambda record, snapshot: dict(record.saved))
 
 
+def _aimed_host_is_believed(patch: Patch) -> None:
+    patch.setattr(strays, "at_home", lambda answer: answer.state is not GuestState.SILENT)
+
+
+def _dead_daemons_look(patch: Patch) -> None:
+    patch.setattr(sim_strays, "HEARD_MS", 10**9)
+
+
 BUGS = (
     Bug("the gate ignores the membership", ("S8", "S1", "S2"), _gate_ignores_membership),
     Bug("the gate ignores the window and its lease", ("S8",), _gate_ignores_the_window),
@@ -424,4 +434,6 @@ BUGS = (
     Bug("what was saved before another move counts", ("L2",), _saved_for_ever, forgotten=True),
     Bug("-u without a window saves nothing where the aim fits", ("L2", "L3"), _idle_saves_nothing),
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
+    Bug("a guest that its aimed host does not have is at home", ("L4",), _aimed_host_is_believed),
+    Bug("a daemon that is dead is left to look", ("L4",), _dead_daemons_look),
 )

@@ -47,4 +47,6 @@ SEEN_ON: dict[str, int] = {
     "what was saved before another move counts": 2465,
     "-u without a window saves nothing where the aim fits": 70,
     "a gate that has held settles for ever": 1,
+    "a guest that its aimed host does not have is at home": 673,
+    "a daemon that is dead is left to look": 854,
 }

@@ -23,6 +23,8 @@ FULL = Report(
     hosts={"ctrl1": "", "ctrl2": "no answer in 5 s"},
     logins={"10.20.30.71": ""},
     facility="stopped",
+    watches=True,
+    strays={"n3": "elsewhere ctrl1"},
     commanding=True,
 )
 

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -24,7 +25,7 @@ from standfast.core import record as records
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Refused
 from standfast.core.record import ONLY_RAISED, Armed, Phase, Record, Totem
-from standfast.core.steps import Done, Snapshot
+from standfast.core.steps import CloseGoal, Done, Snapshot
 from standfast.sightings import Seen
 
 HOSTS = ("ctrl1", "ctrl2", "ctrl3")
@@ -69,7 +70,7 @@ def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextlib.asynccontextmanager
     async def driving(_: str) -> AsyncIterator[tuple[object, Eyes]]:
-        yield None, eyes
+        yield SimpleNamespace(lease_minutes=240), eyes
 
     @contextlib.asynccontextmanager
     async def looking(*_: object) -> AsyncIterator[Eyes]:
@@ -358,6 +359,39 @@ async def test_repair_aims_what_was_moved_and_leaves_the_rest(
     assert (told["repaired"], told["left_alone"]) == (["g2"], ["g3"])
     assert made.aims["n2"] == "ctrl3"
     assert isinstance(drive(made, goals[0]), Done)
+
+
+async def test_repair_of_one_guest_leaves_the_others_and_holds_no_longer_than_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = FakeCluster(3)
+    made.guest_on = {"ctrl3": GuestState.RUNNING}
+    made.guests["g3"] = {"ctrl2": GuestState.RUNNING}
+    see(made, monkeypatch)
+    goals: list[CloseGoal] = []
+
+    class Played:
+        def __init__(self, survey: Eyes, goal: CloseGoal, say: object) -> None:
+            goals.append(goal)
+
+        async def run(self) -> object:
+            return drive(made, goals[-1])
+
+    monkeypatch.setattr("standfast.execute.Executor", Played)
+    assert await window_actions.repair(Screen(True), "g2", 10) == 0
+    assert json.loads(capsys.readouterr().out)["repaired"] == ["g2"]
+    assert [(goal.guest, goal.lease_seconds) for goal in goals] == [("g2", 600)]
+    assert (made.aims["n2"], made.aims["n3"]) == ("ctrl3", "ctrl1")
+
+
+async def test_repair_of_a_guest_that_is_no_node_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    see(FakeCluster(3), monkeypatch)
+    with pytest.raises(Refused) as error:
+        await window_actions.repair(Screen(True), "g9")
+    assert refused(error) == ["UNKNOWN_GUEST"]
+    assert "g1, g2, g3" in error.value.messages[0].text
 
 
 async def test_repair_beside_a_window_is_refused(cluster: FakeCluster) -> None:

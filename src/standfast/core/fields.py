@@ -21,6 +21,8 @@ CLOCK_PERIOD_SECONDS = range(10, 3601)
 CONNECTIONS = ("ssh", "telnet")
 KINDS = ("ldm", "libvirt", "manual")
 """How guests are managed on a host."""
+REPAIRS = ("ask", "auto")
+"""Who aims fencing anew at a guest that somebody moved without a window: a person, or the nodes."""
 MAX_NAME_CHARS = 64
 
 _LABELS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")

@@ -218,6 +218,16 @@ class ClockDuty:
         whose = f"{shown or 'all clocks agree by now'} (clocks)"
         return f"{whose}; out of sync: {', '.join(blame.names)}, {blame.why}" if blame.names else whose
 
+    def heard_within(self, seconds: float) -> frozenset[str]:
+        """Other members whose daemon has answered in the last `seconds`: a daemon that was killed, or hangs,
+        leaves a report that looks as good as new, and answers nothing."""
+        since = self._now() - seconds
+        return frozenset(
+            node
+            for node, clock in self._clocks.items()
+            if clock.samples and clock.samples[-1].at_seconds >= since
+        )
+
     def shown(self) -> list[dict[str, object]]:
         """Of every other member what this node knows now, for people and programs."""
         rows: list[dict[str, object]] = []

@@ -36,6 +36,7 @@ from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
+from standfast.daemon.stray_duty import StrayDuty
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
 from standfast.hosts.asking import ask_everywhere
@@ -70,8 +71,6 @@ class Daemon:
         self._kick = asyncio.Event()
         self._changed = asyncio.Event()
         self._published = ""
-        self._texts: Mapping[str, str] = {}
-        """All nodes' reports at the last tick."""
         self._told: Report | None = None
         """What stands in `_published`."""
         self._proven_since = 0
@@ -93,6 +92,15 @@ class Daemon:
         self.fencer = FencerDuty(self._look_again)
         self.switch = Switch(Path(names.STOPPED_MARKER_FILE))
         self.clocks = ClockDuty(self._dirty.set)
+        self.strays = StrayDuty(
+            self.known,
+            lambda: self.hosts,
+            self.clocks.heard_within,
+            idle=lambda: self.commanding == 0,
+            facility=lambda: self.facility == "running",
+            tell=self._note,
+            changed=self._dirty.set,
+        )
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -127,7 +135,7 @@ class Daemon:
         ring_watch.start(lambda: _tell(loop, self._ring_moved))
         self.clocks.start(partial(_tell, loop))
         async with asyncio.TaskGroup() as group:
-            duties = (self.guard.watch, self.clocks.watch)
+            duties = (self.guard.watch, self.clocks.watch, self.strays.watch)
             for task in (self._follow, self._publish, self._periodic, self._alarms, *duties):
                 group.create_task(self._forever(task))
 
@@ -317,7 +325,7 @@ class Daemon:
                 quorate=quorate,
                 hosts=entries(known.config.config.hosts.hosts),
                 absent_seconds={node: self.sightings.absent(node, quorate=quorate) for node in gone},
-                not_killing=arm_window.not_killing(found, known.members, self._texts),
+                not_killing=arm_window.not_killing(found, known.members, self.known.texts),
             )
         )
 
@@ -441,6 +449,8 @@ class Daemon:
             clocks_out=clocks.out,
             clocks_at=clocks.asked_at,
             clock_error=clocks.error,
+            watches=self.strays.watches,
+            strays=self.strays.told,
             commanding=self.commanding > 0,
         )
 
@@ -477,8 +487,8 @@ class Daemon:
         if not self._published:
             return
         with contextlib.suppress(EngineError):
-            self._texts = await asyncio.to_thread(attrd.reports)
-            if self._texts.get(self.known.node) != self._published:
+            self.known.texts = await asyncio.to_thread(attrd.reports)
+            if self.known.texts.get(self.known.node) != self._published:
                 self._published = ""
 
     # -- tests --------------------------------------------------------------------------------------------
@@ -560,7 +570,7 @@ class Daemon:
         began = self._disagrees_since
         disagrees = 0.0 if began is None else time.monotonic() - began
         told = alarms.found(self.known, open_since, self.lease.over, disagrees, self.facility)
-        return [*told, *self.fencer.alarms()]
+        return [*told, *self.fencer.alarms(), *self.strays.alarms()]
 
     # -- small things -------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from standfast.core.report import Report, proof
 from standfast.sim.kernel import Steps
 from standfast.sim.lease import Lease
 from standfast.sim.store import Cib, kill_levels, written
+from standfast.sim.strays import TURN_MS, Strays
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
@@ -58,6 +59,7 @@ class Daemon:
         self._aims: object = None
         self._last: Report | None = None
         self.lease: Lease
+        self.strays = Strays(world, node)
         for aim in node.cib.aims.values():
             for device, fingerprint in aim.proofs.items():
                 self.rows[device] = Row(fingerprint, "TestWorked", proof(fingerprint, node.cib.record.epoch))
@@ -88,6 +90,9 @@ class Daemon:
 
         self.node.spawn(forever(ALARM_MS, "alarm"))
         self.node.spawn(forever(AWAY_MS, "away"))
+        self.strays = Strays(self.world, self.node)
+        boot = self.node.boot
+        self.kernel.at(0, lambda: self._look_for_strays(run, boot))
         if self.world.kills:
             self.node.spawn(self._watch(run))
             self.lease = Lease(self.world, self.node)
@@ -127,6 +132,15 @@ class Daemon:
                 answers = [site.ask(host, aim.guest) for host in site.hosts if not site.silent(host)]
                 if evidence.on_its_way(answers, aim.host) is not None:
                     node.sightings.held(name)
+
+    def _look_for_strays(self, run: int, boot: int) -> None:
+        """Guests that somebody moves without a window (daemon/stray_duty.py). Beside the run: what waits
+        on a node that stands still is carried out in an order of chance."""
+        node = self.node
+        if self.alive and self.run == run and node.up and node.boot == boot:
+            if not node.still:
+                self.strays.turn()
+            self.kernel.at(TURN_MS, lambda: self._look_for_strays(run, boot))
 
     def keep_lease(self) -> None:
         """Past its lease a window is closed, armed or alarmed (daemon/lease_duty.py)."""
@@ -358,7 +372,7 @@ class Daemon:
         row.state = "TestWorked" if worked else "TestFailed"
         row.proof = proof(row.fingerprint, epoch) if worked else ""
         if not worked and aim is not None:
-            self.world.test_failed(aim.node)
+            self.world.noticed(aim.node)
         self.report()
 
     # -- alarms --------------------------------------------------------------------------------------------
