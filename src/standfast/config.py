@@ -112,6 +112,7 @@ class Config(BaseModel):
     clock_period_seconds: Annotated[int, _checked(fields.clock_period_seconds)] = PERIOD_SECONDS
     repair: Annotated[str, _checked(lambda text: fields.one_of(text, fields.REPAIRS))] = "ask"
     auto_window: bool = False
+    clock_step: Annotated[str, _checked(lambda text: fields.one_of(text, fields.CLOCK_STEPS))] = "off"
     identity_file: AbsolutePath = names.CONTROL_DOMAIN_KEY_FILE
     known_hosts: AbsolutePath = names.KNOWN_HOSTS_FILE
     control_domain: Annotated[list[ControlDomain], Field(min_length=1)]

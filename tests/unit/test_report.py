@@ -25,6 +25,7 @@ FULL = Report(
     facility="stopped",
     watches=True,
     strays={"n3": "elsewhere ctrl1"},
+    clock_step="is setting its clock (rtc, try 1 of 3)",
     commanding=True,
 )
 
@@ -40,6 +41,12 @@ def test_a_report_of_before_files_were_compared_names_no_difference() -> None:
         del body[name]
     old = decode(json.dumps(body))
     assert (old.unloaded, old.rest, old.nodes) == ((), "", ())
+
+
+def test_a_report_of_before_nodes_set_their_clocks_says_nothing_of_it() -> None:
+    body = json.loads(encode(FULL))
+    del body["cstep"]
+    assert decode(json.dumps(body)).clock_step == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"v":1}', '{"v":1,"node":3}'])

@@ -121,6 +121,7 @@ def _clocks(snapshot: Snapshot, record: Record) -> dict[str, object]:
         "clock_offsets_seconds": {node: dict(report.clocks) for node, report in told.items()},
         "clocks_out_of_sync": {node: list(r.clocks_out) for node, r in told.items() if r.clocks_out},
         "clocks_not_measured": {node: r.clock_error for node, r in told.items() if r.clock_error},
+        "clocks_set": {node: r.clock_step for node, r in told.items() if r.clock_step},
     }
 
 

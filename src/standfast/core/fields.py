@@ -18,6 +18,8 @@ LEASE_MINUTES = range(1, 10081)
 """From a minute to a week: a lease is there to end."""
 CLOCK_SECONDS = range(1, 301)
 CLOCK_PERIOD_SECONDS = range(10, 3601)
+CLOCK_STEPS = ("off", "chrony", "rtc")
+"""How a node may set its own clock while a window waits for it (`core.clock_step`)."""
 CONNECTIONS = ("ssh", "telnet")
 KINDS = ("ldm", "libvirt", "manual")
 """How guests are managed on a host."""

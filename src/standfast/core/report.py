@@ -82,6 +82,9 @@ class Report:
     """This node looks whether guests are where their devices aim, when that is its turn (core/strays.py)."""
     strays: Mapping[str, str] = field(default_factory=dict)
     """Node -> where its guest is, as `strays.Sight.word` tells it, where it was moved without a window."""
+    clock_step: str = ""
+    """What this node does, or has done in this window, to set its own clock (`core.clock_step`), to be read
+    after its name; empty: nothing."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
 
@@ -136,6 +139,7 @@ def encode(report: Report) -> str:
         "clkerr": report.clock_error,
         "wat": report.watches,
         "stray": dict(report.strays),
+        "cstep": report.clock_step,
     }
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
@@ -178,6 +182,7 @@ def decode(text: str) -> Report:
             clock_error=str(body.get("clkerr", OLDER_CLOCKS)),
             watches=bool(body.get("wat", False)),
             strays=_texts(body.get("stray", {})),
+            clock_step=str(body.get("cstep", "")),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None

@@ -21,6 +21,8 @@ from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring,
 from standfast.cluster.run import EngineError
 from standfast.core import devices, heartbeat, members, names, owed, record, topology
 from standfast.core.aims import entries
+from standfast.core.clock_step import OFF
+from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
@@ -28,6 +30,7 @@ from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, arm_window, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.clock_duty import ClockDuty
+from standfast.daemon.clock_step_duty import ClockStepDuty
 from standfast.daemon.facility_switch import Switch
 from standfast.daemon.fencer_duty import FencerDuty
 from standfast.daemon.guard_duty import GuardDuty
@@ -101,6 +104,7 @@ class Daemon:
             tell=self._note,
             changed=self._dirty.set,
         )
+        self.clock_step = ClockStepDuty(self.clocks, self._dirty.set, partial(self._note, "clock"))
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -366,6 +370,14 @@ class Daemon:
             mover=found.mover if found is not None else "",
             limits=known.config.config.clock_limits if known.config is not None else None,
         )
+        conf = known.config.config if known.config is not None else None
+        self.clock_step.look(
+            known.node,
+            known.members,
+            found,
+            way=conf.clock_step if conf is not None else OFF,
+            threshold_seconds=conf.clock_threshold_seconds if conf is not None else THRESHOLD_SECONDS,
+        )
 
     async def _see_answers(self) -> None:
         """What the gates have answered is told to the end of the window, and kept until a new one begins."""
@@ -451,6 +463,7 @@ class Daemon:
             clock_error=clocks.error,
             watches=self.strays.watches,
             strays=self.strays.told,
+            clock_step=self.clock_step.told,
             commanding=self.commanding > 0,
         )
 
