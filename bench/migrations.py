@@ -84,6 +84,10 @@ def _table(tallies: Sequence[Tally]) -> None:
             "refused before anything was changed, typed again",
             [str(sum(move.refused for move in one.moves)) for one in tallies],
         ),
+        (
+            "window closed by a second command, as printed",
+            [str(sum(move.closed_later for move in one.moves)) for one in tallies],
+        ),
         ("all of it, s", [f"{one.seconds:.0f}" for one in tallies]),
     ]
     print("\n| min, median, max | " + " | ".join(one.name for one in tallies) + " |")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from standfast.lab.errors import LabError
 from standfast.lab.story import service_of
-from standfast.lab.vm import channel
+from standfast.lab.vm import channel, rounds
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.driven import Driven
 from standfast.lab.vm.load import MemoryLoad
@@ -165,13 +165,9 @@ class Case:
     def closes(self, what: str, node: str = NODE) -> None:
         """Type what the command has printed; then the window has to be closed, with fencing proven."""
         began = time.monotonic()
-        done = self.lab.exec(node, ["standfast", "window", "close", GUEST], COMMAND_LIMIT_SECONDS)
-        for _ in range(MAX_TRIES):
-            if done.ok or not any(f"[{code}]" in done.stderr for code in TRY_AGAIN):
-                break
-            done = self.lab.exec(node, ["standfast", "window", "close", GUEST], COMMAND_LIMIT_SECONDS)
+        done = rounds.closed(self.lab, node, GUEST)
         self.row.after = f"{what}: window closed in {time.monotonic() - began:.0f} s"
-        self.row.require(f"closing: {done.stderr.strip()[-300:]}", so=done.ok)
+        self.row.require("standfast window close has failed", so=done)
         self.row.require(f"the window is {self.window(node)}", so=self.window(node) == "idle")
 
 

@@ -14,11 +14,14 @@ from standfast.lab.vm.memory_load import STATUS_FILE
 START_LIMIT_SECONDS = 60.0
 COMPARE_LIMIT_SECONDS = 60.0
 CALL_LIMIT_SECONDS = 20.0
-_START = (
-    f"""kill $(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' {STATUS_FILE}) 2>/dev/null; rm -f {STATUS_FILE}; """
-    f"setsid --fork {PREFIX}/bin/python3 -m standfast.lab.vm.memory_load "
-    '--mib "$1" --mib-per-second "$2" </dev/null >/run/lab/memory-load.log 2>&1'
-)
+_START = f"""kill $(sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p' {STATUS_FILE}) 2>/dev/null
+rm -f {STATUS_FILE}
+setsid --fork {PREFIX}/bin/python3 -m standfast.lab.vm.memory_load --mib "$1" --mib-per-second "$2" \\
+  </dev/null >/run/lab/memory-load.log 2>&1
+tries=0
+until [ -e {STATUS_FILE} ] || [ $tries -ge 200 ]; do tries=$((tries + 1)); sleep 0.2; done
+cat {STATUS_FILE}"""
+"""The command ends once the program writes: what a command leaves behind before it is a session is killed."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +41,10 @@ class MemoryLoad:
         """Start it, and return once it writes. Raises LabError."""
         self._lab, self._node = lab, node
         self.mib, self.mib_per_second = mib, mib_per_second
-        done = lab.exec(node, ["/bin/sh", "-c", _START, "start", str(mib), str(mib_per_second)])
+        argv = ["/bin/sh", "-c", _START, "start", str(mib), str(mib_per_second)]
+        done = lab.exec(node, argv, START_LIMIT_SECONDS)
         if not done.ok:
             raise LabError(f"the memory load of {node} does not start: {done.complaint()}")
-        lab.wait(lambda: self._status() is not None, START_LIMIT_SECONDS, f"the memory load of {node}")
 
     def _status(self) -> Compared | None:
         try:

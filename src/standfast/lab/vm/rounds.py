@@ -22,6 +22,8 @@ HOSTS = ("host2", "host3")
 MIB, MIB_PER_SECOND = 32, 2.0
 RING_LIMIT_SECONDS = 60.0
 AGENT_LIMIT_SECONDS = 90.0
+CLOSE_LIMIT_SECONDS = 240.0
+EXIT_UNFINISHED = 3
 MAX_TRIES = 5
 TRY_AGAIN = {"ENGINE", "SWITCHOVER", "HOST_SILENT", "NO_CLUSTER", "NO_DAEMON", "AGENT"}
 """Refusals before anything was changed, which an emulated guest, slower than its own limits, gives."""
@@ -44,6 +46,8 @@ class Move:
     whole: float = 0.0
     refused: int = 0
     """How often the command was refused before anything was changed, and typed again."""
+    closed_later: bool = False
+    """The command ended with the window open and the guest moved; what it printed closed it."""
     pages_wrong: int = 0
     aims_right: bool = True
     """Whether the fence agent, with the parameters of the cluster, shows the guest as on."""
@@ -119,8 +123,10 @@ def by_standfast(lab: VmLab, host: str) -> Move:
             refused += 1
             continue
         break
-    page, whole = driven.page(), time.monotonic() - began
-    if code != 0 or page.get("how") != "moved":
+    page = driven.page()
+    later = code == EXIT_UNFINISHED and page.get("how") == "moved" and closed(lab, NODE, GUEST)
+    whole = time.monotonic() - began
+    if not later and (code != 0 or page.get("how") != "moved"):
         return Move(host, moved=False, whole=whole, refused=refused, note=f"exit {code}: {driven.told()}")
     told = page["blackout_ms_by_hypervisor"]
     return Move(
@@ -130,12 +136,22 @@ def by_standfast(lab: VmLab, host: str) -> Move:
         told_blackout=None if told is None else told / 1000,
         opening=page["opening_seconds"],
         migrating=page["migration_seconds"],
-        closing=page["closing_seconds"],
+        closing=None if later else page["closing_seconds"],
         whole=whole,
         refused=refused,
+        closed_later=later,
         aims_right=seen_on(lab, NODE, MOVER, GUEST),
-        note=driven.trouble,
+        note=driven.told() if later else driven.trouble,
     )
+
+
+def closed(lab: VmLab, node: str, guest: str) -> bool:
+    """Close the window as the message says that was printed; whether it is closed."""
+    for _ in range(MAX_TRIES):
+        done = lab.exec(node, ["standfast", "window", "close", guest], CLOSE_LIMIT_SECONDS)
+        if done.ok:
+            return True
+    return False
 
 
 def by_virsh(lab: VmLab, host: str) -> Move:
