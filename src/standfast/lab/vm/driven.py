@@ -18,7 +18,8 @@ from standfast.lab.vm.migration import Blackout
 EVENTS_FILE = "/var/log/standfast/events-of-the-lab"
 MOVE_LIMIT_SECONDS = 600.0
 READ_LIMIT_SECONDS = 20.0
-_POLL_SECONDS = 0.5
+_POLL_SECONDS = 2.0
+"""Each look takes an emulated node's time."""
 _SCRIPT = f'exec standfast migrate "$@" --json >{EVENTS_FILE}'
 
 Event = dict[str, Any]

@@ -13,18 +13,27 @@ import click
 from standfast.cluster.run import Result
 from standfast.lab.errors import LabError
 from standfast.lab.story import Happening, Story
-from standfast.lab.vm import channel
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.migration import Moved
-from standfast.lab.vm.witness import Mark, Witness
+from standfast.lab.vm.witness import Glance, Mark, Witness
 
 FIRST, MOVER, GUEST = "cfguest1", "cfguest2", "guest2"
 COMMAND_LIMIT_SECONDS = 180.0
 MAX_TRIES = 5
-BUSY = ("[ENGINE]", "[SWITCHOVER]", "[HOST_SILENT]", "[NO_CLUSTER]", "[NO_DAEMON]", "[AGENT]")
-"""Refusals that change nothing and that an emulated guest, slower than its own limits, gives now and then."""
+BUSY = (
+    "[ENGINE]",
+    "[SWITCHOVER]",
+    "[HOST_SILENT]",
+    "[NO_CLUSTER]",
+    "[NO_DAEMON]",
+    "[AGENT]",
+    "[NOT_READY]",
+)
+"""What an emulated guest, slower than the limits of a command, gives now and then: the same again goes on."""
 LINE_CHARACTERS = 150
+GLANCE_SECONDS = 2.0
 _POLL_SECONDS = 0.5
+_SAME_CHARACTERS = 30
 _RULE = re.compile(r" (hold|allow) rule=(\S+) [\d.]+s: (.*)")
 
 
@@ -35,9 +44,14 @@ class Stage:
     story: Story
     lab: VmLab
     witness: Witness = field(init=False)
+    _eyes: Eyes = field(init=False)
 
     def __post_init__(self) -> None:
         self.witness = Witness(self.lab)
+
+    def watch(self) -> None:
+        """From now on what happens is news, and times count from now."""
+        self._eyes = Eyes(self)
 
     # -- commands -----------------------------------------------------------------------------------------
 
@@ -58,7 +72,7 @@ class Stage:
             done = self.command(*argv)
             if done.returncode == 0 or not any(code in done.stderr + done.stdout for code in BUSY):
                 return done
-            self.story.say("refused, nothing was changed; once more")
+            self.story.say("too slow for a limit of the command; the same again, as it says")
         return self.command(*argv)
 
     # -- where things are ---------------------------------------------------------------------------------
@@ -76,7 +90,7 @@ class Stage:
 
     def move(self, host: str, *, blackout_seconds: float, undefine_source: bool = True) -> Moved | LabError:
         """A live migration by virsh, told while it goes on. What virsh says, where it fails."""
-        zero, eyes = time.monotonic(), Eyes(self)
+        self.watch()
         self.story.say(f"live migration of {GUEST} to {host} begins (virsh migrate --live)")
         with ThreadPoolExecutor(1) as aside:
             moving = aside.submit(
@@ -87,9 +101,9 @@ class Stage:
                 undefine_source=undefine_source,
             )
             while not moving.done():
-                eyes.look(zero)
+                self._eyes.look()
                 time.sleep(_POLL_SECONDS)
-            eyes.look(zero)
+            self._eyes.look()
         error = moving.exception()
         if error is None:
             return moving.result()
@@ -99,29 +113,47 @@ class Stage:
 
     def until(self, condition: Callable[[], bool], limit_seconds: float) -> float | None:
         """Wait for it, telling what happens meanwhile; how many seconds it took, None: it did not come."""
-        zero, eyes = time.monotonic(), Eyes(self)
-        while not condition():
-            if time.monotonic() - zero > limit_seconds:
+        began = time.monotonic()
+        while True:
+            self._eyes.look()
+            if condition():
+                return time.monotonic() - began
+            if time.monotonic() - began > limit_seconds:
                 return None
-            eyes.look(zero)
             time.sleep(_POLL_SECONDS)
-        return time.monotonic() - zero
+
+    @property
+    def seen(self) -> Glance:
+        """What the node that does not move told last, since `watch`."""
+        return self._eyes.last
 
 
 class Eyes:
-    """Sees, from the node that does not move and from the hosts, what is new."""
+    """Sees what is new: from the hosts, which costs the nodes nothing, and now and then from the node that
+    does not move."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
+        self._zero = time.monotonic()
         self._mark: Mark = stage.witness.mark(FIRST)
         self._told: set[str] = set()
         self._places = stage.places()
         self._member = True
+        self._next = 0.0
+        self.last = Glance()
+        """The last look at the node."""
 
-    def look(self, zero: float) -> None:
-        """Tell it. Times count from `zero`, and are those of the look."""
-        for text in [*self._hosts(), *self._ring(), *self._gates(), *self._services()]:
-            self._stage.story.tell(zero, [Happening(time.monotonic(), text)])
+    def look(self) -> None:
+        """Tell it, with the time of the look."""
+        self._tell(self._hosts())
+        if time.monotonic() < self._next:
+            return
+        self.last = self._stage.witness.glance(self._mark)
+        self._next = time.monotonic() + GLANCE_SECONDS
+        self._tell([*self._ring(), *self._gates(), *self._services()])
+
+    def _tell(self, texts: list[str]) -> None:
+        self._stage.story.tell(self._zero, [Happening(time.monotonic(), text) for text in texts])
 
     def _hosts(self) -> list[str]:
         places = self._stage.places()
@@ -131,26 +163,22 @@ class Eyes:
         return [f"{GUEST}: {places}"]
 
     def _ring(self) -> list[str]:
-        try:
-            said = self._stage.lab.members(FIRST)
-        except channel.Unreachable:
-            return []
-        if " nodes" not in said or (member := not said.endswith(", 1 nodes")) == self._member:
+        found = self.last.members
+        if found is None or (member := found > 1) == self._member:
             return []
         self._member = member
         return [f"{MOVER} is a member again" if member else f"{FIRST}: {MOVER} has dropped out of the ring"]
 
     def _gates(self) -> list[str]:
         found = []
-        for answer in ("hold", "allow"):
-            for line in self._stage.witness.gate_lines(self._mark, answer):
-                if (match := _RULE.search(line)) and self._new(match[1] + match[2]):
-                    found.append(f"the gate on {FIRST}: {match[1]}: {match[3]}"[:LINE_CHARACTERS])
+        for match in _RULE.finditer(self.last.gate):
+            if self._new(match[1] + match[2] + match[3][:_SAME_CHARACTERS]):
+                found.append(f"the gate on {FIRST}: {match[1]}: {match[3]}"[:LINE_CHARACTERS])
         return found
 
     def _services(self) -> list[str]:
         found = []
-        for event in self._stage.witness.service_events(self._mark):
+        for event in self.last.services:
             text = f"service {event['resource']}: {event['action']} on {event['node']}"
             if self._new(text):
                 found.append(text)

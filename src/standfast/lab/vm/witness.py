@@ -21,6 +21,37 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 READ_LIMIT_SECONDS = 30.0
 _FENCED = re.compile(r"\b(?:reboot|off|on) of \S+ successful|was able to (?:reboot|turn)")
 """How stonith_admin of Pacemaker 2.1 tells a fencing that has worked."""
+_CUT = "-- cut --\n"
+_GLANCE = (
+    f"corosync-quorumtool -s; printf '{_CUT[:-1]}\\n'; tail -c +$1 {GATE_LOG} 2>/dev/null; "
+    f"printf '{_CUT[:-1]}\\n'; tail -c +$2 {EVENTS_LOG} 2>/dev/null"
+)
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What one small command on a node tells since a mark. All of it is empty where the node does not answer.
+
+    Small, because an emulated node has one slow processor: who looks often takes it from the cluster.
+    """
+
+    ring: str = ""
+    """`corosync-quorumtool -s`."""
+    gate: str = ""
+    services: tuple[dict[str, object], ...] = ()
+
+    @property
+    def members(self) -> int | None:
+        """How many nodes its ring has; None: not told."""
+        match = re.search(r"^Nodes:\s*(\d+)", self.ring, re.MULTILINE)
+        return int(match[1]) if match else None
+
+    def started(self, resource: str) -> float | None:
+        """When this service was started on the node, by the node's clock."""
+        for event in self.services:
+            if (event["resource"], event["action"]) == (resource, "start"):
+                return float(str(event["wall"]))
+        return None
 
 
 @dataclass(frozen=True)
@@ -45,6 +76,17 @@ class Witness:
             return self._lab.exec(node, ["cat", path], READ_LIMIT_SECONDS).stdout
         except channel.Unreachable:
             return ""
+
+    def glance(self, mark: Mark) -> Glance:
+        """Look once."""
+        argv = ["/bin/sh", "-c", _GLANCE, "glance", str(mark.gate + 1), str(mark.events + 1)]
+        try:
+            text = self._lab.exec(mark.node, argv, READ_LIMIT_SECONDS).stdout
+        except channel.Unreachable:
+            return Glance()
+        ring, gate, events = [*text.split(_CUT), "", ""][:3]
+        whole = [line for line in events.splitlines() if line.endswith("}")]
+        return Glance(ring, gate, tuple(json.loads(line) for line in whole))
 
     def mark(self, node: str) -> Mark:
         """Now."""
