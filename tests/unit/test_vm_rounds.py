@@ -8,15 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from standfast.lab.vm import memory_load
+from standfast.cluster.run import Result
+from standfast.lab.vm import memory_load, witness
 from standfast.lab.vm.cases import Row
+from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.memory_load import Memory
 from standfast.lab.vm.rounds import Move, sentence
-from standfast.lab.vm.witness import _FENCED
+from standfast.lab.vm.witness import _FENCED, Mark, Witness
 
 HISTORY = """\
 cfguest1 was able to reboot node cfguest2 on behalf of pacemaker-controld.812 from cfguest1 at 2026-11-27
@@ -76,6 +81,38 @@ def told(status: Path, compared: int = 0) -> dict[str, int]:
                 return found
         time.sleep(0.01)
     raise AssertionError("the program told nothing")
+
+
+@dataclass
+class OneNode:
+    """A lab whose node is this machine, with a corosync of ours."""
+
+    path: Path
+
+    def exec(self, name: str, argv: Sequence[str], limit_seconds: float = 30.0) -> Result:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, check=False, env={"PATH": f"{self.path}:/usr/bin:/bin"}
+        )
+        return Result(tuple(argv), done.returncode, done.stdout, done.stderr)
+
+
+def test_one_command_tells_ring_gate_and_services_since_the_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(witness, "GATE_LOG", str(tmp_path / "gate"))
+    monkeypatch.setattr(witness, "EVENTS_LOG", str(tmp_path / "events"))
+    tool = tmp_path / "corosync-quorumtool"
+    tool.write_text("#!/bin/sh\necho 'Ring ID:          1.9'\necho 'Nodes:            2'\n")
+    tool.chmod(0o755)
+    old = '{"wall": 1.0, "action": "start", "resource": "r-a"}\n'
+    (tmp_path / "events").write_text(old)
+    asked = Witness(cast(VmLab, OneNode(tmp_path)))
+    mark = Mark("cfguest1", 0, 0, len(old))
+    assert (asked.glance(mark).members, asked.glance(mark).gate, asked.glance(mark).services) == (2, "", ())
+    (tmp_path / "gate").write_text("a line\n")
+    (tmp_path / "events").write_text(old + '{"wall": 2.5, "action": "start", "resource": "r-b"}\n{"wal')
+    seen = asked.glance(mark)
+    assert (seen.gate, seen.started("r-a"), seen.started("r-b")) == ("a line\n", None, 2.5)
 
 
 def test_only_fencings_that_have_worked_are_counted() -> None:

@@ -117,6 +117,7 @@ class Stage:
         while True:
             self._eyes.look()
             if condition():
+                self._eyes.look(now=True)
                 return time.monotonic() - began
             if time.monotonic() - began > limit_seconds:
                 return None
@@ -143,10 +144,10 @@ class Eyes:
         self.last = Glance()
         """The last look at the node."""
 
-    def look(self) -> None:
-        """Tell it, with the time of the look."""
+    def look(self, *, now: bool = False) -> None:
+        """Tell it, with the time of the look. `now`: ask the node too, however recent its last answer is."""
         self._tell(self._hosts())
-        if time.monotonic() < self._next:
+        if time.monotonic() < self._next and not now:
             return
         self.last = self._stage.witness.glance(self._mark)
         self._next = time.monotonic() + GLANCE_SECONDS

@@ -21,10 +21,10 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 READ_LIMIT_SECONDS = 30.0
 _FENCED = re.compile(r"\b(?:reboot|off|on) of \S+ successful|was able to (?:reboot|turn)")
 """How stonith_admin of Pacemaker 2.1 tells a fencing that has worked."""
-_CUT = "-- cut --\n"
+_CUT = "== cut ==\n"
 _GLANCE = (
-    f"corosync-quorumtool -s; printf '{_CUT[:-1]}\\n'; tail -c +$1 {GATE_LOG} 2>/dev/null; "
-    f"printf '{_CUT[:-1]}\\n'; tail -c +$2 {EVENTS_LOG} 2>/dev/null"
+    f"corosync-quorumtool -s; echo '{_CUT[:-1]}'; tail -c +$2 $1 2>/dev/null; "
+    f"echo '{_CUT[:-1]}'; tail -c +$4 $3 2>/dev/null"
 )
 
 
@@ -79,7 +79,8 @@ class Witness:
 
     def glance(self, mark: Mark) -> Glance:
         """Look once."""
-        argv = ["/bin/sh", "-c", _GLANCE, "glance", str(mark.gate + 1), str(mark.events + 1)]
+        logs = [GATE_LOG, str(mark.gate + 1), EVENTS_LOG, str(mark.events + 1)]
+        argv = ["/bin/sh", "-c", _GLANCE, "glance", *logs]
         try:
             text = self._lab.exec(mark.node, argv, READ_LIMIT_SECONDS).stdout
         except channel.Unreachable:
