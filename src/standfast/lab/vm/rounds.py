@@ -20,6 +20,8 @@ from standfast.lab.vm.witness import Mark, Witness
 NODE, MOVER, GUEST = "cfguest1", "cfguest2", "guest2"
 HOSTS = ("host2", "host3")
 MIB, MIB_PER_SECOND = 32, 2.0
+PLAY_LIMIT_SECONDS = 45 * 60.0
+"""No further move is begun after that."""
 RING_LIMIT_SECONDS = 60.0
 AGENT_LIMIT_SECONDS = 90.0
 CLOSE_LIMIT_SECONDS = 240.0
@@ -70,7 +72,7 @@ class Tally:
 
 
 def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], say: Say) -> Tally:
-    """So many moves, back and forth. Stops at one that failed. Raises LabError."""
+    """So many moves, back and forth. Stops at one that failed, and at the limit. Raises LabError."""
     witness, begun = Witness(lab), time.monotonic()
     load = MemoryLoad(lab, MOVER, MIB, MIB_PER_SECOND)
     tally, mark, boot = Tally(name), witness.mark(NODE), witness.boot(MOVER)
@@ -84,6 +86,9 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
         tally.moves.append(move)
         say(f"{name}, {number}/{count}: {sentence(move)}")
         if not move.moved:
+            break
+        if time.monotonic() - begun > PLAY_LIMIT_SECONDS:
+            say(f"{name}: {PLAY_LIMIT_SECONDS:.0f} s have passed, no further move is begun")
             break
     witness.one_ring(RING_LIMIT_SECONDS)
     tally.left = witness.left(mark) + witness.left(moving)
