@@ -62,7 +62,7 @@ class Host(Machine):
         (self.directory / "python").symlink_to(self.spec.python)
         identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.{self.spec.group}")
         (libvirt / "etc/libvirtd.conf").write_text(_libvirtd_conf(self.number, identity))
-        (libvirt / "etc/qemu.conf").write_text(_QEMU_CONF)
+        (libvirt / "etc/qemu.conf").write_text(_qemu_conf(self.number))
         (disk / "etc/hosts").write_text(seed.hosts_file(self.spec))
         (disk / "etc/machine-id").write_text(identity.hex + "\n")
         self._accounts()
@@ -165,7 +165,10 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
 
 
-_QEMU_CONF = """user = "root"
+def _qemu_conf(number: int) -> str:
+    # Migrations have a network of their own, also where nobody says so on a command line.
+    return f"""migration_host = "{layout.migration_address(number)}"
+user = "root"
 group = "root"
 security_driver = "none"
 stdio_handler = "file"
