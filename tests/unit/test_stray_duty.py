@@ -493,6 +493,24 @@ async def test_a_move_that_ends_on_the_old_host_is_closed_there_after_15_seconds
     assert world.ran == [("standfast", "window", "close", "g2", "--to", "ctrl2", "--yes", "--json")]
 
 
+async def test_an_opening_that_was_undone_by_the_blackout_and_left_is_finished_by_the_nodes() -> None:
+    world = World(auto_window=True)
+    world.ends = [Ended("the cluster was not quiet within 45 s", ("TOO_LONG",)), Ended()]
+    world.hosts["ctrl2"].guests["g2"] = GuestState.MIGRATING_OUT
+    await world.turn()
+    assert len(world.ran) == 1
+    why = "the cluster was not quiet within 45 s"
+    world.known.record = Record(
+        epoch=12, phase=Phase.CLOSING, mover="n2", source="ctrl2", window=10, abort=True, aimed=True, why=why
+    )
+    world.move("g2", "ctrl4")
+    await world.turn(2.0)
+    assert "the window of g2 was not closed by the nodes: the cluster was not quiet" in alarms(world)
+    for _ in range(16):
+        await world.turn(2.0)
+    assert world.ran[1:] == [("standfast", "window", "close", "g2", "--to", "ctrl4", "--yes", "--json")]
+
+
 async def test_an_operators_window_is_left_to_the_operator() -> None:
     world = World(auto_window=True, repair="auto")
     world.known.record = Record(epoch=12, phase=Phase.OPEN, mover="n2", source="ctrl2", window=10, why="mine")

@@ -202,14 +202,17 @@ WINDOW = Record(epoch=5, phase=Phase.OPEN, mover="n2", source="ctrl2", window=4,
 
 
 def test_the_nodes_finish_what_they_have_begun_and_no_operators_window() -> None:
-    assert strays.by_the_nodes(WINDOW, repairs=False)
-    assert strays.by_the_nodes(replace(WINDOW, phase=Phase.CLOSING), repairs=False)
-    assert not strays.by_the_nodes(replace(WINDOW, why="maintenance of ctrl2"), repairs=True)
-    assert not strays.by_the_nodes(replace(WINDOW, phase=Phase.IDLE), repairs=True)
-    assert not strays.by_the_nodes(None, repairs=True)
+    assert strays.by_the_nodes(WINDOW, repairs=False, opens=False)
+    assert strays.by_the_nodes(replace(WINDOW, phase=Phase.CLOSING), repairs=False, opens=False)
+    assert not strays.by_the_nodes(replace(WINDOW, why="maintenance of ctrl2"), repairs=True, opens=False)
+    assert not strays.by_the_nodes(replace(WINDOW, phase=Phase.IDLE), repairs=True, opens=False)
+    assert not strays.by_the_nodes(None, repairs=True, opens=False)
     left = replace(WINDOW, phase=Phase.CLOSING, why=strays.REPAIR_REASON)
-    assert strays.by_the_nodes(left, repairs=True)
-    assert not strays.by_the_nodes(left, repairs=False)
+    assert strays.by_the_nodes(left, repairs=True, opens=False)
+    assert not strays.by_the_nodes(left, repairs=False, opens=False)
+    undone = replace(WINDOW, phase=Phase.CLOSING, abort=True, why="the membership changed while it opened")
+    assert strays.by_the_nodes(undone, repairs=False, opens=True)
+    assert not strays.by_the_nodes(undone, repairs=True, opens=False)
 
 
 def test_a_repair_that_was_left_is_known_by_the_words_that_closing_writes() -> None:

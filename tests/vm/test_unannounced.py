@@ -38,6 +38,8 @@ def configure(lab: VmLab, line: str) -> None:
 def free(lab: VmLab) -> Iterator[VmLab]:
     """The lab, with guest2 on host2 and aimed at; afterwards with the configuration that it had."""
     yield lab
+    print({key: value for key, value in status(lab).items() if key in ("phase", "reason", "alarms")})
+    print(lab.exec("cfguest1", ["/bin/sh", "-c", "tail -n 60 /var/log/standfast/standfastd.log"]).stdout)
     configure(lab, "")
 
 
@@ -93,7 +95,7 @@ def test_a_migration_that_virsh_begins_opens_a_window_before_the_switch_over(fre
         opened = 0.0
         while not moving.done() and not opened:
             found = status(free)
-            if found.get("phase") == "open":
+            if found.get("phase") == "open" and found["killing_gate_on"] and not found["command_alive_on"]:
                 opened = time.monotonic() - began
                 assert found["reason"] == strays.AUTO_REASON
                 assert (found["mode"], found["target"]) == ("guarded", target)

@@ -240,13 +240,16 @@ def in_the_way(
     return ""
 
 
-def by_the_nodes(record: Record | None, *, repairs: bool) -> bool:
+def by_the_nodes(record: Record | None, *, repairs: bool, opens: bool) -> bool:
     """Whether the nodes finish this window: they have opened it themselves, or, where they may repair, it is
-    a repair that was left."""
+    a repair that was left; or, where they may open one, an opening that was undone and left at that, which
+    tells why it was undone and no more who began it. (To finish that one takes nothing from anybody.)"""
     if record is None or not record.open or not record.mover:
         return False
-    left = repairs and record.phase is Phase.CLOSING and record.why == REPAIR_REASON
-    return left or record.why.startswith(AUTO_REASON)
+    closing = record.phase is Phase.CLOSING
+    left = repairs and closing and record.why == REPAIR_REASON
+    undone = opens and closing and record.abort
+    return left or undone or record.why.startswith(AUTO_REASON)
 
 
 def arrived(record: Record, answers: Sequence[HostAnswer], plain_seconds: float) -> str:

@@ -127,8 +127,9 @@ class StrayDuty:
         """One sentence for each guest that is astray; and for a window that the nodes could not close."""
         for _, _, _, text, command in self._texts():
             yield f"{text}; type: {command}"
-        if self._closing.refusal and self._known.window:
-            guest = self._guest_of(self._plain[0])
+        found = self._known.record
+        if self._closing.refusal and found is not None and found.open:
+            guest = self._guest_of(found.mover)
             yield (
                 f"the window of {guest} was not closed by the nodes: {self._closing.refusal}; close it: "
                 f"standfast window close {guest}"
@@ -380,7 +381,6 @@ class StrayDuty:
         self._tell("unannounced", f"refused: {ended.refusal}" if ended.refusal else "done")
         if ended.refusal and not ended.busy:
             # Where a window is left of it, closing that waits for as long as the next try would.
-            self._plain = (node, "", self._now())
             self._closing, self._closed_at = Tries(1, 0.0, ended.refusal), self._now()
         self._looked.pop(node, None)
         self._wake.set()
@@ -388,7 +388,7 @@ class StrayDuty:
     async def _in_window(self, view: View) -> float:
         """Finish a window that the nodes have begun."""
         found, me = view.record, self._known.node
-        ours = strays.by_the_nodes(found, repairs=view.repairs)
+        ours = strays.by_the_nodes(found, repairs=view.repairs, opens=view.opens)
         if not ours or strays.looks_at(found.mover, view.able) != me or found.mover not in view.aims:
             self._plain = ("", "", 0.0)
             return TURN_SECONDS
