@@ -159,3 +159,17 @@ async def test_what_the_operator_must_know_of_a_step_is_told_at_the_end_and_once
     assert isinstance(outcome, Done)
     assert executor.lost
     assert [warning.code for warning in outcome.warnings] == ["NODES_CHANGED"]
+
+
+def test_a_wait_for_clocks_goes_on_where_another_command_only_asks_who_is_alive() -> None:
+    memory, found = _Memory(), dataclasses.replace(opened(3).record, phase=Phase.CLOSING, aimed=True)
+    memory.at(found)
+    memory.waits = {"clocks": 1.0, "proof": 2.0}
+    memory.at(found)
+    assert memory.waits == {"clocks": 1.0, "proof": 2.0}
+    memory.at(found.next())
+    assert memory.waits == {"clocks": 1.0}
+    memory.at(found.next().next(owner="n3"))
+    assert memory.waits == {}
+    memory.at(None)
+    assert memory.waits == {}
