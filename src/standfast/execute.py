@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.cluster import cib, cmap
 from standfast.cluster.run import EngineError
-from standfast.core import devices, guarded, record
+from standfast.core import clock_gate, devices, guarded, record
 from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
@@ -78,10 +78,11 @@ class _Memory:
         return self.record is not None and self.record.open
 
     def at(self, found: Record | None) -> None:
-        self.record = found
+        before, self.record = self.record, found
         epoch = found.epoch if found is not None else -1
         if epoch != self.epoch:
-            self.epoch, self.reloads, self.waits = epoch, 0, {}
+            kept = {k: since for k, since in self.waits.items() if clock_gate.goes_on(k, before, found)}
+            self.epoch, self.reloads, self.waits = epoch, 0, kept
 
     def expired(self, limits: Mapping[str, float]) -> frozenset[str]:
         now = time.monotonic()

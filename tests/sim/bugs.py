@@ -51,6 +51,8 @@ class Bug:
     """It shows in runs with a guarded window only."""
     forgotten: bool = False
     """It shows in runs with a frozen window that outlives its lease only."""
+    clocks: bool = False
+    """It shows in runs in which clocks lag only."""
 
 
 def _gate_ignores_membership(patch: Patch) -> None:
@@ -369,6 +371,43 @@ def _dead_daemons_look(patch: Patch) -> None:
     patch.setattr(sim_strays, "HEARD_MS", 10**9)
 
 
+def _armed_before_the_others_are_proven(patch: Patch) -> None:
+    for name in ("astray", "unproven"):
+        patch.setattr(closing.others, name, lambda snapshot, goal, record: None)
+
+
+def _lowered_in_spite_of_clocks(patch: Patch) -> None:
+    patch.setattr(closing.clock_gate, "before_lowering", lambda snapshot, record, goal: None)
+
+
+def _clocks_cost_fencing(patch: Patch) -> None:
+    """As it was: the gate holds until the window is closed."""
+    patch.setattr(Record, "holds", property(lambda self: self.open))
+
+
+def _old_proof_lowers(patch: Patch) -> None:
+    """What an earlier command had proven counts for this one."""
+    decide, enter = closing.decide, closing._enter
+
+    def waits(snapshot: Snapshot) -> bool:
+        return snapshot.record is not None and snapshot.record.waits_for_clocks
+
+    def counts(snapshot: Snapshot, goal: Any, since_epoch: int) -> Any:
+        old = waits(snapshot) and goal is not None
+        return decide(snapshot, replace(goal, since_epoch=0) if old else goal, since_epoch)
+
+    def keeps(snapshot: Snapshot, goal: Any, record: Record) -> Record:
+        entered = enter(snapshot, goal, record)
+        return replace(entered, prove=record.prove, saved=record.saved) if entered.proven else entered
+
+    patch.setattr(closing, "decide", counts)
+    patch.setattr(closing, "_enter", keeps)
+
+
+def _who_wakes_up_alone_acts(patch: Patch) -> None:
+    patch.setattr(gate, "_astray", lambda view: None)
+
+
 BUGS = (
     Bug("the gate ignores the membership", ("S8", "S1", "S2"), _gate_ignores_membership),
     Bug("the gate ignores the window and its lease", ("S8",), _gate_ignores_the_window),
@@ -436,4 +475,9 @@ BUGS = (
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
     Bug("a guest that its aimed host does not have is at home", ("L4",), _aimed_host_is_believed),
     Bug("a daemon that is dead is left to look", ("L4",), _dead_daemons_look),
+    Bug("armed before the others are proven", ("S5",), _armed_before_the_others_are_proven, forgotten=True),
+    Bug("clocks: lowered in spite of them", ("S5",), _lowered_in_spite_of_clocks, clocks=True),
+    Bug("clocks: fencing waits for them", ("L3",), _clocks_cost_fencing, clocks=True),
+    Bug("clocks: the proof of an earlier command lowers", ("S5",), _old_proof_lowers, clocks=True),
+    Bug("who was moved and wakes up alone acts at once", ("S8",), _who_wakes_up_alone_acts, clocks=True),
 )

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from standfast.core.messages import Message
 from standfast.core.record import Phase
 from standfast.core.steps import Stop
+from standfast.sim import clocks
 from standfast.sim.checkers import Checkers
 from standfast.sim.node import Node
 from standfast.sim.rules import Rules
@@ -223,3 +226,78 @@ def test_what_two_halves_have_as_they_meet_is_told_to_the_checkers() -> None:
     assert len(world.nodes["n1"].ring.members) == 3
     assert world.check.open_number == 0
     assert world.overruled_ms > 60_000
+
+
+# -- clocks that lag -----------------------------------------------------------------------------------------
+
+
+def _lagging(monkeypatch: pytest.MonkeyPatch, never: float = 1.0) -> World:
+    """Three nodes, of which n1 has just come out of a blackout of 20 s."""
+    monkeypatch.setattr(clocks, "LAG_SHARE", 1.0)
+    monkeypatch.setattr(clocks, "NEVER", never)
+    world = _worlds()[0]
+    _after(world, 20)
+    world.move(world.guest_of("n1"), "ctrl3", "moved", announced=True, blackout_ms=20_000)
+    while not world.guest_of("n1").resumed_ms >= 0:
+        _after(world, 1)
+    return world
+
+
+def _out(world: World) -> dict[str, tuple[str, ...]]:
+    return {name: node.reports[name].clocks_out for name, node in world.nodes.items()}
+
+
+def test_a_clock_lags_by_its_blackout_until_somebody_sets_it_and_every_node_tells_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = _lagging(monkeypatch)
+    _after(world, 35)
+    assert _out(world) == {"n1": ("n2", "n3"), "n2": ("n1",), "n3": ("n1",)}
+    assert -20.5 < world.nodes["n2"].reports["n2"].clocks["n1"] < -19.5
+    assert world.clocks.apart(frozenset(world.nodes)) == ["n1"]
+    assert world.clocks.apart(frozenset({"n2", "n3"})) == []
+    _after(world, 3_600)
+    assert _out(world)["n2"] == ("n1",)
+    world.clocks.set_right("n1")
+    _after(world, 20)
+    assert _out(world) == {"n1": (), "n2": (), "n3": ()}
+    offsets = world.nodes["n2"].reports["n2"].clocks
+    assert set(offsets) == {"n1", "n3"}
+    assert all(abs(offset) < 0.5 for offset in offsets.values())
+
+
+def test_a_time_service_mends_it_after_a_while_and_a_boot_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = _lagging(monkeypatch, never=0.0)
+    _after(world, 300)
+    assert world.clocks.behind_s == {}
+    world = _lagging(monkeypatch)
+    world.nodes["n1"].die()
+    world.nodes["n1"].start()
+    assert world.clocks.behind_s == {}
+
+
+def test_a_closing_that_asks_is_answered_within_seconds_with_what_was_measured_since(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = _lagging(monkeypatch)
+    _after(world, 60)
+    node = world.nodes["n2"]
+    record = replace(node.cib.record.next(), phase=Phase.CLOSING, mover="n1", window=2)
+    record = replace(record, prove=record.epoch)
+    answers: list[Any] = []
+    world.network.write(node, written(record.epoch - 1, record), "asks", LIMIT_MS)(answers.append)
+    _after(world, 0.2)
+    assert all(report.clocks_at < record.epoch or not report.clocks for report in node.reports.values())
+    _after(world, 4)
+    for report in node.reports.values():
+        assert report.clocks_at == record.epoch
+        assert set(report.clocks) == set(world.nodes) - {report.node}
+    assert node.reports["n3"].clocks_out == ("n1",)
+
+
+def test_a_run_without_lagging_clocks_draws_nothing_of_them() -> None:
+    for world in _worlds():
+        state = world.clocks.rng.getstate()
+        world.move(world.guest_of("n1"), "ctrl3", "moved", announced=True, blackout_ms=20_000)
+        _after(world, 120)
+        assert world.clocks.lag or world.clocks.rng.getstate() == state

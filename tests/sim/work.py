@@ -10,6 +10,7 @@ from bugs import BUGS, Bug
 from known import is_known
 from seen import SEEN_ON
 
+from standfast.sim.clocks import lags
 from standfast.sim.run import run
 from standfast.sim.world import forgotten, guarded
 
@@ -40,6 +41,8 @@ def shown_on(number: int, runs: int) -> int | None:
     patch = pytest.MonkeyPatch()
     for seed in chain(filter(None, [SEEN_ON.get(bug.name)]), range(1, runs + 1)):
         if (bug.guarded and not guarded(seed)) or (bug.forgotten and not forgotten(seed)):
+            continue
+        if bug.clocks and not lags(seed):
             continue
         codes = _seen(bug, seed, patch)
         if codes and codes - {one.code for one in run(seed).violations}:

@@ -12,6 +12,7 @@ from fake_cluster import CLOSE, OPEN, FakeCluster
 
 from standfast.commands import clovmmigrate, migration_plan
 from standfast.commands.window import window
+from standfast.core import clock_gate
 from standfast.core.evidence import GuestState
 from standfast.core.record import Mode, Phase, Totem
 from standfast.core.steps import CloseGoal, Done, Stop, Wait
@@ -210,3 +211,19 @@ def test_the_plan_says_whether_clocks_are_waited_for() -> None:
     lines = list(migration_plan.lines(IGNORE, snapshot))
     assert "the clocks of all nodes are not waited for: the clock card of n2 is broken" in lines
     assert not any("clocks" in line for line in migration_plan.lines(CLOSE, moved(3, GUARDED).snapshot("n1")))
+
+
+def test_a_daemon_is_told_what_is_in_the_way_of_a_window_that_waits_for_clocks_only() -> None:
+    cluster = moved()
+    cluster.clock_ahead = {"n2": -20.0}
+
+    def in_the_way() -> str:
+        members = set(cluster.members())
+        return clock_gate.in_the_way(cluster.record, "n1", members, cluster.published, 5.0)
+
+    assert in_the_way() == "", "it is not proven yet"
+    stop(cluster)
+    assert in_the_way().startswith("n2 is 20.0 s behind n1")
+    cluster.clock_ahead = {}
+    cluster.sync()
+    assert in_the_way() == ""

@@ -189,3 +189,17 @@ async def test_what_is_new_of_a_wait_is_said_once_while_it_goes_on() -> None:
     assert isinstance(outcome, Done)
     assert [line for line in said if "its clock" in line] == [f"n2 {first}", f"n2 {second}"]
     assert sum(line.startswith("waiting for the clocks to agree: n2 is 20.0 s") for line in said) == 1
+
+
+def test_a_wait_for_clocks_goes_on_where_another_command_only_asks_who_is_alive() -> None:
+    memory, found = _Memory(), dataclasses.replace(opened(3).record, phase=Phase.CLOSING, aimed=True)
+    memory.at(found)
+    memory.waits = {"clocks": 1.0, "proof": 2.0}
+    memory.at(found)
+    assert memory.waits == {"clocks": 1.0, "proof": 2.0}
+    memory.at(found.next())
+    assert memory.waits == {"clocks": 1.0}
+    memory.at(found.next().next(owner="n3"))
+    assert memory.waits == {}
+    memory.at(None)
+    assert memory.waits == {}

@@ -8,7 +8,7 @@ import pytest
 
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.lease import AskHosts, Close, LeaseView, Nothing, Over, Remind, decide
-from standfast.core.record import Phase, Record
+from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import NodeAim
 
 NODES = ("n1", "n2", "n3")
@@ -114,3 +114,24 @@ def test_an_attempt_that_failed_is_repeated_after_a_while_and_its_reason_is_told
     why = "guest2 is not proven; not armed: n1 is in a part of the cluster without quorum"
     assert early == Over(100.0, why, "clovmmigrate -u guest2 target-host")
     assert isinstance(decide(view(1200, seconds_since_attempt=120.0, where=HOME)), Close)
+
+
+PROVEN = replace(RECORD, phase=Phase.CLOSING, aimed=True, totem=Totem.RAISED)
+LAGS = "n2 is 20.0 s behind n1"
+
+
+def test_while_only_clocks_are_in_the_way_no_command_is_started_that_would_wait_for_them() -> None:
+    answer = decide(view(1000, record=PROVEN, clocks=LAGS, where=HOME))
+    assert answer == Over(0.0, LAGS, "clovmmigrate -u guest2 target-host", tried=True)
+    again = decide(view(1060, record=PROVEN, clocks=LAGS, seconds_since_attempt=60.0, refusal=LAGS))
+    assert again == Over(60.0, LAGS, "clovmmigrate -u guest2 target-host")
+    assert isinstance(decide(view(1000, record=PROVEN, where=HOME)), Close)
+    assert isinstance(decide(view(1000, record=replace(PROVEN, aimed=False), where=HOME)), Close)
+
+
+def test_a_guest_that_has_moved_once_more_is_closed_for_whatever_the_clocks_say() -> None:
+    """Its gate holds by where it is, until its devices aim there."""
+    moved = {**HOME, "n2": said("guest2", ctrl4=GuestState.RUNNING)}
+    answer = decide(view(1000, record=PROVEN, clocks=LAGS, where=moved))
+    assert isinstance(answer, Close)
+    assert (answer.goal.guest, answer.goal.target) == ("guest2", "ctrl4")

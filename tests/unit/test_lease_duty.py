@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from standfast.core.arming import Arm
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Phase, Record
+from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import CloseGoal, HostEntry, NodeAim
 from standfast.daemon import lease_duty
 from standfast.daemon.lease_duty import LeaseDuty, Seen, run_close, run_hook
@@ -48,8 +49,8 @@ class Site:
         self.reminded.append(percent)
         return ""
 
-    async def at(self, seconds: float, record: Record = RECORD, me: str = "n1") -> None:
-        await self.duty.step(Seen(me, frozenset({"n1", "n2"}), record, seconds, AIMS))
+    async def at(self, seconds: float, record: Record = RECORD, me: str = "n1", clocks: str = "") -> None:
+        await self.duty.step(Seen(me, frozenset({"n1", "n2"}), record, seconds, AIMS, clocks=clocks))
         if self.duty._closing is not None:
             await self.duty._closing
         # What a site's program needs no time for has ended with the next turn of the loop.
@@ -71,6 +72,25 @@ async def test_at_the_end_the_window_is_closed_as_an_operator_would() -> None:
     await site.at(1000)
     assert site.closed == [("guest2", "ctrl2")]
     assert site.told[-1] == "the window is closed"
+
+
+async def test_clocks_that_lag_are_told_and_looked_at_again_after_a_while_without_a_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, site, asked = [1.0], Site(), []
+    monkeypatch.setattr(lease_duty.time, "monotonic", lambda: now[0])
+    own = site.ask
+    site.duty._ask = lambda aims: (asked.append(now[0]), own(aims))[1]
+    proven = replace(RECORD, phase=Phase.CLOSING, aimed=True, totem=Totem.RAISED)
+    for second in range(250):
+        now[0] = 1.0 + second
+        await site.at(1000 + second, proven, clocks="n2 is 20.0 s behind n1")
+        assert site.duty.over is not None
+        assert site.duty.over.why == "n2 is 20.0 s behind n1"
+    assert (site.closed, asked) == ([], [1.0, 121.0, 241.0])
+    now[0] += 120
+    await site.at(1400, proven)
+    assert site.closed == [("guest2", "ctrl2")]
 
 
 async def test_a_sites_program_that_hangs_does_not_keep_the_daemon_from_looking() -> None:

@@ -311,11 +311,41 @@ def test_a_node_that_dies_meanwhile_does_not_keep_the_window_once_it_is_proven_o
     assert set(cluster.record.owed) == {dead}
 
 
-def test_a_command_that_lives_is_not_disturbed_by_a_second_one() -> None:
+def test_two_commands_may_wait_for_clocks_and_one_of_them_closes() -> None:
     cluster = proven()
+    before = cluster.record
     cluster.nodes["n1"].commanding = True
     cluster.sync()
+    assert codes(drive(cluster, CLOSE, me="n3")) == ["CLOCKS"]
+    assert cluster.record == before, "nobody is asked whether it lives: that would have n2 settle anew"
+    cluster.clock_ahead = {}
+    cluster.sync()
     assert codes(drive(cluster, CLOSE, me="n3")) == ["BUSY"]
+    cluster.nodes["n1"].commanding = False
+    cluster.sync()
+    assert isinstance(drive(cluster, CLOSE, me="n3"), Done)
+
+
+def test_a_command_that_only_waits_gives_way_to_the_first_that_overrules_the_clocks() -> None:
+    cluster = proven()
+    waits = Command(cluster, CLOSE, "n1")
+    step = waits.look()
+    assert isinstance(step, Wait)
+    waits.act(step)
+    first, second = Command(cluster, IGNORE, "n3"), Command(cluster, IGNORE, "n2")
+    step = first.look()
+    assert isinstance(step, WriteRecord)
+    first.act(step)
+    entered = cluster.record
+    for other, code in ((waits, "CLOCKS"), (second, "BUSY")):
+        while not isinstance(step := other.look(), Stop):
+            other.act(step)
+        assert codes(step) == [code]
+        assert dataclasses.replace(cluster.record, epoch=entered.epoch) == entered
+    while not isinstance(step := first.look(), Done):
+        assert not isinstance(step, Stop), step
+        first.act(step)
+    assert cluster.record.phase is Phase.IDLE
 
 
 # -- re-entry after every prefix -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ Pure: a snapshot in, the next step or a remark out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 
 from standfast.core import clocks
@@ -19,6 +19,8 @@ from standfast.core.record import ONLY_RAISED, Record
 from standfast.core.report import Report
 from standfast.core.steps import CloseGoal, Snapshot, Stop, Wait
 
+WAIT = "clocks"
+"""Key of the wait for them. It goes on where another command only moves the epoch."""
 LIMIT_SECONDS = 60.0
 """A time server that is reached mends a clock within 5 s (measured); what takes longer needs a person."""
 MEASURED_LIMIT_SECONDS = 3.0
@@ -35,8 +37,8 @@ def before_lowering(snapshot: Snapshot, record: Record, goal: CloseGoal) -> Wait
     found = trouble(snapshot, record, record.prove)
     if found is None or goal.ignore_clocks:
         return None
-    if "clocks" not in snapshot.expired:
-        return Wait("clocks", LIMIT_SECONDS, f"the clocks to agree: {found.text}", stepping(snapshot))
+    if WAIT not in snapshot.expired:
+        return Wait(WAIT, LIMIT_SECONDS, f"the clocks to agree: {found.text}", stepping(snapshot))
     again = f"clovmmigrate -u {goal.guest} {goal.target}"
     message = Message(
         "CLOCKS",
@@ -84,6 +86,26 @@ def stepping(snapshot: Snapshot) -> str:
     reporting = sorted(snapshot.members & set(snapshot.reports))
     told = ((node, snapshot.reports[node].clock_step) for node in reporting)
     return "; ".join(f"{node} {text}" for node, text in told if text)
+
+
+def goes_on(key: str, before: Record | None, found: Record | None) -> bool:
+    """Whether a wait goes on although the epoch has moved: who asks whether a command is alive moves nothing
+    else, and must not make it wait for clocks for ever."""
+    same = before is not None and found is not None and replace(found, epoch=before.epoch) == before
+    return key == WAIT and same
+
+
+def in_the_way(
+    record: Record, me: str, members: Set[str], reports: Mapping[str, Report], threshold_seconds: float
+) -> str:
+    """For a daemon: why a window that waits for its clocks cannot be closed yet; empty: it can."""
+    if not record.waits_for_clocks:
+        return ""
+    snapshot = Snapshot(
+        me, record, members=frozenset(members), reports=reports, clock_threshold_seconds=threshold_seconds
+    )
+    found = trouble(snapshot, record, record.prove)
+    return "" if found is None else found.text
 
 
 def trouble(snapshot: Snapshot, record: Record, since_epoch: int) -> Message | None:
@@ -173,4 +195,15 @@ def _difference(positions: Mapping[str, float], node: str, certain: bool) -> str
     return clocks.difference(positions[node] - others[than], node, than)
 
 
-__all__ = ["LIMIT_SECONDS", "OVERRIDE", "before_lowering", "ignored", "remark", "trouble"]
+__all__ = [
+    "LIMIT_SECONDS",
+    "OVERRIDE",
+    "WAIT",
+    "before_lowering",
+    "goes_on",
+    "ignored",
+    "in_the_way",
+    "measured_soon",
+    "remark",
+    "trouble",
+]

@@ -55,7 +55,8 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
         return Stop((Message("RECORD", why, next_command=by_kind.listing(snapshot.hosts)),), unfinished=False)
     if record.phase is Phase.IDLE:
         return _idle(snapshot, goal, record)
-    if (busy := members.commander(snapshot, record, since_epoch)) is not None:
+    busy = members.commander(snapshot, record, since_epoch)
+    if busy is not None and not (record.waits_for_clocks and goal is not None):
         return busy
     if record.phase is Phase.CLOSING and record.aimed and not record.waits_for_clocks:
         if record.owner != snapshot.me:
@@ -71,6 +72,9 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
         return trouble
     if (waits := _waits(snapshot, goal, record)) is not None:
         return waits
+    # A command that only waits for clocks gives way to the first that overrules them.
+    if busy is not None and not (goal.ignore_clocks and record.epoch <= goal.since_epoch):
+        return busy
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
         # The mover of a guarded window comes first: until its killing gate is gone nobody else can be closed.
         soon = not _needs_aim(snapshot, goal) and not snapshot.guarded
@@ -85,7 +89,8 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
 
 def _waits(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | None:
     """What is still in the way of a window that an earlier command has proven. Nothing is written for that: a
-    write has those settle anew whom the window was for. When the clocks agree, all is proven once more."""
+    write has those settle anew whom the window was for. So two commands may wait at once, and who drives is
+    asked when the clocks agree; then all is proven once more."""
     if not record.waits_for_clocks or record.prove > goal.since_epoch or _needs_aim(snapshot, goal):
         return None
     if snapshot.guarded:

@@ -53,6 +53,8 @@ class LeaseView:
     """Since this node last tried to arm this window; None: it has not."""
     arm_refusal: str = ""
     """Why that attempt did not arm it."""
+    clocks: str = ""
+    """What is in the way where only clocks are (`clock_gate.in_the_way`)."""
     not_killing: tuple[str, ...] = ()
     """Armed: members whose fencer has not reported that it would use the killing gate alone."""
 
@@ -89,6 +91,8 @@ class Over:
     seconds_over: float
     why: str
     next_command: str
+    tried: bool = False
+    """This look counts as an attempt: the next one is made after the time between two."""
 
 
 LeaseAction = Nothing | Remind | AskHosts | Close | Arm | Over
@@ -126,6 +130,9 @@ def decide(view: LeaseView) -> LeaseAction:
         unarmed = unarmed or view.arm_refusal or "an attempt to arm it is under way"
     if goal is None or waits:
         return Over(over, _told(view, refusal if waits else why, unarmed), _typed(view))
+    if view.clocks and view.aims[goal.node].host == goal.target:
+        # A command would wait for them for a minute, in the way of the operator's.
+        return Over(over, view.clocks, _typed(view), tried=True)
     return Close(goal)
 
 

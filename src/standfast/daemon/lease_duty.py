@@ -41,6 +41,7 @@ class Seen:
     quorate: bool = False
     hosts: Mapping[str, HostEntry] = field(default_factory=dict)
     absent_seconds: Mapping[str, float] = field(default_factory=dict)
+    clocks: str = ""
     not_killing: tuple[str, ...] = ()
 
 
@@ -93,12 +94,15 @@ class LeaseDuty:
             absent_seconds=seen.absent_seconds,
             seconds_since_arming=_since(self._armed_at),
             arm_refusal=self._arm_refusal,
+            clocks=seen.clocks,
             not_killing=seen.not_killing,
         )
         action = lease.decide(view)
         if isinstance(action, lease.AskHosts):
             action = lease.decide(replace(view, where=await self._ask(seen.aims)))
         self.over = action if isinstance(action, lease.Over) else None
+        if self.over is not None and self.over.tried:
+            self._tried_at, self._refusal = time.monotonic(), self.over.why
         if isinstance(action, lease.Remind):
             self._reminded = action.percent
             self._tell(reminder(action, record))

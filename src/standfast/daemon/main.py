@@ -19,13 +19,13 @@ from xml.etree import ElementTree as ET
 from standfast import config, refusals
 from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
 from standfast.cluster.run import EngineError
-from standfast.core import devices, heartbeat, members, names, owed, record, topology
+from standfast.core import clock_gate, devices, heartbeat, members, names, owed, record, topology
 from standfast.core.aims import entries
 from standfast.core.clock_step import OFF
 from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Phase, Record, Totem
-from standfast.core.report import Report, encode
+from standfast.core.report import Report, decode_all, encode
 from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, arm_window, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
@@ -319,6 +319,8 @@ class Daemon:
         seconds = self.sightings.see(found).window_seconds
         quorate = topology.quorate(known.tree)
         gone = sorted(set(aims) - known.members) if seconds >= found.lease_seconds else []
+        threshold = known.config.config.clock_threshold_seconds
+        reports = decode_all(self.known.texts) if found.waits_for_clocks else {}
         await self.lease.step(
             LeaseSeen(
                 known.node,
@@ -329,6 +331,7 @@ class Daemon:
                 quorate=quorate,
                 hosts=entries(known.config.config.hosts.hosts),
                 absent_seconds={node: self.sightings.absent(node, quorate=quorate) for node in gone},
+                clocks=clock_gate.in_the_way(found, known.node, known.members, reports, threshold),
                 not_killing=arm_window.not_killing(found, known.members, self.known.texts),
             )
         )

@@ -59,6 +59,9 @@ class Killed:
     """Nothing but a blackout has kept it from being a good member for a long while."""
     lost_call: bool = False
     """A call of its fencing was lost with its executor, another one followed at its limit: as without us."""
+    by_astray: str = ""
+    """Of two nodes, well, it is hit by this one, which has just come out of a blackout elsewhere than its own
+    devices aim, and sees nobody."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ class Checkers:
     store_lease_s: int = 0
     store_since_ms: int = 0
     closed_ms: int = -100_000
-    """When the store last had no window any more."""
+    """When the store last had no window any more that holds."""
+    proven: bool = False
+    """The window in the store is said to be proven: it holds nobody, and only its heartbeat is left."""
     alarmed_ms: int = -1
     hold_limit_s: float = 300.0
     spoiled: bool = False
@@ -140,11 +145,13 @@ class Checkers:
             return
         if not hit.alive or hit.hung:
             return
-        if hit.guarded and self.window is not None:
+        if hit.by_astray and hit.untroubled and hit.answers_good:
+            self.fail("S8", f"{hit.victim}, which is well, was killed by {hit.by_astray}, which was moved")
+        elif hit.guarded and self.window is not None and not self.proven:
             mover = hit.loss == "blackout" and hit.victim == hit.wanted
             if hit.untroubled and (mover or hit.loss != "blackout"):
                 self.fail("S8", f"{hit.victim}, which is well, was killed in a guarded window")
-        elif self.window is not None and self.lease_left_s() > 0:
+        elif self.window is not None and not self.proven and self.lease_left_s() > 0:
             self.fail("S8", f"{hit.victim} was killed alive in an open window")
         elif hit.lost_call:
             return
@@ -217,9 +224,18 @@ class Checkers:
                 "L3", f"the death of the mover ({how}) was recovered {shown}, not within {limit_s:.0f} s"
             )
 
+    def recovered_proven(self, node: str, after_s: float | None, limit_s: float) -> None:
+        """L3, for one that has really died while only clocks were in the way of a close."""
+        if after_s is None or after_s > limit_s:
+            shown = "never" if after_s is None else f"after {after_s:.1f} s"
+            self.fail(
+                "L3", f"{node} died while clocks were waited for: recovered {shown}, limit {limit_s:.0f} s"
+            )
+
     def because_of_a_window(self) -> bool:
         """Whether a hold of this moment is."""
-        return bool(self.open_number) or self.now_ms - self.closed_ms < AFTER_WINDOW_MS
+        holds = bool(self.open_number) and not self.proven
+        return holds or self.now_ms - self.closed_ms < AFTER_WINDOW_MS
 
     def fenced(self, target: str, *, lost_incarnation: int, incarnation: int, alive: bool) -> None:
         """S2, at each "done" of the fencer."""
@@ -243,6 +259,7 @@ class Checkers:
         over_s = (self.now_ms - self.store_since_ms) / 1000 - self.store_lease_s - LEASE_SLACK_SECONDS
         if (
             self.open_number
+            and not self.proven
             and over_s > 0
             and hold.knows_for_s > self.store_lease_s + LEASE_SLACK_SECONDS
             and hold.dead_for_s > DEAD_FOR_SECONDS
@@ -262,25 +279,36 @@ class Checkers:
     # -- the record ----------------------------------------------------------------------------------------
 
     def written(
-        self, *, base: int, epoch: int, phase: str, number: int, lease_s: int, writer: str, standing: int
+        self,
+        *,
+        base: int,
+        epoch: int,
+        phase: str,
+        number: int,
+        lease_s: int,
+        writer: str,
+        standing: int,
+        proven: bool = False,
     ) -> None:
         """S7, at each write of the record that was carried out. `standing`: the epoch that it replaced."""
         if base != standing:
             self.fail("S7", f"{writer} wrote epoch {epoch} over {standing}, having read {base}")
         if self.open_number and phase != "idle" and number != self.open_number:
             self.fail("S7", f"window {number} of {writer} took the place of window {self.open_number}")
+        if (phase == "idle" and self.open_number) or (proven and not self.proven):
+            self.closed_ms = self.now_ms
+        self.proven = proven
         if phase == "idle":
-            if self.open_number:
-                self.closed_ms = self.now_ms
             self.open_number, self.window = 0, None
         elif number != self.open_number:
             self.open_number, self.store_since_ms = number, self.now_ms
         self.store_lease_s = lease_s
         self.store_epoch = epoch
 
-    def overruled(self, *, epoch: int, phase: str, number: int, lease_s: int) -> None:
+    def overruled(self, *, epoch: int, phase: str, number: int, lease_s: int, proven: bool = False) -> None:
         """Two halves have met, and the store of one was given up: a window that only that one had is gone,
         and no later one takes its place. One that was announced stays judged as what an operator was told."""
+        self.proven = proven
         if self.window is not None or number == self.open_number:
             return
         if phase == "idle":
@@ -323,6 +351,17 @@ class Checkers:
         """S5, when a heartbeat timeout goes down in a window: the devices must reach the guest."""
         if alive and not (reachable or moved_again or aborted):
             self.fail("S5", f"{node} lowers its timeout, but the devices of {mover} do not reach its guest")
+
+    def armed_again(self, unreached: list[str]) -> None:
+        """S5, when a closing says that all is proven, so that fencing is armed: whose guests moved in the
+        window and are not reached by their devices."""
+        if unreached:
+            self.fail("S5", f"fencing is armed, and the devices of {' and '.join(unreached)} reach no guest")
+
+    def lowers(self, apart: list[str], *, overruled: bool) -> None:
+        """S5, when the heartbeat begins to come down: whose clocks have lagged for long enough to be seen."""
+        if apart and not (overruled or self.spoiled):
+            self.fail("S5", f"the heartbeat comes down while the clock of {' and '.join(apart)} lags")
 
     # -- in the end ----------------------------------------------------------------------------------------
 

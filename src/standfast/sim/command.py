@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from standfast.core import evidence, window
+from standfast.core import clock_gate, evidence, window
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
 from standfast.core.record import Phase, Record
@@ -58,6 +58,8 @@ class Memory:
 
     epoch: int = -1
     record: Record | None = None
+    """As last seen, or written by this command."""
+    seen: Record | None = None
     reloads: int = 0
     waits: dict[str, int] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
@@ -66,10 +68,11 @@ class Memory:
     unknown: int = 0
 
     def at(self, found: Record | None) -> None:
-        self.record = found
+        before, self.record, self.seen = self.seen, found, found
         epoch = found.epoch if found is not None else -1
         if epoch != self.epoch:
-            self.epoch, self.reloads, self.waits = epoch, 0, {}
+            kept = {k: since for k, since in self.waits.items() if clock_gate.goes_on(k, before, found)}
+            self.epoch, self.reloads, self.waits = epoch, 0, kept
 
     @property
     def open(self) -> bool:

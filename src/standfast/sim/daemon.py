@@ -16,6 +16,7 @@ from standfast.core.gate import plainly_on
 from standfast.core.owed import Debt
 from standfast.core.record import Mode, Phase, Record
 from standfast.core.report import Report, proof
+from standfast.sim.clocks import Measuring
 from standfast.sim.kernel import Steps
 from standfast.sim.lease import Lease
 from standfast.sim.store import Cib, kill_levels, written
@@ -60,6 +61,7 @@ class Daemon:
         self._last: Report | None = None
         self.lease: Lease
         self.strays = Strays(world, node)
+        self.measuring = Measuring(world, node)
         for aim in node.cib.aims.values():
             for device, fingerprint in aim.proofs.items():
                 self.rows[device] = Row(fingerprint, "TestWorked", proof(fingerprint, node.cib.record.epoch))
@@ -82,7 +84,7 @@ class Daemon:
             yield first_ms
             while self.alive and self.run == run:
                 record = self.node.cib.readable
-                if record is not None and not record.open:
+                if record is not None and (not record.open or record.waits_for_clocks):
                     self.retest()
                     yield TEST_PERIOD_MS
                 else:
@@ -97,6 +99,9 @@ class Daemon:
             self.node.spawn(self._watch(run))
             self.lease = Lease(self.world, self.node)
             self.node.spawn(forever(AWAY_MS, "keep_lease"))
+        if self.world.clocks.lag:
+            self.measuring = Measuring(self.world, self.node)
+            self.node.spawn(self.measuring.forever(run))
         self.node.spawn(tests())
         self.node.later(0, self.look)
 
@@ -149,7 +154,7 @@ class Daemon:
     def _mover(self) -> str:
         """The mover of a guarded window, as a node sees it that is not the mover (daemon/guard_duty.py)."""
         record = self.node.cib.readable
-        if record is None or not record.open or record.mode is not Mode.GUARDED:
+        if record is None or not record.holds or record.mode is not Mode.GUARDED:
             return ""
         return record.mover if record.mover != self.node.name else ""
 
@@ -242,6 +247,8 @@ class Daemon:
         record = node.cib.readable
         if record is not None:
             node.sightings.see(record)
+        if self.world.clocks.lag and self.measuring.ask(record):
+            node.spawn(self.measuring.quick(self.run))
         self._keep_file(record)
         self._follow()
         self.report()
@@ -292,6 +299,7 @@ class Daemon:
         if not self.alive or not node.up:
             return
         record = node.cib.readable
+        offsets, out, asked = self._clocks(record)
         text = Report(
             node=node.name,
             epoch=record.epoch if record is not None else 0,
@@ -306,14 +314,21 @@ class Daemon:
             hosts=dict(self.hosts),
             facility=node.facility,
             killing=self._killing() if self.world.kills else "",
-            # All clocks agree in the simulation, and are measured at once (daemon/clock_duty.py).
-            clocks=dict.fromkeys(sorted(self.known - {node.name}), 0.0),
-            clocks_at=record.prove if record is not None and record.phase is Phase.CLOSING else 0,
+            clocks=offsets,
+            clocks_out=out,
+            clocks_at=asked,
             commanding=node.commanding is not None and node.commanding.alive,
         )
         if text != self._last or node.published is None:
             self._last = text
             self.world.network.publish(node, text)
+
+    def _clocks(self, record: Record | None) -> tuple[dict[str, float], tuple[str, ...], int]:
+        """What it tells of the others' clocks. In most runs all agree, and are measured at once."""
+        if self.world.clocks.lag:
+            return dict(self.measuring.offsets), self.measuring.out, self.measuring.asked
+        asked = record.prove if record is not None and record.phase is Phase.CLOSING else 0
+        return dict.fromkeys(sorted(self.known - {self.node.name}), 0.0), (), asked
 
     # -- tests ---------------------------------------------------------------------------------------------
 

@@ -261,6 +261,7 @@ class Faults:
         self.mended = True
         world, site = self.world, self.world.site
         self.kernel.say("story", "everything is put right")
+        world.clocks.mended()
         for entry in site.hosts.values():
             entry.silent_until_ms, entry.lies, entry.off_until_ms = -1, 0, -1
         for name in world.nodes:

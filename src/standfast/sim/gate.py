@@ -171,7 +171,9 @@ def kill(world: World, node: Node, target: str) -> Steps:
     proof = Proof().seen(site.status(aim.host, aim.guest))
     if proof.verdict is Verdict.ORDER:
         yield kernel.between(50, 300)
+        world.acting = node
         victim = site.reset(aim.host, aim.guest)
+        world.acting = None
         proof = proof.ordered()
         end = kernel.now_ms + POWER_LIMIT_MS
         while kernel.now_ms < end and proof.verdict is Verdict.WAIT:

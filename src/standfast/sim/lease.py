@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from standfast.core import arming, lease
+from standfast.core import arming, clock_gate, lease
 from standfast.core.arming import Arm
+from standfast.core.clocks import THRESHOLD_SECONDS as THRESHOLD
 from standfast.core.record import Record
 from standfast.core.steps import CloseGoal, Done, Stop
 from standfast.sim.kernel import Process, Steps
@@ -79,6 +80,7 @@ class Lease:
                 absent_seconds=absent,
                 seconds_since_arming=self._since(self._armed_s),
                 arm_refusal=self._arm_refusal,
+                clocks=clock_gate.in_the_way(record, node.name, node.ring.members, node.reports, THRESHOLD),
             )
         )
 
@@ -93,6 +95,8 @@ class Lease:
             self._close(action.goal)
         elif isinstance(action, Arm):
             self._arm(action, view.record)
+        elif isinstance(action, lease.Over) and action.tried:
+            self._tried_s, self._refusal = self.node.clock(), action.why
 
     def _ask(self, view: lease.LeaseView) -> Steps:
         site = self.world.site

@@ -166,8 +166,8 @@ class LeaseStory:
     def _recovered(self, guest: Guest, what: str, window: int) -> Steps:
         world, began_ms, troubles = self.world, self.kernel.now_ms, self.world.order_troubles
         ring = world.main_ring()
-        if ring is None or not ring.cib.record.open or ring.cib.record.window != window:
-            return
+        if ring is None or not ring.cib.record.holds or ring.cib.record.window != window:
+            return  # what moves after the nodes have closed it, or armed fencing, has no window
         lease_left_s = ring.cib.record.lease_seconds - (began_ms - world.check.store_since_ms) / 1000
         clean = not self.story.faults.happened
         timeout_s = max(heartbeat.timeout_ms(node.runtime) for node in world.nodes.values()) / 1000

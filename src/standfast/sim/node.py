@@ -69,6 +69,8 @@ class Node:
         self.reports: dict[str, Report] = {}
         self.published: Report | None = None
         self.commanding: Process | None = None
+        self.command_ms = 0
+        """When its last command began."""
         self.facility = "running"
         self.lost_ms = 0
         self.since_ms = 0
@@ -132,6 +134,8 @@ class Node:
         else:
             if self.world.clock_stops:
                 self.lost_ms += self.kernel.now_ms - self.since_ms
+            if why == "blackout":
+                self.world.clocks.stood_still(self, (self.kernel.now_ms - self.since_ms) / 1000)
             self.kernel.say(self.name, "runs on after %.1f s", (self.kernel.now_ms - self.since_ms) / 1000)
             waiting, self._deferred = self._deferred, []
             for due in waiting:
@@ -164,6 +168,7 @@ class Node:
         if self.up:
             return
         self.up, self.booted_ms, self.lost_ms = True, self.kernel.now_ms, 0
+        self.world.clocks.set_right(self.name)
         self.trouble_ms = self.kernel.now_ms
         self.boot += 1
         self.sightings = MemorySightings(self.clock)

@@ -208,7 +208,7 @@ class Network:
         """One that has slept until it was dropped is by itself at first, as its corosync has it: with two
         nodes it may act, and what it believes of the other is from before. (Where killing gates act only.)"""
         world = self.world
-        alone = world.kills and len(world.nodes) == 2 and node.cib.record.open
+        alone = (world.kills or world.clocks.lag) and len(world.nodes) == 2 and node.cib.record.open
         if alone and world.extra.random() < WAKES_ALONE:
             made = Ring(frozenset({node.name}), node.cib, written_ms=self.kernel.now_ms)
             self._enter(made, [node])
@@ -265,7 +265,7 @@ class Network:
                 if stalled:
                     # A join in a stall: the consensus runs from here, and then the silent one is left out.
                     delay_ms = min(node.runtime["consensus"] for node in stalled)
-                elif self.kernel.chance(0.25 if self.world.kills else 0.05):
+                elif self.kernel.chance(0.25 if self.world.kills or self.world.clocks.lag else 0.05):
                     delay_ms = self.kernel.between(2000, 30_000)
                 self.kernel.at(delay_ms, lambda side=side: self._merge(side))  # type: ignore[misc]
 

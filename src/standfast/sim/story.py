@@ -12,6 +12,7 @@ from standfast.core.evidence import GuestState
 from standfast.core.record import Mode, Phase
 from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
 from standfast.sim import store
+from standfast.sim.clock_story import ClockStory
 from standfast.sim.command import Command, Goal
 from standfast.sim.faults import Faults
 from standfast.sim.guarded_story import GuardedStory
@@ -66,6 +67,8 @@ class Story:
             yield from LeaseStory(self).window(guest, target)
         else:
             yield from self._window(guest, target)
+        if self.world.clocks.lag:
+            yield from ClockStory(self).goes_on()
         yield from self._mended()
         self.over = True
 
@@ -155,13 +158,18 @@ class Story:
             mover, budget, lease, self.kernel.chance(0.1), "", cib.record.epoch, mode, target
         )
 
-    def close(self, guest: Guest, host: str = "") -> Callable[[Cib], Goal | None]:
-        """-u of this guest, for `host` if that was printed, otherwise for where it is or is going."""
+    def close(self, guest: Guest, host: str = "", ignore: str = "") -> Callable[[Cib], Goal | None]:
+        """-u of this guest, for `host` if that was printed, otherwise for where it is or is going. `ignore`:
+        why clocks are not to count."""
 
         def goal(cib: Cib) -> Goal:
             target = guest.moving_to if guest.moving_to and self.kernel.chance(0.5) else guest.host
             target = host or target
-            return CloseGoal(guest.node, guest.name, target, since_epoch=cib.record.epoch)
+            if ignore:
+                self.world.clocks.overruled = cib.record.window
+            return CloseGoal(
+                guest.node, guest.name, target, since_epoch=cib.record.epoch, ignore_clocks=ignore
+            )
 
         return goal
 
@@ -195,6 +203,7 @@ class Story:
             self._judge(command, outcome, alone and self.begun == number)
             ended(outcome)
 
+        node.command_ms = self.kernel.now_ms
         node.commanding = process = node.spawn(command.run(), finished)
         self.world.daemon_of(node).poke(30)
         return process
@@ -335,10 +344,13 @@ class Story:
             guest = self._to_close()
             if guest is None:
                 break
-            goal = self.close(*told) if told is not None else self.close(guest)
+            whose, host = told if told is not None else (guest, "")
+            goal = self.close(whose, host, self._overrules(last))
             outcome = yield from self.command("-u", goal, dies=0.0 if number > 2 else 0.1)
             told, last = self._told(outcome), str(outcome)[:300]
-            yield 3_000
+            # A command that waits for clocks does so for a minute.
+            taken = world.clocks.lag and (outcome is None or "BUSY" in last)
+            yield 20_000 if taken else 3_000
         yield 40_000
         self._judge_end(last)
         ring = world.main_ring()
@@ -353,6 +365,10 @@ class Story:
         if world.check.found or not well or self.kernel.chance(0.7):
             return
         yield from self._death()
+
+    def _overrules(self, last: str) -> str:
+        """What is typed after a refusal for clocks that nobody has set right meanwhile."""
+        return "nothing sets them" if "CLOCKS" in last and self.world.clocks.behind_s else ""
 
     def _all_well(self) -> Steps:
         """Who was killed a moment ago boots first."""

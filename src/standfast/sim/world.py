@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 from standfast.core import heartbeat
-from standfast.core.record import Phase, Record
+from standfast.core.record import Phase, Record, Totem
 from standfast.core.steps import HostEntry
 from standfast.sim import store
 from standfast.sim.checkers import Checkers, Held, Killed, Stopped
+from standfast.sim.clocks import BLACKOUTS_MS as LAGGING_MS
+from standfast.sim.clocks import Clocks
 from standfast.sim.daemon import Daemon
 from standfast.sim.fencer import Fencer
 from standfast.sim.kernel import Effect, Kernel, Process
@@ -27,6 +29,8 @@ FORGOTTEN_SHARE = 0.3
 GUARDED_BLACKOUTS_MS = ((100, 3_000), (3_000, 15_000), (10_000, 40_000), (30_000, 100_000), (60_000, 150_000))
 UNTROUBLED_MS = 100_000
 JUST_STARTED_MS = 3_000
+JUST_RESUMED_MS = 40_000
+"""So long one that has been moved without a word may act on nobody: it holds for 45 s."""
 ASKED_MS = 3_000
 """What a host says may be so old when it is acted on."""
 LOST, LATE, SLOW = 0.08, 0.03, 0.15
@@ -67,6 +71,9 @@ class World:
         count = kernel.rng.choice((2, 2, 3, 3, 3, 4))
         self.base = dict(kernel.rng.choice(BASES))
         self.clock_stops = kernel.chance(0.5)
+        self.clocks = Clocks(self, seed)
+        self.acting: Node | None = None
+        """The node whose device orders something just now."""
         self.extra = _extra(seed)
         """Chance of its own for everything that only a run with a guarded window has."""
         self.beside = random.Random(f"beside {seed}")
@@ -119,6 +126,8 @@ class World:
         self.edited = False
         self.noticed_at: dict[str, int] = {}
         self.closing_since_ms = 0
+        self.lowering_ms = 0
+        """When the command began that has begun to lower the heartbeat."""
         self.overruled_ms = -1
         """When the store of the membership that might act last gave way to that of one that it met."""
         self.clean_since_ms = 0
@@ -190,8 +199,19 @@ class World:
                 guarded=self.guarded,
                 untroubled=self._untroubled(victim),
                 lost_call=self.kills and aimed.node in self.lost_calls,
+                by_astray=self._astray(),
             )
         )
+
+    def _astray(self) -> str:
+        """Of two nodes: the one that acts, where it has just come out of a blackout, alone, and is not where
+        its devices aim."""
+        node = self.acting
+        if node is None or len(self.nodes) > 2 or node.ring.members != {node.name}:
+            return ""
+        guest = self.guest_of(node.name)
+        just = node.last_loss == "blackout" and self.kernel.now_ms - guest.resumed_ms < JUST_RESUMED_MS
+        return node.name if just and guest.host != node.cib.aims[node.name].host else ""
 
     def _is_member(self, name: str) -> bool:
         node, ring = self.nodes[name], self.main_ring()
@@ -202,7 +222,7 @@ class World:
     ) -> Effect:
         """Begin a live migration; as an effect it resumes with whether the guest has moved."""
         copy_ms = self.kernel.between(1_000, 20_000)
-        lengths = GUARDED_BLACKOUTS_MS if self.guarded else BLACKOUTS_MS
+        lengths = GUARDED_BLACKOUTS_MS if self.guarded else LAGGING_MS if self.clocks.lag else BLACKOUTS_MS
         blackout_ms = blackout_ms or self.kernel.between(*self.kernel.rng.choice(lengths))
         steps = self.site.migrate(guest, target, copy_ms, blackout_ms, outcome, announced=announced)
         waiting: list[Callable[[Any], None]] = []
@@ -441,6 +461,7 @@ class World:
         if record.phase is Phase.CLOSING and before.record.phase is not Phase.CLOSING:
             self.closing_since_ms = self.kernel.now_ms
         self.kernel.say(writer, "epoch %d %s: %s", record.epoch, record.phase.value, what)
+        self._closing(before, after, self.nodes[writer])
         self.check.written(
             base=record.epoch - 1,
             epoch=record.epoch,
@@ -449,7 +470,31 @@ class World:
             lease_s=record.lease_seconds,
             writer=writer,
             standing=before.record.epoch,
+            proven=record.proven,
         )
+
+    def _closing(self, before: Cib, after: Cib, writer: Node) -> None:
+        """What a closing says with this write: that all is proven; that the heartbeat may come down."""
+        was, record, ring = before.record, after.record, self.main_ring()
+        quiet = self.kernel.now_ms - self.site.unquiet_ms > 15_000
+        if record.proven and not was.proven and quiet and not self.check.spoiled:
+            self.check.armed_again([node for node in self.nodes if self._left_behind(node, after)])
+        lowers = was.totem is Totem.RAISED and record.totem is Totem.EXPLICIT and not record.abort
+        if lowers:
+            self.lowering_ms = writer.command_ms
+        if lowers and ring is not None:
+            overruled = self.clocks.overruled == record.window
+            self.check.lowers(self.clocks.apart(ring.members), overruled=overruled)
+
+    def _left_behind(self, name: str, after: Cib) -> bool:
+        """Whether its guest has moved in this window, with a word, before it was closed, and its devices do
+        not reach it. (Of one that is back where they aim, and that no -u has named, nobody asks a proof.)"""
+        guest, record = self.guest_of(name), after.record
+        in_time = self.check.store_since_ms <= guest.move_began_ms <= self.closing_since_ms
+        named = name == record.mover or name in record.settle
+        stale = named and guest.name in self.site.hosts[guest.host].stale
+        reached = guest.host == after.aims[name].host and not stale
+        return guest.os_alive and guest.announced and in_time and not (reached or guest.moving_to)
 
     def merged(self, ring: Ring, acted: Ring | None) -> None:
         """Two memberships have met. `acted`: the one that might act until now, if it is one of them."""
@@ -462,6 +507,7 @@ class World:
                 phase=record.phase.value,
                 number=record.window if record.open else 0,
                 lease_s=record.lease_seconds,
+                proven=record.proven,
             )
         if len(ring.members) == len(self.nodes):
             self.met_once |= set(self.nodes)
@@ -493,11 +539,12 @@ class World:
         record = ring.cib.record
         guest = self.guest_of(record.mover)
         host = ring.cib.aims[record.mover].host
+        quiet = self.kernel.now_ms - self.site.unquiet_ms > 60_000
         self.check.lowered(
             node.name,
             record.mover,
             reachable=guest.host == host and guest.name not in self.site.hosts[host].stale,
-            moved_again=guest.move_began_ms > self.closing_since_ms,
+            moved_again=guest.move_began_ms > (self.lowering_ms if quiet else self.closing_since_ms),
             alive=guest.os_alive,
             aborted=record.abort,
         )
