@@ -11,7 +11,6 @@ Pure: a snapshot in, the next step or a remark out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import replace
 
 from standfast.core import clocks
 from standfast.core.messages import Message, Severity
@@ -19,8 +18,6 @@ from standfast.core.record import ONLY_RAISED, Record
 from standfast.core.report import Report
 from standfast.core.steps import CloseGoal, Snapshot, Stop, Wait
 
-WAIT = "clocks"
-"""Key of the wait for them. It goes on where another command only moves the epoch."""
 LIMIT_SECONDS = 60.0
 """A time server that is reached mends a clock within 5 s (measured); what takes longer needs a person."""
 MEASURED_LIMIT_SECONDS = 3.0
@@ -37,8 +34,8 @@ def before_lowering(snapshot: Snapshot, record: Record, goal: CloseGoal) -> Wait
     found = trouble(snapshot, record, record.prove)
     if found is None or goal.ignore_clocks:
         return None
-    if WAIT not in snapshot.expired:
-        return Wait(WAIT, LIMIT_SECONDS, f"the clocks to agree: {found.text}")
+    if "clocks" not in snapshot.expired:
+        return Wait("clocks", LIMIT_SECONDS, f"the clocks to agree: {found.text}")
     again = f"clovmmigrate -u {goal.guest} {goal.target}"
     message = Message(
         "CLOCKS",
@@ -79,13 +76,6 @@ def remark(snapshot: Snapshot, record: Record) -> tuple[Message, ...]:
     return (
         Message("CLOCKS", found.text, Severity.WARNING, node=found.node, next_command=found.next_command),
     )
-
-
-def goes_on(key: str, before: Record | None, found: Record | None) -> bool:
-    """Whether a wait goes on although the epoch has moved: who asks whether a command is alive moves nothing
-    else, and must not make it wait for clocks for ever."""
-    same = before is not None and found is not None and replace(found, epoch=before.epoch) == before
-    return key == WAIT and same
 
 
 def in_the_way(
@@ -185,9 +175,7 @@ def _difference(positions: Mapping[str, float], node: str, certain: bool) -> str
 __all__ = [
     "LIMIT_SECONDS",
     "OVERRIDE",
-    "WAIT",
     "before_lowering",
-    "goes_on",
     "ignored",
     "in_the_way",
     "measured_soon",
