@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.cluster import cib, cmap
 from standfast.cluster.run import EngineError
-from standfast.core import clock_gate, devices, guarded, record
+from standfast.core import devices, guarded, record
 from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
 from standfast.core.names import RECORD_SET_ID
@@ -37,7 +37,7 @@ from standfast.core.steps import (
     Wait,
     WriteRecord,
 )
-from standfast.core.window import MAX_STEPS, decide
+from standfast.core.window import MAX_STEPS, decide, only_asked
 from standfast.hosts.base import SAVED_BY_HAND, Host, HostError, NoRoomToSave, NotSavedYet
 from standfast.survey import Survey, needs_controller, needs_whole
 
@@ -81,8 +81,9 @@ class _Memory:
         before, self.record = self.record, found
         epoch = found.epoch if found is not None else -1
         if epoch != self.epoch:
-            kept = {k: since for k, since in self.waits.items() if clock_gate.goes_on(k, before, found)}
-            self.epoch, self.reloads, self.waits = epoch, 0, kept
+            self.epoch = epoch
+            if not only_asked(before, found):
+                self.reloads, self.waits = 0, {}
 
     def expired(self, limits: Mapping[str, float]) -> frozenset[str]:
         now = time.monotonic()

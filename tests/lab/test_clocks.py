@@ -7,24 +7,35 @@ and no switch in the product. How far it lags is read from a file anew each seco
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_fencing_window import gate_lines
 from window_kit import (
+    BUDGET,
     GUEST,
     MOVER,
+    Picture,
     Running,
+    booted,
     closed,
     eventually,
+    everybody_in,
     home,
     kill_daemon,
+    kills,
     migrate_command,
     move,
     opened,
     restart_daemons,
+    revived,
     spare,
+    starts_and_stops,
+    wait_reports,
     window,
 )
 
@@ -219,6 +230,63 @@ def test_the_wait_has_an_end_and_a_person_may_overrule_it(three: Scene) -> None:
     ]
     lag(three, 0)
     assert eventually(lambda: agree(three), 60)
+
+
+def back_in(scene: Scene, node: str, guest: str) -> bool:
+    """Whether a node that was killed is a member again; its daemon is started where it was killed with it."""
+    if not scene.lab.alive(node):
+        return False
+    if not scene.run(node, "sdtool", "-s").ok:
+        scene.start_daemon(node)
+    return booted(scene, guest) and (everybody_in(scene) or revived(scene))
+
+
+@pytest.mark.full
+def test_while_only_clocks_are_in_the_way_fencing_is_armed_although_the_heartbeat_is_raised(
+    three: Scene,
+) -> None:
+    under_a_clock_of_its_own(three)
+    before = Picture.of(three)
+    opened(three, "cfguest1", *BUDGET)
+    move(three, spare(three))
+    lag(three, 20)
+    done = migrate_command(three, "cfguest1", "-u", GUEST, spare(three))
+    print(done.stderr)
+    assert (done.returncode, "[CLOCKS]" in done.stderr) == (3, True)
+    assert done.stdout.startswith("not finished: fencing is armed again, only the heartbeat timeout is still")
+    assert window(three, "cfguest3").waits_for_clocks
+    assert three.heartbeat("cfguest3")[TOKEN] == "6818"
+    assert "fencing is armed again" in three.run("cfguest3", "standfast", "window", "status").stdout
+    assert "window is closing: fencing is armed again" in three.run("cfguest3", "sdtool", "-s").stdout
+
+    # The fencing of a member, as `on-fail=fence` asks for it: it is killed at once, by its own agents.
+    mark, known, began = three.control.mark(), len(starts_and_stops(three.lab)), time.monotonic()
+    argv = ("stonith_admin", "--reboot", "cfguest3", "--timeout", "90")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(three.run, "cfguest1", *argv, limit_seconds=120.0)
+        assert eventually(lambda: kills(three, mark) != [], 60), gate_lines(three, "cfguest3")[-8:]
+        print(f"killed {time.monotonic() - began:.1f} s after it was asked for")
+        assert asked.result().ok, asked.result().stderr
+    print(f"answered {time.monotonic() - began:.1f} s after it was asked for")
+    assert {(entry["hit"], entry["action"]) for entry in kills(three, mark)} <= {
+        ("guest3", "panic"),
+        ("guest3", "sir"),
+    }
+    assert eventually(
+        lambda: any(line.startswith("r-cfguest3 start") for line in starts_and_stops(three.lab)[known:]), 90
+    ), starts_and_stops(three.lab)[known:]
+    print(f"its service runs {time.monotonic() - began:.1f} s after it was asked for")
+    assert window(three, "cfguest1").waits_for_clocks
+
+    three.wait(lambda: back_in(three, "cfguest3", "guest3"), 120, "cfguest3 in the membership again")
+    wait_reports(three)
+    lag(three, 0)
+    assert eventually(lambda: agree(three), 90)
+    closed(three, "cfguest3", spare(three))
+    later = Picture.of(three)
+    assert {n: (one.conf, one.totem) for n, one in later.nodes.items()} == {
+        n: (one.conf, one.totem) for n, one in before.nodes.items()
+    }
 
 
 @pytest.mark.full

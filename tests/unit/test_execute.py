@@ -191,15 +191,22 @@ async def test_what_is_new_of_a_wait_is_said_once_while_it_goes_on() -> None:
     assert sum(line.startswith("waiting for the clocks to agree: n2 is 20.0 s") for line in said) == 1
 
 
-def test_a_wait_for_clocks_goes_on_where_another_command_only_asks_who_is_alive() -> None:
+def test_a_closing_that_is_only_asked_whether_it_lives_does_not_begin_its_waits_anew() -> None:
     memory, found = _Memory(), dataclasses.replace(opened(3).record, phase=Phase.CLOSING, aimed=True)
     memory.at(found)
     memory.waits = {"clocks": 1.0, "proof": 2.0}
-    memory.at(found)
-    assert memory.waits == {"clocks": 1.0, "proof": 2.0}
     memory.at(found.next())
-    assert memory.waits == {"clocks": 1.0}
+    assert memory.waits == {"clocks": 1.0, "proof": 2.0}
     memory.at(found.next().next(owner="n3"))
     assert memory.waits == {}
+    memory.waits = {"report": 1.0}
     memory.at(None)
+    assert memory.waits == {}
+
+
+def test_an_opening_does_whose_call_moves_nothing_but_the_epoch() -> None:
+    memory = _Memory()
+    memory.at(found := FakeCluster(3).record)
+    memory.waits = {"calm": 1.0}
+    memory.at(found.next())
     assert memory.waits == {}

@@ -19,8 +19,6 @@ from standfast.core.record import ONLY_RAISED, Record
 from standfast.core.report import Report
 from standfast.core.steps import CloseGoal, Snapshot, Stop, Wait
 
-WAIT = "clocks"
-"""Key of the wait for them. It goes on where another command only moves the epoch."""
 LIMIT_SECONDS = 60.0
 """A time server that is reached mends a clock within 5 s (measured); what takes longer needs a person."""
 MEASURED_LIMIT_SECONDS = 3.0
@@ -37,8 +35,8 @@ def before_lowering(snapshot: Snapshot, record: Record, goal: CloseGoal) -> Wait
     found = trouble(snapshot, record, record.prove)
     if found is None or goal.ignore_clocks:
         return None
-    if WAIT not in snapshot.expired:
-        return Wait(WAIT, LIMIT_SECONDS, f"the clocks to agree: {found.text}", stepping(snapshot))
+    if "clocks" not in snapshot.expired:
+        return Wait("clocks", LIMIT_SECONDS, f"the clocks to agree: {found.text}", stepping(snapshot))
     again = f"clovmmigrate -u {goal.guest} {goal.target}"
     message = Message(
         "CLOCKS",
@@ -86,13 +84,6 @@ def stepping(snapshot: Snapshot) -> str:
     reporting = sorted(snapshot.members & set(snapshot.reports))
     told = ((node, snapshot.reports[node].clock_step) for node in reporting)
     return "; ".join(f"{node} {text}" for node, text in told if text)
-
-
-def goes_on(key: str, before: Record | None, found: Record | None) -> bool:
-    """Whether a wait goes on although the epoch has moved: who asks whether a command is alive moves nothing
-    else, and must not make it wait for clocks for ever."""
-    same = before is not None and found is not None and replace(found, epoch=before.epoch) == before
-    return key == WAIT and same
 
 
 def in_the_way(
@@ -198,9 +189,7 @@ def _difference(positions: Mapping[str, float], node: str, certain: bool) -> str
 __all__ = [
     "LIMIT_SECONDS",
     "OVERRIDE",
-    "WAIT",
     "before_lowering",
-    "goes_on",
     "ignored",
     "in_the_way",
     "measured_soon",

@@ -56,7 +56,7 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
     if record.phase is Phase.IDLE:
         return _idle(snapshot, goal, record)
     busy = members.commander(snapshot, record, since_epoch)
-    if busy is not None and not (record.waits_for_clocks and goal is not None):
+    if busy is not None and not _overrules(record, goal):
         return busy
     if record.phase is Phase.CLOSING and record.aimed and not record.waits_for_clocks:
         if record.owner != snapshot.me:
@@ -70,11 +70,6 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
         return Stop((first,), unfinished=True)
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
-    if (waits := _waits(snapshot, goal, record)) is not None:
-        return waits
-    # A command that only waits for clocks gives way to the first that overrules them.
-    if busy is not None and not (goal.ignore_clocks and record.epoch <= goal.since_epoch):
-        return busy
     if record.phase is not Phase.CLOSING or record.owner != snapshot.me or not _same(record, goal):
         # The mover of a guarded window comes first: until its killing gate is gone nobody else can be closed.
         soon = not _needs_aim(snapshot, goal) and not snapshot.guarded
@@ -87,19 +82,11 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
     return _aim(snapshot, goal, record)
 
 
-def _waits(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision | None:
-    """What is still in the way of a window that an earlier command has proven. Nothing is written for that: a
-    write has those settle anew whom the window was for. So two commands may wait at once, and who drives is
-    asked when the clocks agree; then all is proven once more."""
-    if not record.waits_for_clocks or record.prove > goal.since_epoch or _needs_aim(snapshot, goal):
-        return None
-    if snapshot.guarded:
-        return lowering.unguard(snapshot, record.next())  # put there again by somebody's hand
-    if (other := others.astray(snapshot, goal, record)) is not None:
-        return Stop((other,), unfinished=True)
-    if (changed := lowering.edited(snapshot, record, goal)) is not None:
-        return lowering.unfinished(changed, goal)
-    return clock_gate.before_lowering(snapshot, record, goal)
+def _overrules(record: Record, goal: CloseGoal | None) -> bool:
+    """Whether this command takes over from one that lives and only waits for clocks: it says that they are
+    not to count. The first does; a second one finds it at work."""
+    waits = record.waits_for_clocks and goal is not None and record.epoch <= goal.since_epoch
+    return waits and goal is not None and bool(goal.ignore_clocks)
 
 
 def _same(record: Record, goal: CloseGoal) -> bool:
@@ -405,12 +392,12 @@ def _arm(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     elif (waits := clock_gate.before_lowering(snapshot, record, goal)) is None:
         aimed = record.next(aimed=True, totem=Totem.EXPLICIT)
         told = clock_gate.ignored(snapshot, record, goal)
-    elif record.aimed:
-        return waits
-    elif (soon := clock_gate.measured_soon(snapshot, record)) is not None:
+    elif not record.aimed and (soon := clock_gate.measured_soon(snapshot, record)) is not None:
         return soon
     elif snapshot.guarded:
         return lowering.unguard(snapshot, record.next())  # what the fencers make of that is looked at first
+    elif record.aimed:
+        return waits
     elif (seen := members.reported(snapshot, record)) is not None and seen.key not in snapshot.expired:
         return seen
     else:

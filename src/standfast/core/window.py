@@ -6,8 +6,10 @@ undone by whoever asks next, on whichever node, and gets the same answer.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from standfast.core import closing, opening
-from standfast.core.record import Phase
+from standfast.core.record import Phase, Record
 from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Snapshot, Stop
 
 MAX_STEPS = 200
@@ -28,4 +30,23 @@ def decide(snapshot: Snapshot, goal: OpenGoal | CloseGoal) -> Decision:
     return opening.decide(snapshot, goal)
 
 
-__all__ = ["MAX_STEPS", "CloseGoal", "Decision", "Done", "OpenGoal", "Snapshot", "Stop", "decide"]
+def only_asked(before: Record | None, found: Record | None) -> bool:
+    """Whether a closing was only asked whether its command is alive (`members.commander`): nothing but the
+    epoch has moved. What it waits for it has then waited for all the while: else who asks again and again
+    would have it wait for ever."""
+    if before is None or found is None or found.phase is not Phase.CLOSING:
+        return False
+    return replace(found, epoch=before.epoch) == before
+
+
+__all__ = [
+    "MAX_STEPS",
+    "CloseGoal",
+    "Decision",
+    "Done",
+    "OpenGoal",
+    "Snapshot",
+    "Stop",
+    "decide",
+    "only_asked",
+]

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from standfast.sim.story import Story
 
 THINGS = 3
+WHAT = ("dies", "dies", "dies", "moves", "moves", "moves", "other", "waits")
+WHAT_OF_TWO = ("dies", "dies", "moves", "moves", "moves", "moves", "moves", "other")
+"""Of two nodes one that was moved without a word may wake up alone, and then believes that it may act."""
+LONG, LONG_OF_TWO = 0.7, 0.9
+"""Share of the moves whose blackout is longer than the raised timeout."""
 SETTLED_MS = (16_000, 60_000)
 RELEASE_S = 60.0
 """One that a gate has held for what hosts said has so long to come back."""
@@ -43,9 +48,7 @@ class ClockStory:
             if ring is None:
                 return
             mover = self.world.guest_of(ring.cib.record.mover)
-            what = self.clocks.rng.choice(
-                ("dies", "dies", "dies", "moves", "moves", "moves", "other", "waits")
-            )
+            what = self.clocks.rng.choice(WHAT_OF_TWO if len(self.world.nodes) == 2 else WHAT)
             self.kernel.say("story", "only clocks are in the way: %s", what)
             if what == "dies":
                 yield from self._dies(mover)
@@ -78,7 +81,8 @@ class ClockStory:
         yield self.clocks.between(*SETTLED_MS)
         timeout_ms = max(heartbeat.timeout_ms(node.runtime) for node in self.world.nodes.values())
         blackout_ms = self.clocks.between(100, 10_000)
-        if self.clocks.rng.random() < 0.7 and timeout_ms < LONGEST_MS:
+        long = LONG_OF_TWO if len(self.world.nodes) == 2 else LONG
+        if self.clocks.rng.random() < long and timeout_ms < LONGEST_MS:
             blackout_ms = timeout_ms + self.clocks.between(5_000, 60_000)
         outcome = "moved" if self.clocks.rng.random() < 0.8 else "failed"
         if ring is not self.world.main_ring() or not guest.os_alive or guest.moving_to:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from standfast.core import clock_gate, evidence, window
+from standfast.core import evidence, window
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
 from standfast.core.record import Phase, Record
@@ -71,8 +71,9 @@ class Memory:
         before, self.record, self.seen = self.seen, found, found
         epoch = found.epoch if found is not None else -1
         if epoch != self.epoch:
-            kept = {k: since for k, since in self.waits.items() if clock_gate.goes_on(k, before, found)}
-            self.epoch, self.reloads, self.waits = epoch, 0, kept
+            self.epoch = epoch
+            if not window.only_asked(before, found):
+                self.reloads, self.waits = 0, {}
 
     @property
     def open(self) -> bool:
