@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "and a guarded window with a death in it (d). With --vm real guests on libvirt hosts: without (a), "
         "and with it (b; a stale aim: c, and a death: d, after it).",
     )
-    parser.add_argument("--vm", action="store_true", help="real guests and live migrations; 5 to 8 minutes")
+    parser.add_argument("--vm", action="store_true", help="real guests and live migrations; 6 to 10 minutes")
     parser.add_argument("parts", nargs="*", metavar="PART", help="a, b or d (--vm: a or b); default: all")
     given = parser.parse_args(argv)
     parts = _vm_parts() if given.vm else PARTS
