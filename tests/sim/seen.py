@@ -50,5 +50,5 @@ SEEN_ON: dict[str, int] = {
     "clocks: lowered in spite of them": 13,
     "clocks: fencing waits for them": 247,
     "clocks: the proof of an earlier command lowers": 274,
-    "who was moved and wakes up alone acts at once": 660,
+    "who was moved and wakes up alone acts at once": 372,
 }
