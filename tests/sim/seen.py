@@ -51,7 +51,7 @@ SEEN_ON: dict[str, int] = {
     "clocks: lowered in spite of them": 13,
     "clocks: fencing waits for them": 247,
     "clocks: the proof of an earlier command lowers": 274,
-    "who was moved and wakes up alone acts at once": 660,
+    "who was moved and wakes up alone acts at once": 372,
     "a guest that its aimed host does not have is at home": 673,
     "a daemon that is dead is left to look": 1452,
 }

@@ -207,7 +207,8 @@ def test_the_override_needs_a_reason_and_belongs_to_u() -> None:
 
 def test_the_plan_says_whether_clocks_are_waited_for() -> None:
     snapshot = moved().snapshot("n1")
-    assert "the clocks of all nodes have to agree" in list(migration_plan.lines(CLOSE, snapshot))
+    plan = list(migration_plan.lines(CLOSE, snapshot))
+    assert plan.index("fencing armed") < plan.index("the clocks of all nodes have to agree")
     lines = list(migration_plan.lines(IGNORE, snapshot))
     assert "the clocks of all nodes are not waited for: the clock card of n2 is broken" in lines
     assert not any("clocks" in line for line in migration_plan.lines(CLOSE, moved(3, GUARDED).snapshot("n1")))

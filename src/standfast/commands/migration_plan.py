@@ -62,6 +62,7 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
         yield (f"agents of {goal.node}: {aim.host or 'unknown'} to {goal.target} ({entry.shown})")
     yield f"proof of every agent of {goal.node} from {', '.join(sorted(snapshot.members))}"
     if record is not None and record.open:
+        yield "fencing armed"
         if lowering.raises(record):
             waits = f"are not waited for: {goal.ignore_clocks}" if goal.ignore_clocks else "have to agree"
             yield f"the clocks of all nodes {waits}"
@@ -70,4 +71,3 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
         for node in sorted(record.old):
             back = heartbeat.timeout_ms(record.old[node].runtime) / 1000
             yield f"{node}: heartbeat timeout back to {back:.0f} s"
-        yield "fencing armed"

@@ -107,7 +107,7 @@ def _enter(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Record:
     kept = _left_unsaved(record, goal)
     if record.phase is Phase.CLOSING and _same(record, goal):
         kept = dict(record.saved)
-        if kept and record.prove and _unproven(snapshot, goal, record):
+        if kept and (record.proven or (record.prove and _unproven(snapshot, goal, record))):
             kept = _not_by_us(record, snapshot)  # see _aim
     return record.next(
         phase=Phase.CLOSING,
@@ -356,10 +356,11 @@ def _aim(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     late = _unproven(snapshot, goal, record)
     # Each node tests once for each epoch that asks: what failed for the last command would fail for ever. And
     # a guest that has begun to move since its hosts have saved is not known to their XSCFs: they save again.
+    # Once fencing is armed it may have been away unseen.
     asked_before = 0 < record.prove <= goal.since_epoch
-    if late and asked_before:
+    if asked_before and (late or record.proven):
         again = "save anew, and ask again" if snapshot.hosts[goal.target].saves else "ask again"
-        why = f"the agents of {goal.node} have not proven themselves: {again}"
+        why = f"the agents of {goal.node} have {'not ' if late else ''}proven themselves before: {again}"
         return WriteRecord(record.next(prove=0, saved=_not_by_us(record, snapshot)), why)
     if not record.prove or asked_before:
         return WriteRecord(

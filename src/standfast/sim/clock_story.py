@@ -103,6 +103,8 @@ class ClockStory:
         ring = self._waiting()
         if ring is None or not guest.os_alive or guest.hung or self.story.at_work:
             return
+        if ring.cib.aims[guest.node].host != guest.host:
+            return  # it has moved, and nobody has said so: it is held
         faults, window = self.story.faults, ring.cib.record.window
         clean, began_ms = not faults.happened, self.kernel.now_ms
         timeouts = [heartbeat.timeout_ms(node.runtime) / 1000 for node in self.world.nodes.values()]
