@@ -110,6 +110,9 @@ class Config(BaseModel):
     maintenance_mode: bool = False
     clock_threshold_seconds: Annotated[int, _checked(fields.clock_threshold_seconds)] = THRESHOLD_SECONDS
     clock_period_seconds: Annotated[int, _checked(fields.clock_period_seconds)] = PERIOD_SECONDS
+    repair: Annotated[str, _checked(lambda text: fields.one_of(text, fields.REPAIRS))] = "ask"
+    auto_window: bool = False
+    clock_step: Annotated[str, _checked(lambda text: fields.one_of(text, fields.CLOCK_STEPS))] = "off"
     identity_file: AbsolutePath = names.CONTROL_DOMAIN_KEY_FILE
     known_hosts: AbsolutePath = names.KNOWN_HOSTS_FILE
     control_domain: Annotated[list[ControlDomain], Field(min_length=1)]

@@ -65,6 +65,8 @@ class _Memory:
     record: Record | None = None
     reloads: int = 0
     waits: dict[str, float] = field(default_factory=dict)
+    news: str = ""
+    """The last that was said of a wait that goes on."""
     aborted: str = ""
     warnings: tuple[Message, ...] = ()
     conflicts: int = 0
@@ -183,6 +185,9 @@ class Executor:
             memory.waits[wait.key] = time.monotonic()
             limits[wait.key] = wait.limit_seconds
             self.say(f"waiting for {wait.reason} (up to {wait.limit_seconds:.0f} s)")
+        elif wait.news and wait.news != memory.news:
+            self.say(wait.news)
+        memory.news = wait.news or memory.news
         waited = time.monotonic() - memory.waits[wait.key]
         quick = waited < QUICK_SECONDS
 

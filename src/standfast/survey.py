@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.run import EngineError
 from standfast.core import aims, devices, guarded, preflight, record
+from standfast.core.clock_step import OFF
 from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.closing import proof_asked
 from standfast.core.evidence import HostAnswer, gone_everywhere
@@ -46,6 +47,7 @@ class Survey:
     config: str = ""
     """Fingerprint of the clovmmigrate.conf that the command has read; empty: not to be compared."""
     clock_threshold_seconds: float = THRESHOLD_SECONDS
+    clock_step: str = OFF
     _account: Mapping[str, str] | None = None
     _hosts: Mapping[str, Host] | None = None
     _texts: Mapping[str, str] = field(default_factory=dict)
@@ -102,6 +104,7 @@ class Survey:
             record_error=why,
             config=self.config,
             clock_threshold_seconds=self.clock_threshold_seconds,
+            clock_step=self.clock_step,
             configured=_nodes(tree),
             members=seen.members,
             reports=decode_all(reports),

@@ -529,6 +529,14 @@ def test_monitor_fails_when_no_decision_can_be_made(world: World, script: str) -
     assert "the CIB" in called.said
 
 
+def test_a_monitor_on_a_loaded_node_waits_longer_for_the_cib_than_a_fencing_does(world: World) -> None:
+    """A gate that is not started at first is not started at all."""
+    world.tool("cibadmin", f"sleep 4.5; exec cat {world.folder}/cib")
+    called = world.gate("monitor", "", ["pcmk_host_list=cfguest2"])
+    assert called.code == 0, called.said
+    assert called.seconds >= 4.5
+
+
 def test_the_metadata_is_xml_that_names_every_action(world: World) -> None:
     for words in (["-o", "metadata"], ["--action=metadata"], ["action=metadata"]):
         process = world.start(*words)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from hosts_kit import IDENTITIES, LibvirtSite, libvirtd, sshd, xml
 from standfast.core import libvirt_events
 from standfast.core.evidence import GuestState, gone_everywhere
 from standfast.core.libvirt_events import HostEvent
+from standfast.daemon.listening import Listening
 from standfast.hosts.base import (
     AnswerNotUnderstood,
     CommandFailed,
@@ -259,6 +260,39 @@ async def test_events_are_told_as_they_happen_and_again_after_the_stream_was_los
     await asyncio.wait({listening})
     await asyncio.sleep(0.2)
     assert not _listeners(site), "nothing is left behind"
+
+
+async def test_a_daemon_that_listens_hears_of_a_guest_and_that_it_may_have_missed_something(
+    site: LibvirtSite,
+) -> None:
+    heard: list[str] = []
+    listening = Listening(heard.append)
+
+    async def until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline, heard
+            await asyncio.sleep(0.02)
+
+    listening.follow({"host2": site.host})
+    assert not listening.whole
+    await until(lambda: listening.whole)
+    assert heard == [""], "what was before is not told: look"
+    await asyncio.sleep(0.3)  # virsh registers a moment after it has said that it listens
+    await asyncio.to_thread(site.virsh, "destroy", "guest2")
+    await until(lambda: "guest2" in heard)
+    heard.clear()
+    _end_listener(site)
+    await until(lambda: not listening.whole)
+    await until(lambda: listening.whole)
+    assert heard == [""]
+    listening.follow({})
+    await until(lambda: not _listeners(site))
+    listening.follow({"host2": site.host})
+    await until(lambda: listening.whole)
+    await listening.stop()
+    await until(lambda: not _listeners(site))
+    assert not listening.whole
 
 
 def _listeners(site: LibvirtSite) -> list[int]:

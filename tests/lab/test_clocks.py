@@ -39,7 +39,7 @@ from window_kit import (
     window,
 )
 
-from standfast.core.names import JOURNAL_FILE
+from standfast.core.names import CONFIG_FILE, JOURNAL_FILE
 from standfast.core.record import Phase
 from standfast.journal import Journal
 from standfast.lab.scene import Scene
@@ -53,6 +53,19 @@ FIRST = f"(WRP, 34) Cluster host {MOVER} {LOST} Further out-of-sync messages wil
 FURTHER = f"(WRP, 35) Cluster host {MOVER} {LOST}"
 AGAIN = f"(WRP, 34) Cluster host {MOVER} is in time sync with local node again."
 TOKEN = "runtime.config.totem.token"
+CHRONYC = r"""#!/bin/sh
+echo "$*" >> /var/log/chronyc
+case "$*" in
+*sources\ burst*) rm -f /run/chronyc-asked ;;
+*sources)
+  mark="?"
+  [ ! -e /run/chronyc-asked ] || mark="*"
+  echo "^,$mark,10.0.0.9,8,4,7,1,0.1,0.1,0.1"
+  : > /run/chronyc-asked ;;
+*tracking) echo "0A000009,10.0.0.9,9,1795799452.0,20.000000,0,0,0,0,0,0,0,0,Normal" ;;
+makestep) sleep 1; echo +0s > {clock}; echo "200 OK" ;;
+esac
+"""
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +157,52 @@ def test_a_lagging_clock_is_told_of_and_waited_for(three: Scene) -> None:
         assert lines(three, node, SWITCHLOG, AGAIN[10:]) == 1
         assert lines(three, node, SWITCHLOG, "(WRP, 35)") == 0
         assert lines(three, node, LOG, FIRST) == 1
+
+
+@pytest.mark.full
+def test_a_node_sets_its_own_clock_while_the_close_waits_for_it(three: Scene) -> None:
+    """Its daemon calls a chronyc that does to the lagging clock what the real one does to a real clock."""
+    under_a_clock_of_its_own(three)
+    three.put(MOVER, "/usr/sbin/chronyc", CHRONYC.format(clock=CLOCK_FILE), mode="755")
+    assert eventually(lambda: agree(three), 60)
+    configure(three, "clock_step", '"chrony"')
+    try:
+        opened(three, "cfguest1")
+        move(three, spare(three))
+        lag(three, 20)
+        closing = Running(three, "cfguest1", ("-u", GUEST, spare(three)))
+        trying = f"{MOVER} is setting its clock (chrony, try 1 of 3)"
+        assert eventually(lambda: trying in closing.said(), 60), closing.said()
+        status = json.loads(three.run("cfguest3", "standfast", "window", "status", "--json").stdout)
+        assert eventually(lambda: closing.code is not None, 60), closing.said()
+        print(closing.said(), status["clocks"])
+        assert closing.code == 0, closing.said()
+        assert status["clocks_set"] == {MOVER: trying.removeprefix(f"{MOVER} ")}
+        assert trying in status["clocks"]
+    finally:
+        lag(three, 0)
+        configure(three, "clock_step", '"off"')
+    assert three.heartbeat("cfguest3")[TOKEN] == "4545"
+    told = [e.text for e in Journal(str(three.path(MOVER, JOURNAL_FILE))).last(200) if e.kind == "clock"]
+    print(told)
+    assert len(told) == 2
+    assert re.search(
+        rf"{MOVER} has set its clock \(chrony, try 1 of 3\): .* \(before: {MOVER} is 20\.\d s behind", told[1]
+    )
+    called = three.path(MOVER, "/var/log/chronyc").read_text().splitlines()
+    assert called[0] == "-n -m reset sources burst 4/4"
+    assert called[-1] == "makestep"
+    for node in ("cfguest1", "cfguest3"):
+        assert not [e for e in Journal(str(three.path(node, JOURNAL_FILE))).last(200) if e.kind == "clock"]
+
+
+def configure(scene: Scene, key: str, value: str) -> None:
+    """A key of clovmmigrate.conf, the same on every node."""
+    for node in scene.lab.nodes:
+        lines = scene.file(node, CONFIG_FILE).splitlines()
+        kept = [line for line in lines if not line.startswith(f"{key} ")]
+        scene.put(node, CONFIG_FILE, "\n".join([kept[0], f"{key} = {value}", *kept[1:]]) + "\n")
+        assert scene.run(node, "sdtool", "-r").ok
 
 
 @pytest.mark.full

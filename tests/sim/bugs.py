@@ -22,6 +22,7 @@ from standfast.core import (
     lowering,
     members,
     opening,
+    strays,
     window,
 )
 from standfast.core.evidence import GuestState
@@ -29,6 +30,7 @@ from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
+from standfast.sim import strays as sim_strays
 from standfast.sim.rules import Rules
 from standfast.sim.store import written
 from standfast.sim.world import World
@@ -259,6 +261,10 @@ def _a_persons_word_outlives_the_answer(patch: Patch) -> None:
     patch.setattr(confirmed, "heard", lambda record, answers: {})
 
 
+def _a_late_word_is_taken(patch: Patch) -> None:
+    patch.setattr(confirmed, "moved_on", lambda record, epoch: None)
+
+
 def _source_is_killed_first(patch: Patch) -> None:
     kill = killing._kill
 
@@ -357,6 +363,14 @@ def _saved_for_ever(patch: Patch) -> None:
     patch.setattr(closing, "_not_by_us", lambda record, snapshot: dict(record.saved))
 
 
+def _aimed_host_is_believed(patch: Patch) -> None:
+    patch.setattr(strays, "at_home", lambda answer: answer.state is not GuestState.SILENT)
+
+
+def _dead_daemons_look(patch: Patch) -> None:
+    patch.setattr(sim_strays, "HEARD_MS", 10**9)
+
+
 def _armed_before_the_others_are_proven(patch: Patch) -> None:
     for name in ("astray", "unproven"):
         patch.setattr(closing.others, name, lambda snapshot, goal, record: None)
@@ -438,6 +452,12 @@ BUGS = (
         _a_persons_word_outlives_the_answer,
         guarded=True,
     ),
+    Bug(
+        "guarded: a late word is not refused",
+        ("S2", "S1"),
+        _a_late_word_is_taken,
+        guarded=True,
+    ),
     Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),
     Bug("guarded: the ordinary gate lets the mover through", ("S8",), _mover_let_through, guarded=True),
     Bug("guarded: not taken out on rollback", ("S9",), _not_taken_out_on_rollback, guarded=True),
@@ -453,6 +473,8 @@ BUGS = (
     Bug("what was saved before another move counts", ("L2",), _saved_for_ever, forgotten=True),
     Bug("-u without a window saves nothing where the aim fits", ("L2", "L3"), _idle_saves_nothing),
     Bug("a gate that has held settles for ever", ("L3",), _settling_for_ever),
+    Bug("a guest that its aimed host does not have is at home", ("L4",), _aimed_host_is_believed),
+    Bug("a daemon that is dead is left to look", ("L4",), _dead_daemons_look),
     Bug("armed before the others are proven", ("S5",), _armed_before_the_others_are_proven, forgotten=True),
     Bug("clocks: lowered in spite of them", ("S5",), _lowered_in_spite_of_clocks, clocks=True),
     Bug("clocks: fencing waits for them", ("L3",), _clocks_cost_fencing, clocks=True),

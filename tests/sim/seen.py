@@ -31,6 +31,7 @@ SEEN_ON: dict[str, int] = {
     "guarded: one round is a proof": 34,
     "guarded: the membership is looked at once in a call": 867,
     "guarded: a person's word outlives the host's own answer": 213,
+    "guarded: a late word is not refused": 87219,
     "guarded: the drop counts while cut off": 10,
     "guarded: the ordinary gate lets the mover through": 136,
     "guarded: not taken out on rollback": 416,
@@ -51,4 +52,6 @@ SEEN_ON: dict[str, int] = {
     "clocks: fencing waits for them": 247,
     "clocks: the proof of an earlier command lowers": 274,
     "who was moved and wakes up alone acts at once": 372,
+    "a guest that its aimed host does not have is at home": 673,
+    "a daemon that is dead is left to look": 1452,
 }

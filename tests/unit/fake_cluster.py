@@ -105,6 +105,8 @@ class FakeCluster:
     """Node -> by how many seconds its clock is ahead of the right time; negative: behind."""
     no_clocks: set[str] = field(default_factory=set)
     """Nodes with a daemon of before clocks were measured."""
+    clock_steps: dict[str, str] = field(default_factory=dict)
+    """Node -> what it says of setting its own clock."""
     stale_clocks: bool = False
     """Nobody has measured anew since the closing asked."""
     saves: list[str] = field(default_factory=list)
@@ -218,6 +220,7 @@ class FakeCluster:
             clocks_out=tuple(other for other, offset in measured.items() if abs(offset) > 5.0),
             clocks_at=0 if self.stale_clocks or self.record.phase is not Phase.CLOSING else self.record.prove,
             clock_error=OLDER_CLOCKS if name in self.no_clocks else "",
+            clock_step=self.clock_steps.get(name, ""),
         )
 
     def _measured(self, name: str) -> dict[str, float]:

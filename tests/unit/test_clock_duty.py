@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from standfast.core.clocks import STALE_SECONDS, Limits, Sample
+from standfast.core.clocks import STALE_SECONDS, Limits, Sample, Verdict
 from standfast.daemon.clock_duty import ASKED_SECONDS, IDLE_SECONDS, OUT_SECONDS, ClockDuty
 
 MEMBERS = frozenset({"n1", "n2", "n3"})
@@ -170,6 +170,30 @@ def test_it_asks_often_only_for_a_while_and_where_somebody_is_out_of_sync(rig: R
     rig.look(members=MEMBERS | {"n4"})
     assert rig.watch.wanted[2] == IDLE_SECONDS, "n4 has a daemon that does not measure"
     assert rig.duty.shown()[-1]["clock"] == "unknown"
+
+
+def test_while_a_clock_is_being_set_it_asks_often_however_long_that_takes(rig: Rig) -> None:
+    rig.agreeing()
+    rig.look(epoch=9, asked=0)
+    rig.duty.hurry(True)
+    assert rig.watch.wanted == ("n1", 9, ASKED_SECONDS)
+    rig.now += 100.0
+    rig.look(epoch=9)
+    assert rig.watch.wanted[2] == ASKED_SECONDS
+    rig.agreeing()
+    rig.duty.hurry(False)
+    assert rig.watch.wanted[2] == IDLE_SECONDS
+
+
+def test_who_waits_for_a_round_is_woken_by_it_and_finds_what_is_known(rig: Rig) -> None:
+    rig.duty.measured.clear()
+    rig.agreeing()
+    assert rig.duty.measured.is_set()
+    assert {node: clock.verdict for node, clock in rig.duty.known().items()} == dict.fromkeys(
+        ("n2", "n3"), Verdict.AGREES
+    )
+    rig.look(epoch=9, asked=9)
+    assert rig.duty.known() == {}, "not measured since it was asked for"
 
 
 def test_what_is_not_measured_any_more_is_not_told_as_well(rig: Rig) -> None:

@@ -52,6 +52,42 @@ def test_a_lagging_clock_keeps_the_heartbeat_up_and_is_named(count: int) -> None
     assert not any(line.startswith("Reload: old") for line in cluster.log)
 
 
+def test_it_is_said_while_it_waits_that_a_node_sets_its_clock_and_what_came_of_it() -> None:
+    cluster = moved()
+    cluster.clock_ahead = {"n2": -20.0}
+    command, waits = Command(cluster, CLOSE, "n1"), list[Wait]()
+    tries = ["is setting its clock (rtc, try 1 of 3)", "could not set its clock right (rtc, try 3 of 3): no"]
+    left = list(tries)
+    while not isinstance(step := command.look(), Done | Stop):
+        if isinstance(step, Wait) and step.key == "clocks":
+            waits.append(step)
+            if not left:
+                break
+            cluster.clock_steps = {"n2": left.pop(0)}
+            cluster.sync()
+        else:
+            command.act(step)
+    assert [wait.news for wait in waits] == ["", *(f"n2 {text}" for text in tries)]
+    assert all(wait.reason.endswith(wait.news) for wait in waits)
+    assert all("n2 is 20.0 s behind n" in wait.reason for wait in waits)
+    (message,) = stop(cluster).messages
+    assert f"n2 {tries[-1]}" in message.text
+
+
+def test_who_has_set_its_clock_is_no_trouble_where_all_agree() -> None:
+    cluster = moved()
+    cluster.clock_steps = {"n2": "has set its clock (rtc, try 1 of 3): n2 is 0.1 s behind n1"}
+    assert isinstance(drive(cluster, CLOSE), Done)
+
+
+def test_the_plan_says_that_a_node_may_set_its_clock() -> None:
+    snapshot = dataclasses.replace(moved().snapshot("n1"), clock_step="rtc")
+    line = "a node whose clock is to blame sets it by itself (rtc)"
+    assert line in list(migration_plan.lines(CLOSE, snapshot))
+    assert line not in list(migration_plan.lines(IGNORE, snapshot))
+    assert line not in list(migration_plan.lines(CLOSE, moved().snapshot("n1")))
+
+
 def test_it_goes_on_as_soon_as_the_clock_is_right() -> None:
     cluster = FakeCluster(3)
     before = copy.deepcopy(cluster.facts())

@@ -73,6 +73,9 @@ def test_a_control_domain_without_login_is_one_where_nobody_logs_in(tmp_path: Pa
 def test_a_small_file_gets_the_documented_defaults(tmp_path: Path) -> None:
     found = loaded(tmp_path, "format = 1\n" + ENTRY)
     assert (found.budget_seconds, found.lease_minutes, found.maintenance_mode) == (600, 240, False)
+    assert (found.repair, found.auto_window) == ("ask", False)
+    assert found.clock_step == "off"
+    assert loaded(tmp_path, 'format = 1\nclock_step = "rtc"\n' + ENTRY).clock_step == "rtc"
 
 
 @pytest.mark.parametrize(
@@ -107,6 +110,9 @@ def test_a_small_file_gets_the_documented_defaults(tmp_path: Path) -> None:
         (("format = 1", "format = 1\nbudget_seconds = 3601"), "from 11 to 3600 seconds"),
         (("format = 1", "format = 1\nlease_minutes = 0"), "lease_minutes: must be a whole number from 1 to"),
         (("format = 1", "format = 1\nmaintenance_mode = 1"), "maintenance_mode: must be true or false"),
+        (("format = 1", 'format = 1\nrepair = "yes"'), "file: repair: must be ask or auto"),
+        (("format = 1", "format = 1\nauto_window = 1"), "file: auto_window: must be true or false"),
+        (("format = 1", 'format = 1\nclock_step = "ntp"'), "clock_step: must be off or chrony or rtc"),
         (("format = 1", 'format = 1\nknown_hosts = "kh"'), "known_hosts: must be an absolute path"),
         (("format = 1", "format = = 1"), "file: not TOML"),
     ],

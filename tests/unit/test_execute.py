@@ -161,6 +161,36 @@ async def test_what_the_operator_must_know_of_a_step_is_told_at_the_end_and_once
     assert [warning.code for warning in outcome.warnings] == ["NODES_CHANGED"]
 
 
+class Setting(Scripted):
+    """What the nodes report while a command waits for the clocks: n2 tries to set its own, and then has."""
+
+    def __init__(self, cluster: FakeCluster, says: list[str]) -> None:
+        super().__init__(cluster)
+        self.says = says
+
+    async def reported(self, *_: object) -> None:
+        if not self.cluster.record.waits_for_clocks:
+            return
+        if self.says:
+            self.cluster.clock_steps = {"n2": self.says.pop(0)}
+        else:
+            self.cluster.clock_ahead = {}
+        self.cluster.sync()
+
+
+async def test_what_is_new_of_a_wait_is_said_once_while_it_goes_on() -> None:
+    cluster = opened()
+    cluster.guest_on = {"ctrl3": GuestState.RUNNING}
+    cluster.clock_ahead = {"n2": -20.0}
+    first, second = "is setting its clock (rtc, try 1 of 3)", "has set its clock (rtc, try 1 of 3): well"
+    goal = dataclasses.replace(CLOSE, since_epoch=cluster.record.epoch)
+    survey, said = Setting(cluster, ["", first, first, second, second]), list[str]()
+    outcome = await ByHand(cast(Survey, survey), goal, said.append, total_limit_seconds=20.0).run()
+    assert isinstance(outcome, Done)
+    assert [line for line in said if "its clock" in line] == [f"n2 {first}", f"n2 {second}"]
+    assert sum(line.startswith("waiting for the clocks to agree: n2 is 20.0 s") for line in said) == 1
+
+
 def test_a_closing_that_is_only_asked_whether_it_lives_does_not_begin_its_waits_anew() -> None:
     memory, found = _Memory(), dataclasses.replace(opened(3).record, phase=Phase.CLOSING, aimed=True)
     memory.at(found)

@@ -97,3 +97,42 @@ def test_a_host_that_answers_overtakes_a_person_s_word_here_at_once_and_in_the_r
     assert while_silent == [(False, 0)]
     assert sightings.is_overtaken("ctrl1", found.epoch)
     assert (store.record.overtaken, store.writes) == ({"ctrl1": "burnt"}, 1)
+
+
+def test_a_host_that_answers_again_moves_the_record_on_so_that_a_late_word_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(monkeypatch, ("n1", "n2", "n3"), WINDOW)
+    states = {"ctrl1": GuestState.SILENT, "ctrl2": GuestState.RUNNING}
+    now, rounds, moved = [100.0], 0, asyncio.Event()
+
+    async def asked(*_: object) -> dict[str, tuple[HostAnswer, ...]]:
+        nonlocal rounds
+        rounds += 1
+        now[0] += confirmed.SHORTEST_SILENCE_SECONDS
+        if rounds == 3:
+            assert store.writes == 0, "silence alone moves nothing"
+            states["ctrl1"] = GuestState.ABSENT
+        if store.writes:
+            moved.set()
+        return {"g2": tuple(HostAnswer(host, "g2", state) for host, state in states.items())}
+
+    monkeypatch.setattr(guard_duty, "ask_everywhere", asked)
+    monkeypatch.setattr(guard_duty, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(Known, "aims", lambda self: {"n2": NodeAim("n2", "g2", "ctrl2", 1, {})})
+    known = Known(node="n1", record=WINDOW, members=frozenset({"n1", "n2", "n3"}))
+    sightings = Sightings(str(tmp_path / "seen.json"), lambda: 100.0, lambda: "boot")
+    duty = GuardDuty(known, lambda: dict.fromkeys(states), sightings, lambda: now[0])  # type: ignore[arg-type, return-value]
+
+    async def play() -> None:
+        watching = asyncio.create_task(duty.watch())
+        try:
+            async with asyncio.timeout(5):
+                await moved.wait()
+        finally:
+            watching.cancel()
+
+    asyncio.run(play())
+    assert store.record == replace(WINDOW, epoch=WINDOW.epoch + 1)
+    late = confirmed.said(WINDOW, "ctrl1", "burnt")
+    assert late.epoch == store.record.epoch, "its patch names the epoch before, which is gone"

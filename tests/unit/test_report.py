@@ -23,6 +23,9 @@ FULL = Report(
     hosts={"ctrl1": "", "ctrl2": "no answer in 5 s"},
     logins={"10.20.30.71": ""},
     facility="stopped",
+    watches=True,
+    strays={"n3": "elsewhere ctrl1"},
+    clock_step="is setting its clock (rtc, try 1 of 3)",
     commanding=True,
 )
 
@@ -38,6 +41,12 @@ def test_a_report_of_before_files_were_compared_names_no_difference() -> None:
         del body[name]
     old = decode(json.dumps(body))
     assert (old.unloaded, old.rest, old.nodes) == ((), "", ())
+
+
+def test_a_report_of_before_nodes_set_their_clocks_says_nothing_of_it() -> None:
+    body = json.loads(encode(FULL))
+    del body["cstep"]
+    assert decode(json.dumps(body)).clock_step == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"v":1}', '{"v":1,"node":3}'])

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -14,7 +15,7 @@ from driver import drive, opened
 from fake_cluster import OPEN, FakeCluster
 from test_window_guarded import GUARDED
 
-from standfast.cluster import cib
+from standfast.cluster import cib, record_change
 from standfast.commands import window_actions, window_run, window_status
 from standfast.commands.daemon_client import DaemonError
 from standfast.commands.standfast import main
@@ -24,7 +25,7 @@ from standfast.core import record as records
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.messages import Refused
 from standfast.core.record import ONLY_RAISED, Armed, Phase, Record, Totem
-from standfast.core.steps import Done, Snapshot
+from standfast.core.steps import CloseGoal, Done, Snapshot
 from standfast.sightings import Seen
 
 HOSTS = ("ctrl1", "ctrl2", "ctrl3")
@@ -69,7 +70,7 @@ def see(cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
     @contextlib.asynccontextmanager
     async def driving(_: str) -> AsyncIterator[tuple[object, Eyes]]:
-        yield None, eyes
+        yield SimpleNamespace(lease_minutes=240), eyes
 
     @contextlib.asynccontextmanager
     async def looking(*_: object) -> AsyncIterator[Eyes]:
@@ -179,6 +180,23 @@ async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(
     assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
     assert cluster.record.confirmed == {"ctrl1": "burnt"}
     assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch}
+
+
+async def test_a_word_of_before_the_window_moved_on_is_not_written(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    change = record_change.change
+
+    def late(decide: record_change.Decide) -> Record:
+        cluster.record = cluster.record.next()  # somebody has heard that host since it was asked
+        return change(decide)
+
+    monkeypatch.setattr(record_change, "change", late)
+    with pytest.raises(Refused) as moved:
+        await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
+    assert refused(moved) == ["MOVED_ON"]
+    assert cluster.record.confirmed == {}
 
 
 async def test_only_a_guarded_window_of_this_guest_takes_a_person_s_word(
@@ -341,6 +359,39 @@ async def test_repair_aims_what_was_moved_and_leaves_the_rest(
     assert (told["repaired"], told["left_alone"]) == (["g2"], ["g3"])
     assert made.aims["n2"] == "ctrl3"
     assert isinstance(drive(made, goals[0]), Done)
+
+
+async def test_repair_of_one_guest_leaves_the_others_and_holds_no_longer_than_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = FakeCluster(3)
+    made.guest_on = {"ctrl3": GuestState.RUNNING}
+    made.guests["g3"] = {"ctrl2": GuestState.RUNNING}
+    see(made, monkeypatch)
+    goals: list[CloseGoal] = []
+
+    class Played:
+        def __init__(self, survey: Eyes, goal: CloseGoal, say: object) -> None:
+            goals.append(goal)
+
+        async def run(self) -> object:
+            return drive(made, goals[-1])
+
+    monkeypatch.setattr("standfast.execute.Executor", Played)
+    assert await window_actions.repair(Screen(True), "g2", 10) == 0
+    assert json.loads(capsys.readouterr().out)["repaired"] == ["g2"]
+    assert [(goal.guest, goal.lease_seconds) for goal in goals] == [("g2", 600)]
+    assert (made.aims["n2"], made.aims["n3"]) == ("ctrl3", "ctrl1")
+
+
+async def test_repair_of_a_guest_that_is_no_node_is_refused_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    see(FakeCluster(3), monkeypatch)
+    with pytest.raises(Refused) as error:
+        await window_actions.repair(Screen(True), "g9")
+    assert refused(error) == ["UNKNOWN_GUEST"]
+    assert "g1, g2, g3" in error.value.messages[0].text
 
 
 async def test_repair_beside_a_window_is_refused(cluster: FakeCluster) -> None:

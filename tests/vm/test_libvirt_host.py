@@ -371,6 +371,50 @@ def test_events_of_both_hosts_tell_the_move_and_its_downtime(site: Site) -> None
     site.run(work)
 
 
+def test_the_target_tells_of_a_move_before_its_memory_is_sent_and_the_source_at_the_switch_over(
+    site: Site,
+) -> None:
+    """What a window that opens itself can build on."""
+    if site.way != "ssh":
+        pytest.skip("one way is enough for this one")
+    site.define("host1")
+    site.slow("host1")
+    told: list[tuple[float, str, str]] = []
+
+    async def listen(talk: Talk, name: str) -> None:
+        async for event in talk[name].events():
+            if event.guest in ("", SPARE):
+                told.append((time.monotonic(), name, event.what or event.kind))
+
+    def when(name: str, what: str) -> float | None:
+        return next((at for at, host, said in told if (host, said) == (name, what)), None)
+
+    async def work(talk: Talk) -> None:
+        listening = [asyncio.create_task(listen(talk, name)) for name in ("host1", "host2")]
+        await true(lambda: [what for _, _, what in told].count(libvirt_events.LISTENING) == 2)
+        await asyncio.sleep(0.5)  # virsh registers a moment after it has said that it listens
+        began = time.monotonic()
+        move = talk.migrating("host1", "host2")
+        await true(lambda: when("host2", "Started Migrated") is not None)
+        during = await talk.on_its_way("host1", "host2")
+        assert during["host1"].job
+        assert when("host1", "Suspended Migrated") is None
+        site.let_go("host1")
+        await move
+        await true(lambda: when("host2", "Resumed Migrated") is not None)
+        for at, host, what in told:
+            print(f"{at - began:7.2f} s {host} {what}")
+        started, suspended = when("host2", "Started Migrated"), when("host1", "Suspended Migrated")
+        assert started is not None
+        assert suspended is not None
+        assert started < suspended
+        for task in listening:
+            task.cancel()
+        await asyncio.wait(listening)
+
+    site.run(work)
+
+
 def test_no_instant_of_a_long_blackout_looks_like_two_copies_or_none(site: Site, lab: VmLab) -> None:
     """A node of the cluster, held in its switch-over: paused here, not running there."""
     if site.way != "ssh":

@@ -30,6 +30,9 @@ LAST_LOOK_SECONDS = 12.0
 """No tool of the engine is waited for beyond this point of a call."""
 HARD_LIMIT_SECONDS = 14.0
 """Below the 15 s that the fencer is told; the rest is for the end of the process."""
+MONITOR_LAST_LOOK_SECONDS = 20.0
+MONITOR_HARD_LIMIT_SECONDS = 25.0
+"""Below the 60 s of a start (`core.device_objects.START_LIMIT_SECONDS`)."""
 KILL_LAST_LOOK_SECONDS = 100.0
 KILL_HARD_LIMIT_SECONDS = 110.0
 """Below the 120 s that the fencer is told of the killing gate (`core.guarded.KILL_LIMIT_SECONDS`)."""
@@ -60,11 +63,15 @@ def _act(options: Options, began: float) -> int:
         return 0
     if action in ("on", "validate-all"):
         return 0
-    from standfast.commands.gate_tools import Tools
+    from standfast.commands.gate_tools import MONITOR_TOOL_LIMIT_SECONDS, Tools
 
     if options.kills and action in ("off", "reboot"):
         return _kill(options, began)
-    tools = Tools(options.root, began + LAST_LOOK_SECONDS)
+    if action in ("monitor", "status"):
+        signal.setitimer(signal.ITIMER_REAL, MONITOR_HARD_LIMIT_SECONDS)
+        tools = Tools(options.root, began + MONITOR_LAST_LOOK_SECONDS, MONITOR_TOOL_LIMIT_SECONDS)
+    else:
+        tools = Tools(options.root, began + LAST_LOOK_SECONDS)
     # Everything heavy from here on, while the tools run.
     from standfast.commands.gate_run import Gate
 

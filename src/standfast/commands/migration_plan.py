@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from standfast.core import heartbeat, lowering
+from standfast.core.clock_step import OFF
 from standfast.core.record import Mode
 from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
 
@@ -65,6 +66,8 @@ def _closing(goal: CloseGoal, snapshot: Snapshot) -> Iterator[str]:
         if lowering.raises(record):
             waits = f"are not waited for: {goal.ignore_clocks}" if goal.ignore_clocks else "have to agree"
             yield f"the clocks of all nodes {waits}"
+            if snapshot.clock_step != OFF and not goal.ignore_clocks:
+                yield f"a node whose clock is to blame sets it by itself ({snapshot.clock_step})"
         for node in sorted(record.old):
             back = heartbeat.timeout_ms(record.old[node].runtime) / 1000
             yield f"{node}: heartbeat timeout back to {back:.0f} s"

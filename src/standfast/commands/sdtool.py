@@ -56,6 +56,9 @@ def remarks(status: Mapping[str, object]) -> Iterator[str]:
             f"A migration window is {window['phase']}: {_held(window)} "
             "Close it: clovmmigrate -u source-ldom target-host"
         )
+    moved = status.get("unannounced")
+    for row in moved if isinstance(moved, list) else ():
+        yield f"ALARM: {row['text']} Type: {row['next_command']}"
     yield from clocks(status.get("clocks"))
     if not status.get("agents"):
         yield "No shutdown agent is registered. Register each node: clsnmpsetup -a, or standfast node add"

@@ -212,12 +212,18 @@ def confirm_dead(guest: str, host: str, reason: str, yes: bool, as_json: bool) -
 
 
 @window.command("repair")
+@click.argument("guest", required=False, default="")
+@click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
+              help="How long a repair that is not finished may hold; then the nodes close it.")  # fmt: skip
 @json_option
-def repair(as_json: bool) -> None:
-    """Without an open window: aim fencing at the hosts where the guests are now, and prove it."""
+def repair(guest: str, lease_minutes: int | None, as_json: bool) -> None:
+    """Without an open window: aim fencing at the hosts where the guests are now, and prove it.
+
+    GUEST: this one alone.
+    """
     from standfast.commands import window_actions
 
-    _end(Screen(as_json, PROGRAM), window_actions.repair)
+    _end(Screen(as_json, PROGRAM), lambda screen: window_actions.repair(screen, guest, lease_minutes))
 
 
 def _end(screen: Screen, what: Callable[[Screen], Awaitable[int]]) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from xml.etree import ElementTree as ET
 
     from standfast.core.record import Record
-    from standfast.core.steps import Snapshot
+    from standfast.core.steps import NodeAim, Snapshot
     from standfast.survey import Survey
 
 PROGRAM = "standfast window"
@@ -95,8 +95,15 @@ async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> in
             text = f"{name} answers ({', '.join(map(str, said))}): what it says is believed, not what you say"
             raise Refused(Message("HOST_ANSWERS", text, host=name, next_command="standfast window status"))
 
+        looked_at = snapshot.record.epoch
+
         def dead(found: Record) -> Record:
             _refuse_other(found, guest, nodes)
+            if found.epoch != looked_at:
+                # It may have moved on because that host has answered meanwhile.
+                text = f"the window has moved on since {name} was asked (epoch {looked_at} to {found.epoch})"
+                hint = "standfast window status; if it is dead: the same again"
+                raise Refused(Message("MOVED_ON", text, host=name, next_command=hint))
             return confirmed.said(found, name, reason)
 
         record = await _change(dead)
@@ -111,29 +118,34 @@ def _refuse_other(found: Record, guest: str, nodes: list[str]) -> None:
         raise Refused(Message("NOT_GUARDED", text, next_command="standfast window status"))
 
 
-async def repair(screen: Screen) -> int:
-    """Where no window is open: re-aim and prove every guest that is not plainly where its agents aim."""
+async def repair(screen: Screen, only: str = "", lease_minutes: int | None = None) -> int:
+    """Where no window is open: re-aim and prove every guest that is not plainly where its agents aim.
+
+    `only`: the guest to look at; empty: all.
+    """
     from standfast.core.gate import plainly_on
     from standfast.core.steps import CloseGoal, Stop
     from standfast.execute import Executor
 
-    async with window_run.driving(PROGRAM) as (_, survey):
+    async with window_run.driving(PROGRAM) as (config, survey):
         snapshot, _ = await window_run.look(survey)
         record = snapshot.record
         if record is not None and record.open:
             text = f"a window is {record.phase.value}: nothing is repaired beside it"
             raise Refused(Message("WINDOW_OPEN", text, next_command="standfast window close"))
-        answers = await survey.ask([aim.guest for aim in snapshot.aims.values()])
-        places = {aim.guest: plainly_on(answers.get(aim.guest, ())) for aim in snapshot.aims.values()}
+        wanted = _wanted(snapshot, only)
+        answers = await survey.ask([aim.guest for aim in wanted])
+        places = {aim.guest: plainly_on(answers.get(aim.guest, ())) for aim in wanted}
         repaired = []
-        for aim in snapshot.aims.values():
+        for aim in wanted:
             where = places[aim.guest]
             if not where or (aim.host == where and aim.node not in snapshot.guarded):
                 continue
             screen.say(f"{aim.guest} is on {where}")
             seen, _ = await window_run.look(survey)
             epoch = seen.record.epoch if seen.record is not None else 0
-            goal = CloseGoal(aim.node, aim.guest, where, since_epoch=epoch)
+            lease = 60 * (lease_minutes or config.lease_minutes)
+            goal = CloseGoal(aim.node, aim.guest, where, lease_seconds=lease, since_epoch=epoch)
             outcome = await Executor(survey, goal, screen.say).run()
             if isinstance(outcome, Stop):
                 return window_run.stopped(outcome, screen)
@@ -143,6 +155,18 @@ async def repair(screen: Screen) -> int:
     if alone:
         text += f"; not plainly in one place, left alone: {', '.join(alone)}"
     return screen.end(EXIT_DONE, text, repaired=repaired, left_alone=alone)
+
+
+def _wanted(snapshot: Snapshot, only: str) -> list[NodeAim]:
+    """Whose aim is to be looked at. Raises Refused."""
+    from standfast.core import by_kind
+
+    found = [aim for aim in snapshot.aims.values() if only in ("", aim.guest)]
+    if only and not found:
+        known = ", ".join(sorted(aim.guest for aim in snapshot.aims.values())) or "none"
+        text = f"no cluster node is registered for guest domain {only!r} (known: {known})"
+        raise Refused(Message("UNKNOWN_GUEST", text, next_command=by_kind.listing(snapshot.hosts)))
+    return found
 
 
 async def _change(change: Change) -> Record:

@@ -134,6 +134,7 @@ async def looking(loaded: Loaded, node: str) -> AsyncIterator[Survey]:
         lambda account: _hosts(config, account),
         loaded.fingerprint,
         config.clock_threshold_seconds,
+        config.clock_step,
     )
     try:
         yield survey

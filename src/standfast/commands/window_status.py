@@ -68,6 +68,7 @@ async def facts(survey: Survey) -> dict[str, object]:
     answers = (await survey.ask([guest])).get(guest, ()) if guest and record.open else ()
     alive = await asyncio.to_thread(_alive, record, answers)
     away = sorted(set(record.old) - snapshot.members) if record.open else []
+    alarms, moved = await _told()
     return {
         "open": record.open,
         "phase": record.phase.value,
@@ -102,8 +103,9 @@ async def facts(survey: Survey) -> dict[str, object]:
         "fencing_changed": sorted(snapshot.guarded),
         "owed": sorted(record.owed),
         **_clocks(snapshot, record),
-        "alarms": await _alarms(),
-        "next_command": _next(snapshot, guest),
+        "alarms": alarms,
+        "unannounced": moved,
+        "next_command": _next(snapshot, guest) or next((str(row["next_command"]) for row in moved), ""),
     }
 
 
@@ -119,6 +121,7 @@ def _clocks(snapshot: Snapshot, record: Record) -> dict[str, object]:
         "clock_offsets_seconds": {node: dict(report.clocks) for node, report in told.items()},
         "clocks_out_of_sync": {node: list(r.clocks_out) for node, r in told.items() if r.clocks_out},
         "clocks_not_measured": {node: r.clock_error for node, r in told.items() if r.clock_error},
+        "clocks_set": {node: r.clock_step for node, r in told.items() if r.clock_step},
     }
 
 
@@ -135,13 +138,17 @@ def _alive(record: Record, answers: Sequence[HostAnswer]) -> dict[str, str]:
     }
 
 
-async def _alarms() -> list[str]:
+async def _told() -> tuple[list[str], list[dict[str, object]]]:
+    """This node's alarms, and a row for each guest that was moved without a window."""
     try:
         answer = await asyncio.to_thread(ask, {"op": "status"}, 3.0)
     except DaemonError as error:
-        return [f"standfastd does not answer on this node: {error}"]
-    found = answer.get("alarms", [])
-    return [str(text) for text in found] if isinstance(found, list) else []
+        return [f"standfastd does not answer on this node: {error}"], []
+    alarms, moved = answer.get("alarms", []), answer.get("unannounced", [])
+    return (
+        [str(text) for text in alarms] if isinstance(alarms, list) else [],
+        [row for row in moved if isinstance(row, dict)] if isinstance(moved, list) else [],
+    )
 
 
 def _next(snapshot: Snapshot, guest: str) -> str:

@@ -11,6 +11,7 @@ Pure: a snapshot in, the next step or a remark out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
 
 from standfast.core import clocks
 from standfast.core.messages import Message, Severity
@@ -35,7 +36,7 @@ def before_lowering(snapshot: Snapshot, record: Record, goal: CloseGoal) -> Wait
     if found is None or goal.ignore_clocks:
         return None
     if "clocks" not in snapshot.expired:
-        return Wait("clocks", LIMIT_SECONDS, f"the clocks to agree: {found.text}")
+        return Wait("clocks", LIMIT_SECONDS, f"the clocks to agree: {found.text}", stepping(snapshot))
     again = f"clovmmigrate -u {goal.guest} {goal.target}"
     message = Message(
         "CLOCKS",
@@ -78,6 +79,13 @@ def remark(snapshot: Snapshot, record: Record) -> tuple[Message, ...]:
     )
 
 
+def stepping(snapshot: Snapshot) -> str:
+    """Which members set their own clocks, or have tried to in this window; empty: none."""
+    reporting = sorted(snapshot.members & set(snapshot.reports))
+    told = ((node, snapshot.reports[node].clock_step) for node in reporting)
+    return "; ".join(f"{node} {text}" for node, text in told if text)
+
+
 def in_the_way(
     record: Record, me: str, members: Set[str], reports: Mapping[str, Report], threshold_seconds: float
 ) -> str:
@@ -92,7 +100,13 @@ def in_the_way(
 
 
 def trouble(snapshot: Snapshot, record: Record, since_epoch: int) -> Message | None:
-    """Why it cannot be said that all members' clocks agree, measured since this epoch; None: it can."""
+    """Why it cannot be said that all members' clocks agree, measured since this epoch, and which of them are
+    being set; None: it can."""
+    found, steps = _trouble(snapshot, record, since_epoch), stepping(snapshot)
+    return replace(found, text=f"{found.text}; {steps}") if found is not None and steps else found
+
+
+def _trouble(snapshot: Snapshot, record: Record, since_epoch: int) -> Message | None:
     apart = sorted(_apart(snapshot, since_epoch))
     if apart:
         return _out(snapshot, record, apart)

@@ -4,6 +4,11 @@ A host that answers after somebody has called it dead is alive, or was dead and 
 says nothing of its next silence. So it is taken out of the record by the first node that hears the host, and
 until that is written a node goes by what it has heard itself. Each word has the epoch at which it was said,
 so that one that is said again counts again.
+
+A word may also land late: it waits in its sender's corosync while that stands still, or while the ring does,
+and by then the host may have been back and be silent once more (simulated: a healthy node was called dead).
+So whoever hears a host again that was silent in a guarded window moves the record on, and a word that was
+sent before that is refused by its epoch.
 """
 
 from __future__ import annotations
@@ -11,7 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Record
+from standfast.core.record import Mode, Record
+
+SHORTEST_SILENCE_SECONDS = 5.0
+"""Who was silent for less has only missed a question: nobody calls that dead."""
 
 
 def said(record: Record, host: str, reason: str) -> Record:
@@ -47,3 +55,34 @@ def overtake(record: Record, these: Mapping[str, int]) -> Record | None:
         confirmed_at={host: at for host, at in record.confirmed_at.items() if host not in gone},
         overtaken={**record.overtaken, **gone},
     )
+
+
+class Silences:
+    """Since when hosts are silent, as one node hears them, and which of them have come back."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, float] = {}
+
+    def heard(self, answers: Iterable[HostAnswer], now_seconds: float) -> frozenset[str]:
+        """Take one round of answers; the hosts of it that answer again after a silence that counts."""
+        back = set()
+        for answer in answers:
+            if answer.state is GuestState.SILENT:
+                self._since.setdefault(answer.host, now_seconds)
+                continue
+            since = self._since.pop(answer.host, None)
+            if since is not None and now_seconds - since >= SHORTEST_SILENCE_SECONDS:
+                back.add(answer.host)
+        return frozenset(back)
+
+    def forget(self) -> None:
+        """There is no window any more."""
+        self._since.clear()
+
+
+def moved_on(record: Record, epoch: int) -> Record | None:
+    """The record one epoch later, nothing else, since a host answers again that was silent when it had this
+    epoch. None: it has moved on already, or there is no guarded window in which a word could land."""
+    if record.epoch != epoch or not record.open or record.mode is not Mode.GUARDED:
+        return None
+    return record.next()

@@ -18,9 +18,13 @@ LEASE_MINUTES = range(1, 10081)
 """From a minute to a week: a lease is there to end."""
 CLOCK_SECONDS = range(1, 301)
 CLOCK_PERIOD_SECONDS = range(10, 3601)
+CLOCK_STEPS = ("off", "chrony", "rtc")
+"""How a node may set its own clock while a window waits for it (`core.clock_step`)."""
 CONNECTIONS = ("ssh", "telnet")
 KINDS = ("ldm", "libvirt", "manual")
 """How guests are managed on a host."""
+REPAIRS = ("ask", "auto")
+"""Who aims fencing anew at a guest that somebody moved without a window: a person, or the nodes."""
 MAX_NAME_CHARS = 64
 
 _LABELS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")

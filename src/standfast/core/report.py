@@ -78,6 +78,13 @@ class Report:
     """All this was measured at this epoch of the record or later; 0: at any."""
     clock_error: str = ""
     """Why clocks cannot be measured from this node; empty: they are."""
+    watches: bool = False
+    """This node looks whether guests are where their devices aim, when that is its turn (core/strays.py)."""
+    strays: Mapping[str, str] = field(default_factory=dict)
+    """Node -> where its guest is, as `strays.Sight.word` tells it, where it was moved without a window."""
+    clock_step: str = ""
+    """What this node does, or has done in this window, to set its own clock (`core.clock_step`), to be read
+    after its name; empty: nothing."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
 
@@ -130,6 +137,9 @@ def encode(report: Report) -> str:
         "cout": list(report.clocks_out),
         "cat": report.clocks_at,
         "clkerr": report.clock_error,
+        "wat": report.watches,
+        "stray": dict(report.strays),
+        "cstep": report.clock_step,
     }
     return json.dumps(body, separators=(",", ":"), sort_keys=True)
 
@@ -170,6 +180,9 @@ def decode(text: str) -> Report:
             clocks_out=tuple(str(node) for node in body.get("cout", ())),
             clocks_at=int(body.get("cat", 0)),
             clock_error=str(body.get("clkerr", OLDER_CLOCKS)),
+            watches=bool(body.get("wat", False)),
+            strays=_texts(body.get("stray", {})),
+            clock_step=str(body.get("cstep", "")),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise ReportError(f"a report cannot be read: {error!r}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from standfast.core.clock_step import OFF
 from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
@@ -82,6 +83,8 @@ class Snapshot:
     fencing_pending: tuple[str, ...] = ()
     clock_threshold_seconds: float = THRESHOLD_SECONDS
     """By how much clocks may differ, of clovmmigrate.conf."""
+    clock_step: str = OFF
+    """How a node sets its own clock where that is to blame, of clovmmigrate.conf (`core.clock_step`)."""
     stonith_enabled: bool = True
     maintenance_mode: str = ""
     """Value of maintenance-mode; empty: not set."""
@@ -215,6 +218,8 @@ class Wait:
     key: str
     limit_seconds: float
     reason: str
+    news: str = ""
+    """Of `reason`, what the operator is told again when it has changed; empty: nothing."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,9 @@ class ClockDuty:
         self._members: frozenset[str] = frozenset()
         self._limits = Limits()
         self._asked, self._asked_since = 0, 0.0
+        self._epoch, self._hurried = 0, False
+        self.measured = asyncio.Event()
+        """Set with each round of samples; whoever waits for one clears it."""
         self._announced: dict[str, float] = {}
         """Host that was called out of sync -> when that was last said."""
         self._offsets: dict[str, float] = {}
@@ -105,7 +108,7 @@ class ClockDuty:
             self._limits = limits
         if asked != self._asked or members - self._members:
             self._asked, self._asked_since = asked, self._now()
-        self._me, self._members, self._mover = me, members, mover
+        self._me, self._members, self._mover, self._epoch = me, members, mover, epoch
         for gone in (set(self._clocks) | set(self._announced)) - members:
             self._clocks.pop(gone, None)
             self._offsets.pop(gone, None)
@@ -115,7 +118,15 @@ class ClockDuty:
             self.heard()
             self._watch.want(me, epoch, self._period())
 
+    def hurry(self, wanted: bool) -> None:
+        """Measure twice a second, as long as that is wanted: a clock is being set."""
+        self._hurried = wanted
+        if self._watch is not None and self._me:
+            self._watch.want(self._me, self._epoch, self._period())
+
     def _period(self) -> float:
+        if self._hurried:
+            return ASKED_SECONDS
         known = len(self._fresh()) == len(self._members - {self._me})
         if not known and self._now() - self._asked_since < ASKED_LIMIT_SECONDS:
             return ASKED_SECONDS
@@ -130,6 +141,11 @@ class ClockDuty:
                 self._clocks[node] = self._clocks.get(node, Clock()).heard(sample, self._limits)
         self._complain()
         self._tell(self._watch.trouble)
+        self.measured.set()
+
+    def known(self) -> dict[str, Clock]:
+        """Other member -> its clock, where that is known, and measured since a closing has asked."""
+        return self._fresh()
 
     def _fresh(self) -> dict[str, Clock]:
         """What is known of each node, and was measured since it was asked for."""
@@ -217,6 +233,16 @@ class ClockDuty:
         )
         whose = f"{shown or 'all clocks agree by now'} (clocks)"
         return f"{whose}; out of sync: {', '.join(blame.names)}, {blame.why}" if blame.names else whose
+
+    def heard_within(self, seconds: float) -> frozenset[str]:
+        """Other members whose daemon has answered in the last `seconds`: a daemon that was killed, or hangs,
+        leaves a report that looks as good as new, and answers nothing."""
+        since = self._now() - seconds
+        return frozenset(
+            node
+            for node, clock in self._clocks.items()
+            if clock.samples and clock.samples[-1].at_seconds >= since
+        )
 
     def shown(self) -> list[dict[str, object]]:
         """Of every other member what this node knows now, for people and programs."""

@@ -71,6 +71,7 @@ class Door:
                 "why": record.why,
             },
             "alarms": self._daemon.alarms(),
+            "unannounced": self._daemon.strays.shown(),
             "clocks": {
                 "error": self._daemon.clocks.told.error,
                 "hosts": self._daemon.clocks.shown(),

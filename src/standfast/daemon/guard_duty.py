@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -39,10 +40,19 @@ log = logging.getLogger("standfastd")
 class GuardDuty:
     """One daemon's share of guarded windows."""
 
-    def __init__(self, known: Known, hosts: Callable[[], Mapping[str, Host]], sightings: Sightings) -> None:
-        self._known, self._hosts, self._sightings = known, hosts, sightings
+    def __init__(
+        self,
+        known: Known,
+        hosts: Callable[[], Mapping[str, Host]],
+        sightings: Sightings,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._known, self._hosts, self._sightings, self._now = known, hosts, sightings, now
         self.killing = ""
         """Node that this node's fencer would fence by its killing gate and by nothing else."""
+        self._silences = confirmed.Silences()
+        self._back: dict[str, int] = {}
+        """Hosts that answer again, and the epoch of the record by then; until that has moved on."""
         self._began = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
@@ -75,6 +85,8 @@ class GuardDuty:
         while True:
             mover, found = self.mover, self._known.record
             if not mover:
+                self._silences.forget()
+                self._back.clear()
                 self._began.clear()
                 await self._began.wait()
                 continue
@@ -84,6 +96,7 @@ class GuardDuty:
                 answers = (await ask_everywhere(self._hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
                 if words := confirmed.heard(found, answers):
                     await self._overtake(words)
+                await self._move_on(self._known.record, self._silences.heard(answers, self._now()))
                 where = plainly_on(answers)
                 if where and len(answers) == len(self._hosts()):
                     await asyncio.to_thread(self._sightings.plain, guest, where)
@@ -96,6 +109,28 @@ class GuardDuty:
             await asyncio.to_thread(self._sightings.overtaken, host, epoch)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(words))
+
+    async def _move_on(self, found: Record | None, back: frozenset[str]) -> None:
+        """A word that one of these is dead may still be under way, from before it answered again."""
+        if found is None:
+            return
+        self._back |= dict.fromkeys(back, found.epoch)
+        self._back = {host: epoch for host, epoch in self._back.items() if epoch == found.epoch}
+        if self._back and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(self._write_on(found.epoch, sorted(self._back)))
+
+    async def _write_on(self, epoch: int, back: list[str]) -> None:
+        shown = ", ".join(back)
+        try:
+            written = await asyncio.to_thread(
+                record_change.change, lambda now, _: confirmed.moved_on(now, epoch), WRITE_LIMIT_SECONDS
+            )
+        except (EngineError, RecordError, NoRecordError) as error:
+            log.error("that %s answers again: %s", shown, error)
+        else:
+            log.info(
+                "%s answers again: epoch %d; what was said of it before is refused", shown, written.epoch
+            )
 
     async def _write(self, words: Mapping[str, int]) -> None:
         def overtake(found: Record, _: ET.Element) -> Record | None:

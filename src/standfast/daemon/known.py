@@ -43,6 +43,8 @@ class Known:
     config_error: str = ""
     probed: Probed = field(default_factory=Probed)
     engine: bool = False
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """All nodes' reports at the last tick."""
 
     @property
     def window(self) -> bool:

@@ -8,7 +8,6 @@ next ``clovmmigrate -u`` understands.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,12 +18,11 @@ from standfast.core.arming import Arm
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Record
 from standfast.core.steps import CloseGoal, HostEntry, NodeAim
-from standfast.daemon import arm_window
+from standfast.daemon import arm_window, own_command
 
 CLOSE_LIMIT_SECONDS = 360.0
 """More than the command's own limit."""
 HOOK_LIMIT_SECONDS = 30.0
-KILL_LIMIT_SECONDS = 5.0
 REASON = "the lease is over"
 
 Where = Mapping[str, tuple[HostAnswer, ...]]
@@ -159,20 +157,7 @@ def reminder(action: lease.Remind, record: Record) -> str:
 async def run_close(goal: CloseGoal, program: str = "clovmmigrate") -> str:
     """Close as an operator would. Empty: it is closed; else why not, and what to type."""
     argv = (program, "-u", goal.guest, goal.target, "--yes", "--json", "--reason", REASON)
-    code, output, errors = await _run(argv, CLOSE_LIMIT_SECONDS)
-    if code == 0:
-        return ""
-    if code is None:
-        return f"{program} -u {goal.guest} {goal.target} did not end within {CLOSE_LIMIT_SECONDS:.0f} s"
-    try:
-        messages = json.loads(output)["messages"]
-        said = "; ".join(
-            message["text"] + (f" (next: {message['next']})" if message["next"] else "")
-            for message in messages
-        )
-    except (ValueError, KeyError, TypeError):
-        said = " ".join((errors or output).split())[-300:]
-    return said or f"{program} ended with exit code {code}"
+    return (await own_command.run(argv, CLOSE_LIMIT_SECONDS)).refusal
 
 
 async def run_hook(percent: int, seconds_left: float, record: Record, program: str = names.LEASE_HOOK) -> str:
@@ -180,29 +165,7 @@ async def run_hook(percent: int, seconds_left: float, record: Record, program: s
     if not os.access(program, os.X_OK):
         return ""
     argv = (program, str(percent), str(round(seconds_left)), record.mover)
-    code, _, errors = await _run(argv, HOOK_LIMIT_SECONDS)
+    code, _, errors = await own_command.start(argv, HOOK_LIMIT_SECONDS)
     if code is None:
         return f"{program} did not end within {HOOK_LIMIT_SECONDS:.0f} s, or could not be started"
     return f"{program} ended with exit code {code}: {' '.join(errors.split())[-200:]}" if code else ""
-
-
-async def _run(argv: tuple[str, ...], limit_seconds: float) -> tuple[int | None, str, str]:
-    """Exit code (None: not started, or killed at the limit), standard output, standard error."""
-    pipe = asyncio.subprocess.PIPE
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
-        )
-    except OSError:
-        return None, "", ""
-    try:
-        async with asyncio.timeout(limit_seconds):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        return None, "", ""
-    finally:
-        if process.returncode is None:
-            process.kill()
-            async with asyncio.timeout(KILL_LIMIT_SECONDS):
-                await process.wait()
-    return process.returncode, output.decode(errors="replace"), errors.decode(errors="replace")

@@ -21,6 +21,8 @@ from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring,
 from standfast.cluster.run import EngineError
 from standfast.core import clock_gate, devices, heartbeat, members, names, owed, record, topology
 from standfast.core.aims import entries
+from standfast.core.clock_step import OFF
+from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, decode_all, encode
@@ -28,6 +30,7 @@ from standfast.core.steps import NodeAim
 from standfast.daemon import alarms, arm_window, away, heartbeat_duty, probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
 from standfast.daemon.clock_duty import ClockDuty
+from standfast.daemon.clock_step_duty import ClockStepDuty
 from standfast.daemon.facility_switch import Switch
 from standfast.daemon.fencer_duty import FencerDuty
 from standfast.daemon.guard_duty import GuardDuty
@@ -36,6 +39,7 @@ from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
+from standfast.daemon.stray_duty import StrayDuty
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
 from standfast.hosts.asking import ask_everywhere
@@ -70,8 +74,6 @@ class Daemon:
         self._kick = asyncio.Event()
         self._changed = asyncio.Event()
         self._published = ""
-        self._texts: Mapping[str, str] = {}
-        """All nodes' reports at the last tick."""
         self._told: Report | None = None
         """What stands in `_published`."""
         self._proven_since = 0
@@ -93,6 +95,16 @@ class Daemon:
         self.fencer = FencerDuty(self._look_again)
         self.switch = Switch(Path(names.STOPPED_MARKER_FILE))
         self.clocks = ClockDuty(self._dirty.set)
+        self.strays = StrayDuty(
+            self.known,
+            lambda: self.hosts,
+            self.clocks.heard_within,
+            idle=lambda: self.commanding == 0,
+            facility=lambda: self.facility == "running",
+            tell=self._note,
+            changed=self._dirty.set,
+        )
+        self.clock_step = ClockStepDuty(self.clocks, self._dirty.set, partial(self._note, "clock"))
         self._outside = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -127,7 +139,7 @@ class Daemon:
         ring_watch.start(lambda: _tell(loop, self._ring_moved))
         self.clocks.start(partial(_tell, loop))
         async with asyncio.TaskGroup() as group:
-            duties = (self.guard.watch, self.clocks.watch)
+            duties = (self.guard.watch, self.clocks.watch, self.strays.watch)
             for task in (self._follow, self._publish, self._periodic, self._alarms, *duties):
                 group.create_task(self._forever(task))
 
@@ -308,7 +320,7 @@ class Daemon:
         quorate = topology.quorate(known.tree)
         gone = sorted(set(aims) - known.members) if seconds >= found.lease_seconds else []
         threshold = known.config.config.clock_threshold_seconds
-        reports = decode_all(self._texts) if found.waits_for_clocks else {}
+        reports = decode_all(self.known.texts) if found.waits_for_clocks else {}
         await self.lease.step(
             LeaseSeen(
                 known.node,
@@ -320,7 +332,7 @@ class Daemon:
                 hosts=entries(known.config.config.hosts.hosts),
                 absent_seconds={node: self.sightings.absent(node, quorate=quorate) for node in gone},
                 clocks=clock_gate.in_the_way(found, known.node, known.members, reports, threshold),
-                not_killing=arm_window.not_killing(found, known.members, self._texts),
+                not_killing=arm_window.not_killing(found, known.members, self.known.texts),
             )
         )
 
@@ -360,6 +372,14 @@ class Daemon:
             asked=found.prove if found is not None and closing else 0,
             mover=found.mover if found is not None else "",
             limits=known.config.config.clock_limits if known.config is not None else None,
+        )
+        conf = known.config.config if known.config is not None else None
+        self.clock_step.look(
+            known.node,
+            known.members,
+            found,
+            way=conf.clock_step if conf is not None else OFF,
+            threshold_seconds=conf.clock_threshold_seconds if conf is not None else THRESHOLD_SECONDS,
         )
 
     async def _see_answers(self) -> None:
@@ -444,6 +464,9 @@ class Daemon:
             clocks_out=clocks.out,
             clocks_at=clocks.asked_at,
             clock_error=clocks.error,
+            watches=self.strays.watches,
+            strays=self.strays.told,
+            clock_step=self.clock_step.told,
             commanding=self.commanding > 0,
         )
 
@@ -480,8 +503,8 @@ class Daemon:
         if not self._published:
             return
         with contextlib.suppress(EngineError):
-            self._texts = await asyncio.to_thread(attrd.reports)
-            if self._texts.get(self.known.node) != self._published:
+            self.known.texts = await asyncio.to_thread(attrd.reports)
+            if self.known.texts.get(self.known.node) != self._published:
                 self._published = ""
 
     # -- tests --------------------------------------------------------------------------------------------
@@ -563,7 +586,7 @@ class Daemon:
         began = self._disagrees_since
         disagrees = 0.0 if began is None else time.monotonic() - began
         told = alarms.found(self.known, open_since, self.lease.over, disagrees, self.facility)
-        return [*told, *self.fencer.alarms()]
+        return [*told, *self.fencer.alarms(), *self.strays.alarms()]
 
     # -- small things -------------------------------------------------------------------------------------
 

@@ -6,13 +6,14 @@ next step.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from standfast.core.evidence import HostAnswer
 from standfast.core.jobs import MigrationJob
 from standfast.core.ldm import SavedConfiguration
+from standfast.core.libvirt_events import HostEvent
 from standfast.core.names import is_domain_name
 
 SAVED_BY_HAND = "by hand, seen by its XSCF"
@@ -163,6 +164,15 @@ class Host(Protocol):
 
     async def close(self) -> None:
         """Drop the connection; the next question makes a new one."""
+
+
+@runtime_checkable
+class TellsEvents(Protocol):
+    """A host that tells by itself when something happens to a guest."""
+
+    def events(self) -> AsyncIterator[HostEvent]:
+        """Events of all guests, for as long as the caller listens; what happens between LOST and the next
+        LISTENING is not told (`core.libvirt_events`)."""
 
 
 class NamedHost(ABC):

@@ -102,24 +102,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="./run demo",
         description="What goes wrong without Standfast (a), the same with it (b, with a death after it: c), "
-        "and a guarded window with a death in it (d).",
+        "and a guarded window with a death in it (d). With --vm real guests on libvirt hosts: without (a), "
+        "and with it (b; a stale aim: c, and a death: d, after it).",
     )
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
-    chosen = parser.parse_args(argv).parts or list(PARTS)
-    unknown = [part for part in chosen if part not in PARTS]
+    parser.add_argument("--vm", action="store_true", help="real guests and live migrations; 6 to 10 minutes")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="a, b or d (--vm: a or b); default: all")
+    given = parser.parse_args(argv)
+    parts = _vm_parts() if given.vm else PARTS
+    chosen = given.parts or list(parts)
+    unknown = [part for part in chosen if part not in parts]
     if unknown:
-        parser.error(f"unknown part {unknown[0]!r}; there are: {', '.join(PARTS)}")
+        parser.error(f"unknown part {unknown[0]!r}; there are: {', '.join(parts)}")
     # A terminated demonstration takes its labs away, as an interrupted one does.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     story = Story()
     try:
         for part in chosen:
-            PARTS[part](story)
+            parts[part](story)
     except LabError as error:
         notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
         print(f"demo: {error}{notes}", file=sys.stderr)
         return 1
     return story.close()
+
+
+def _vm_parts() -> dict[str, Callable[[Story], None]]:
+    from standfast.lab.vm.demo import PARTS as parts  # only where real guests are wanted
+
+    return parts
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from standfast.sim.clocks import Measuring
 from standfast.sim.kernel import Steps
 from standfast.sim.lease import Lease
 from standfast.sim.store import Cib, kill_levels, written
+from standfast.sim.strays import TURN_MS, Strays
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
@@ -59,6 +60,7 @@ class Daemon:
         self._aims: object = None
         self._last: Report | None = None
         self.lease: Lease
+        self.strays = Strays(world, node)
         self.measuring = Measuring(world, node)
         for aim in node.cib.aims.values():
             for device, fingerprint in aim.proofs.items():
@@ -70,6 +72,7 @@ class Daemon:
 
     def _begin(self, first_ms: int) -> None:
         self.run += 1
+        self._silences, self._back = confirmed.Silences(), dict[str, int]()
         run = self.run
 
         def forever(period_ms: int, do: str) -> Steps:
@@ -89,6 +92,9 @@ class Daemon:
 
         self.node.spawn(forever(ALARM_MS, "alarm"))
         self.node.spawn(forever(AWAY_MS, "away"))
+        self.strays = Strays(self.world, self.node)
+        boot = self.node.boot
+        self.kernel.at(0, lambda: self._look_for_strays(run, boot))
         if self.world.kills:
             self.node.spawn(self._watch(run))
             self.lease = Lease(self.world, self.node)
@@ -132,6 +138,15 @@ class Daemon:
                 if evidence.on_its_way(answers, aim.host) is not None:
                     node.sightings.held(name)
 
+    def _look_for_strays(self, run: int, boot: int) -> None:
+        """Guests that somebody moves without a window (daemon/stray_duty.py). Beside the run: what waits
+        on a node that stands still is carried out in an order of chance."""
+        node = self.node
+        if self.alive and self.run == run and node.up and node.boot == boot:
+            if not node.still:
+                self.strays.turn()
+            self.kernel.at(TURN_MS, lambda: self._look_for_strays(run, boot))
+
     def keep_lease(self) -> None:
         """Past its lease a window is closed, armed or alarmed (daemon/lease_duty.py)."""
         self.lease.step()
@@ -149,7 +164,10 @@ class Daemon:
             mover, node, site = self._mover(), self.node, self.world.site
             record = node.cib.readable
             aim = node.cib.aims.get(mover)
-            if aim is not None:
+            if aim is None:
+                self._silences.forget()
+                self._back = {}
+            else:
                 if mover not in node.ring.members:
                     node.sightings.dropped(mover, quorate=self.world.fencer.quorate(node.ring))
                 answers = site.ask_all(aim.guest)
@@ -157,6 +175,7 @@ class Daemon:
                 yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)
                 if words := confirmed.heard(record, answers):
                     self._overtake(words)
+                self._move_on(node.cib.readable, self._silences.heard(answers, node.clock()))
                 if where := plainly_on(answers):
                     node.sightings.plain(aim.guest, where)
             yield AWAY_MS
@@ -173,6 +192,23 @@ class Daemon:
         if not self._writing:
             self._writing = True
             what = "somebody that was called dead has answered"
+            self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
+
+    def _move_on(self, record: Record | None, back: frozenset[str]) -> None:
+        """A word that one of these is dead may still be under way, from before it answered again."""
+        if record is None:
+            return
+        epoch = record.epoch
+        self._back |= dict.fromkeys(back, epoch)
+        self._back = {host: at for host, at in self._back.items() if at == epoch}
+
+        def change(now: Cib) -> Cib:
+            found = None if now.damage else confirmed.moved_on(now.record, epoch)
+            return now if found is None else written(now.record.epoch, found)(now)
+
+        if self._back and not self._writing:
+            self._writing = True
+            what = f"{', '.join(sorted(self._back))} answers again"
             self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
 
     def _written(self) -> None:
@@ -351,7 +387,7 @@ class Daemon:
         row.state = "TestWorked" if worked else "TestFailed"
         row.proof = proof(row.fingerprint, epoch) if worked else ""
         if not worked and aim is not None:
-            self.world.test_failed(aim.node)
+            self.world.noticed(aim.node)
         self.report()
 
     # -- alarms --------------------------------------------------------------------------------------------

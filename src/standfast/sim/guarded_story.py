@@ -199,16 +199,19 @@ class GuardedStory:
             node.stand("freeze", False)
 
     def _confirm(self, guest: Guest, host: str) -> None:
-        def dead(now: Cib) -> Cib:
-            guarded = not now.damage and now.record.open and now.record.mode is Mode.GUARDED
-            if not guarded or now.record.mover != guest.node:
-                return now
-            return written(now.record.epoch, confirmed.said(now.record, host, "seen"))(now)
-
         able = [node for node in self.world.nodes.values() if node.running and node.joined]
         if able and self.world.site.silent(host) and not self.story.faults.mended:
             self.kernel.say("story", "%s is called dead", host)
             node = self.kernel.rng.choice(able)
+            looked = node.cib.readable
+
+            def dead(now: Cib) -> Cib:
+                guarded = not now.damage and now.record.open and now.record.mode is Mode.GUARDED
+                if not guarded or now.record.mover != guest.node or looked is None:
+                    return now
+                # The command does not say it of a record that has moved on since it has asked the host.
+                return written(looked.epoch, confirmed.said(now.record, host, "seen"))(now)
+
             self.world.network.write(node, dead, f"{host} is called dead", 20_000)(lambda answer: None)
 
     def _dies_at_rest(self, guest: Guest) -> Steps:

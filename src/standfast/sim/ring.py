@@ -292,6 +292,9 @@ class Network:
         # A cluster that has met writes on above both versions.
         made.cib = replace(best, version=best.version + 1)
         self.world.merged(made, acted)
+        if main is None and any(ring.cib.record != made.cib.record for ring in rings.values()):
+            # Nobody could act, so nobody knows whose store it was that gave way.
+            self.world.overruled_ms = self.kernel.now_ms
         self._pump_soon(made)
         self.look()
 

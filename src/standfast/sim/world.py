@@ -76,6 +76,8 @@ class World:
         """The node whose device orders something just now."""
         self.extra = _extra(seed)
         """Chance of its own for everything that only a run with a guarded window has."""
+        self.beside = random.Random(f"beside {seed}")
+        """Chance of its own for what is played beside a run, and changes nothing of it."""
         self.guarded = self.extra.random() < GUARDED_SHARE
         """The window of this run is guarded."""
         self.forgotten = not self.guarded and self.extra.random() < FORGOTTEN_SHARE
@@ -553,8 +555,8 @@ class World:
         self._now()
         self.check.alarm()
 
-    def test_failed(self, node: str) -> None:
-        """An agent of this node does not see its guest: everybody can see that."""
+    def noticed(self, node: str) -> None:
+        """The guest of this node is seen astray, or an agent does not see it: everybody can see that."""
         self.noticed_at.setdefault(node, self.kernel.now_ms)
 
     def _now(self) -> None:

@@ -19,6 +19,9 @@ _MAX_ANSWER_BYTES = 128 * 1024 * 1024
 _CONNECT_LIMIT_SECONDS = 5.0
 _GRACE_SECONDS = 3.0
 """A command that is cut off in the guest still has to be reported."""
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 30))
+"""tcp(7). A guest that was killed and has booted again answers the next probe with a reset; one that stands
+still is waited for, up to 310 s."""
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -40,6 +43,9 @@ def call(
         try:
             connection.settimeout(min(_CONNECT_LIMIT_SECONDS, limit_seconds))
             connection.connect((address, COMMAND_PORT))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, value in _KEEPALIVE:
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
         except OSError as error:
             raise Unreachable(f"the guest at {address} takes no commands ({error})") from None
         try:

@@ -28,6 +28,9 @@ from standfast.lab.vm.layout import MAX_GUESTS, VmFencing, VmSpec, number_of
 MEMORY_MIB = 512
 MIN_MEMORY_MIB = 256
 _POLL_SECONDS = 0.5
+_LOOK_SECONDS = 2.0
+"""Between two looks at the whole cluster: crm_mon takes half a second of an emulated node, which the cluster
+needs itself."""
 _BOOT_LIMIT_SECONDS = 300.0
 _SETTLE_LIMIT_SECONDS = 240.0
 _GONE_LIMIT_SECONDS = 30.0
@@ -350,7 +353,8 @@ class VmLab:
             left.difference_update([name for name in sorted(left) if self.daemon_ready(name)])
             return not left
 
-        return self.wait(ready, limit_seconds, "every node online and every standfastd ready")
+        what = "every node online and every standfastd ready"
+        return self.wait(ready, limit_seconds, what, _LOOK_SECONDS)
 
     def _started(self, node: str) -> bool:
         """Pacemaker runs on a node, so far as its process list says."""
@@ -361,7 +365,7 @@ class VmLab:
 
     def wait_settled(self, limit_seconds: float = _SETTLE_LIMIT_SECONDS) -> None:
         """Wait until all powered nodes are online, each service is at home and the controller is idle."""
-        self.wait(self._settled, limit_seconds, "the cluster to settle")
+        self.wait(self._settled, limit_seconds, "the cluster to settle", _LOOK_SECONDS)
 
     def _settled(self) -> bool:
         seen, powered = self.status(), self.powered()
@@ -373,13 +377,19 @@ class VmLab:
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=20.0)
         return seen.idle("S_IDLE" if "S_IDLE" in state.stdout else None)
 
-    def wait(self, condition: Callable[[], bool], limit_seconds: float, what: str) -> float:
+    def wait(
+        self,
+        condition: Callable[[], bool],
+        limit_seconds: float,
+        what: str,
+        poll_seconds: float = _POLL_SECONDS,
+    ) -> float:
         """Wait for a condition; returns how long it took, in seconds. Raises LabError at the limit."""
         begun = time.monotonic()
         while not condition():
             if time.monotonic() - begun > limit_seconds:
                 raise LabError(f"lab {self.id}: waited {limit_seconds:g} s for {what}; now: {self.status()}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(poll_seconds)
         return time.monotonic() - begun
 
 

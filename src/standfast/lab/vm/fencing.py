@@ -105,4 +105,5 @@ def _aim(node: str) -> Mapping[str, str]:
         "ip": layout.host_name(number),
         "username": "root",
         "identity_file": seed.KEY_FILE,
+        **_EMULATED,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 import uuid
@@ -21,6 +22,8 @@ _FOLDERS = ("etc", "var/lib", "var/log", "var/cache")
 """Where a host has files of its own, and where libvirt keeps its."""
 ON_STATES = ("running", "blocked", "idle", "no state", "paused", "in shutdown", "pmsuspended")
 """What `virsh domstate` says of a domain that has a QEMU."""
+_ROOT_HOME = re.compile(r"^(root:(?:[^:\n]*:){4})[^:\n]*:", re.MULTILINE)
+"""passwd(5)."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Host(Machine):
         (self.directory / "python").symlink_to(self.spec.python)
         identity = uuid.uuid5(uuid.NAMESPACE_DNS, f"{self.name}.{self.spec.group}")
         (libvirt / "etc/libvirtd.conf").write_text(_libvirtd_conf(self.number, identity))
-        (libvirt / "etc/qemu.conf").write_text(_QEMU_CONF)
+        (libvirt / "etc/qemu.conf").write_text(_qemu_conf(self.number))
         (disk / "etc/hosts").write_text(seed.hosts_file(self.spec))
         (disk / "etc/machine-id").write_text(identity.hex + "\n")
         self._accounts()
@@ -74,9 +77,22 @@ class Host(Machine):
         for source, name in ((f"{self.name}", "host_key"), ("guests.pub", "authorized_keys")):
             shutil.copyfile(keys / source, own / name)
             (own / name).chmod(0o600)
+        self._trusts_the_others()
+
+    def _trusts_the_others(self) -> None:
+        """The hosts log in to each other, as those of a site do: `standfast migrate` has the source's libvirt
+        go to the target by ssh."""
+        home = self.own / ".ssh"
+        home.mkdir(mode=0o700)
+        shutil.copyfile(self.root / "keys" / "guests", home / "id_ed25519")
+        (home / "id_ed25519").chmod(0o600)
+        (home / "known_hosts").write_text(seed.known_hosts(self.root, self.spec))
 
     def _accounts(self) -> None:
-        """libvirtd does not start without Debian's account for QEMU, although all runs as root here."""
+        """libvirtd does not start without Debian's account for QEMU, although all runs as root here.
+
+        root lives elsewhere: what this machine's root has in its home is not the host's.
+        """
         for name, line in (
             ("passwd", "x:64055:64055::/nonexistent:/usr/sbin/nologin"),
             ("group", "x:64055:"),
@@ -84,6 +100,8 @@ class Host(Machine):
             text = Path("/etc", name).read_text()
             if not any(entry.startswith("libvirt-qemu:") for entry in text.splitlines()):
                 text += f"libvirt-qemu:{line}\n"
+            if name == "passwd":
+                text = _ROOT_HOME.sub(rf"\g<1>{layout.INSIDE}/own:", text)
             (self.directory / "disk/etc" / name).write_text(text)
 
     def virsh(
@@ -147,7 +165,10 @@ log_outputs = "3:file:/var/log/libvirt/libvirtd.log"
 """
 
 
-_QEMU_CONF = """user = "root"
+def _qemu_conf(number: int) -> str:
+    # Migrations have a network of their own, also where nobody says so on a command line.
+    return f"""migration_host = "{layout.migration_address(number)}"
+user = "root"
 group = "root"
 security_driver = "none"
 stdio_handler = "file"

@@ -33,6 +33,8 @@ PACKAGES = (
     "iproute2",
     "mount",
     "procps",
+    # hwclock, by which a guest sets its clock from its RTC.
+    "util-linux-extra",
 )
 MODULES = (
     "virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci", "virtio_blk",

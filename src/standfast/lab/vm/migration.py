@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,7 +23,6 @@ from standfast.lab.vm.host import Host
 from standfast.lab.vm.qmp import Event, Monitor
 
 MIGRATION_LIMIT_SECONDS = 120.0
-_TARGET_LIMIT_SECONDS = 30.0
 _RESUME_LIMIT_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 
@@ -78,7 +78,8 @@ def migrate(
         target.monitor(guest).unlink(missing_ok=True)
         mover = _start(guest, source, target, blackout_seconds, undefine_source)
         try:
-            blackout = _follow(guest, target, leaving, mover, blackout_seconds)
+            sight = _Sight(guest, target, lambda: mover.poll() is not None, MIGRATION_LIMIT_SECONDS)
+            blackout = _follow(sight, leaving, blackout_seconds)
             out, _ = mover.communicate(timeout=MIGRATION_LIMIT_SECONDS)
         except subprocess.TimeoutExpired:
             raise LabError(f"the migration of {guest} does not end; `virsh domjobinfo {guest}`") from None
@@ -95,6 +96,24 @@ def migrate(
     return Moved(guest, source.name, target.name, time.monotonic() - begun, blackout)
 
 
+def follow(
+    guest: str,
+    source: Host,
+    target: Host,
+    ended: Callable[[], bool],
+    *,
+    blackout_seconds: float = 0.0,
+    limit_seconds: float = MIGRATION_LIMIT_SECONDS,
+) -> Blackout | None:
+    """The blackout of a migration that somebody else drives, and that has not begun yet.
+
+    `ended` says that it is over; None where it is, or where the limit has passed, without a move.
+    """
+    with Monitor(source.monitor(guest)) as leaving:
+        target.monitor(guest).unlink(missing_ok=True)
+        return _follow(_Sight(guest, target, ended, limit_seconds), leaving, blackout_seconds)
+
+
 def _start(
     guest: str, source: Host, target: Host, blackout_seconds: float, undefine_source: bool
 ) -> subprocess.Popen[str]:
@@ -105,38 +124,47 @@ def _start(
     return source.start([*argv, f"tcp://{layout.migration_address(target.number)}"])
 
 
-def _follow(
-    guest: str, target: Host, leaving: Monitor, mover: subprocess.Popen[str], blackout_seconds: float
-) -> Blackout | None:
-    """See the guest stop here and run there; None where virsh has ended without that."""
-    arriving = _connect(guest, target, mover)
+@dataclass(frozen=True)
+class _Sight:
+    """What is looked at, and until when."""
+
+    guest: str
+    target: Host
+    ended: Callable[[], bool]
+    limit_seconds: float
+
+
+def _follow(sight: _Sight, leaving: Monitor, blackout_seconds: float) -> Blackout | None:
+    """See the guest stop here and run there; None where it has ended without that."""
+    arriving = _connect(sight)
     if arriving is None:
         return None
     with arriving:
-        stopped = _next(leaving, "STOP", mover)
+        stopped = _next(leaving, "STOP", sight)
         if stopped is None:
             return None
         if blackout_seconds:
-            _hold(guest, target, stopped.wall + blackout_seconds)
-        resumed = _next(arriving, "RESUME", mover)
-    return Blackout(guest, stopped.wall, resumed.wall) if resumed else None
+            _hold(sight.guest, sight.target, stopped.wall + blackout_seconds)
+        resumed = _next(arriving, "RESUME", sight)
+    return Blackout(sight.guest, stopped.wall, resumed.wall) if resumed else None
 
 
-def _connect(guest: str, target: Host, mover: subprocess.Popen[str]) -> Monitor | None:
-    deadline = time.monotonic() + _TARGET_LIMIT_SECONDS
-    while time.monotonic() < deadline and mover.poll() is None:
+def _connect(sight: _Sight) -> Monitor | None:
+    path = sight.target.monitor(sight.guest)
+    deadline = time.monotonic() + sight.limit_seconds
+    while time.monotonic() < deadline and not sight.ended():
         with suppress(LabError):
-            if target.monitor(guest).exists():
-                return Monitor(target.monitor(guest))
+            if path.exists():
+                return Monitor(path)
         time.sleep(_POLL_SECONDS)
     return None
 
 
-def _next(monitor: Monitor, name: str, mover: subprocess.Popen[str]) -> Event | None:
-    """The event, or None once virsh has ended and it has not come, or at the migration's limit."""
-    deadline = time.monotonic() + MIGRATION_LIMIT_SECONDS
+def _next(monitor: Monitor, name: str, sight: _Sight) -> Event | None:
+    """The event, or None once it has ended and it has not come, or at the migration's limit."""
+    deadline = time.monotonic() + sight.limit_seconds
     while time.monotonic() < deadline:
-        ended = mover.poll() is not None
+        ended = sight.ended()
         if event := monitor.wait_event(name, 1.0):
             return event
         if ended:

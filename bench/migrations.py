@@ -1,0 +1,115 @@
+"""Live migrations of a real guest under memory load, in a row: by `standfast migrate`, and by virsh alone.
+
+Two guests on three libvirt hosts, heartbeat timeout 10 s. A program in the guest that moves writes 2 MiB of
+memory a second in 32 MiB, and compares every page after each move. First all moves through Standfast, typed
+on the other node; then, in a lab of its own, as many by `virsh migrate --live` with fence_virsh alone.
+
+With --cases: what becomes of a migration that is cancelled, fails, or loses a host or the node that runs the
+command.
+
+usage: ./run bench migrations [COUNT]
+       ./run bench migrations --cases [NAME...]
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+from standfast.lab.errors import LabError
+from standfast.lab.vm import cases, rounds
+from standfast.lab.vm.cluster import VmLab
+from standfast.lab.vm.rounds import Tally
+
+COUNT = 20
+BEGUN = time.monotonic()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure and print; 0 only where nothing was left, fenced, restarted or wrong with Standfast."""
+    if argv[:1] == ["--cases"]:
+        return _cases(argv[1:])
+    count = int(argv[0]) if argv else COUNT
+    good = _rounds("standfast migrate", "standfast", count)
+    bare = _rounds("virsh alone", "plain", count)
+    _table([good, bare])
+    clean = not (good.left or good.fencings or good.restarts or good.boots)
+    right = all(move.moved and not move.pages_wrong and move.aims_right for move in good.moves)
+    return 0 if clean and right and len(good.moves) == count else 1
+
+
+def _rounds(name: str, fencing: str, count: int) -> Tally:
+    lab = VmLab.up(fencing="standfast" if fencing == "standfast" else "plain", say=_say)
+    try:
+        one = rounds.by_standfast if fencing == "standfast" else rounds.by_virsh
+        return rounds.play(lab, count, name, one, _say)
+    finally:
+        lab.down()
+
+
+def _cases(wanted: Sequence[str]) -> int:
+    unknown = [name for name in wanted if name not in cases.CASES]
+    if unknown:
+        raise SystemExit(f"which case is {unknown[0]!r}? There are: {', '.join(cases.CASES)}")
+    found = cases.play(wanted or list(cases.CASES), _say)
+    print("\n| case | the command | the guest | the cluster | after | as it has to be |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for row in found:
+        print(row.line(), flush=True)
+    return 0 if all(row.good for row in found) else 1
+
+
+def _table(tallies: Sequence[Tally]) -> None:
+    rows: list[tuple[str, list[str]]] = [
+        ("moves", [str(sum(move.moved for move in one.moves)) for one in tallies]),
+        ("nodes that left the membership", [str(one.left) for one in tallies]),
+        ("fencings", [str(one.fencings) for one in tallies]),
+        ("starts and stops of services", [str(one.restarts) for one in tallies]),
+        ("boots of the guest", [str(one.boots) for one in tallies]),
+        ("pages written, in thousands", [f"{one.pages_written / 1000:.0f}" for one in tallies]),
+        ("pages wrong", [str(sum(move.pages_wrong for move in one.moves)) for one in tallies]),
+        (
+            "moves after which fencing did not see the guest",
+            [str(sum(not move.aims_right for move in one.moves)) for one in tallies],
+        ),
+        ("blackout, s", [_spread(one, "blackout", 3) for one in tallies]),
+        ("the same as the hypervisor told it, s", [_spread(one, "told_blackout", 3) for one in tallies]),
+        ("opening the window, s", [_spread(one, "opening", 1) for one in tallies]),
+        ("migration, s", [_spread(one, "migrating", 1) for one in tallies]),
+        ("closing with proof, s", [_spread(one, "closing", 1) for one in tallies]),
+        ("the whole command, s", [_spread(one, "whole", 1) for one in tallies]),
+        (
+            "refused before anything was changed, typed again",
+            [str(sum(move.refused for move in one.moves)) for one in tallies],
+        ),
+        (
+            "window closed by a second command, as printed",
+            [str(sum(move.closed_later for move in one.moves)) for one in tallies],
+        ),
+        ("all of it, s", [f"{one.seconds:.0f}" for one in tallies]),
+    ]
+    print("\n| min, median, max | " + " | ".join(one.name for one in tallies) + " |")
+    print("| --- |" + " --- |" * len(tallies))
+    for name, cells in rows:
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _spread(tally: Tally, name: str, digits: int) -> str:
+    found = [value for move in tally.moves if (value := getattr(move, name)) is not None]
+    if not found:
+        return "-"
+    return ", ".join(f"{value:.{digits}f}" for value in (min(found), statistics.median(found), max(found)))
+
+
+def _say(text: str) -> None:
+    print(f"[{time.monotonic() - BEGUN:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except LabError as error:
+        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", []))
+        sys.exit(f"bench migrations: {error}{notes}")

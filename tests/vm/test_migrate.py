@@ -1,0 +1,27 @@
+"""`standfast migrate` on real libvirt hosts: a guest that writes its memory, there and back, and a cancel."""
+
+from __future__ import annotations
+
+import pytest
+
+from standfast.lab.vm import cases, rounds
+from standfast.lab.vm.cluster import VmLab
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.lab]
+
+
+def test_a_guest_under_memory_load_is_migrated_there_and_back_and_nobody_is_touched(lab: VmLab) -> None:
+    tally = rounds.play(lab, 2, "standfast migrate", rounds.by_standfast, print)
+    assert [(move.host, move.moved) for move in tally.moves] == [("host3", True), ("host2", True)], tally
+    assert (tally.left, tally.fencings, tally.restarts, tally.boots) == (0, 0, 0, 0)
+    for move in tally.moves:
+        assert move.pages_wrong == 0
+        assert move.aims_right, "its fence agent, as the cluster would call it, sees it on"
+        assert move.blackout is not None
+        assert move.told_blackout == pytest.approx(move.blackout, abs=0.1)
+
+
+def test_ctrl_c_cancels_a_real_migration_and_all_is_as_before(lab: VmLab) -> None:
+    case = cases.Case(lab, "cancelled", print)
+    cases.cancelled(case)
+    assert case.row.good, case.row.wrong
