@@ -15,7 +15,7 @@ import pytest
 from standfast.core import strays
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.libvirt_events import LISTENING, LOST, HostEvent
-from standfast.core.record import Phase, Record
+from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report, encode
 from standfast.core.steps import NodeAim
 from standfast.daemon import stray_duty
@@ -519,6 +519,29 @@ async def test_an_operators_window_is_left_to_the_operator() -> None:
         await world.turn(5.0)
     assert world.ran == []
     assert world.asked() == {}
+
+
+async def test_what_moves_while_a_window_waits_for_its_clocks_is_told_and_left_to_people() -> None:
+    """Fencing is armed then, and nobody expects a move."""
+    world = World(auto_window=True, repair="auto")
+    world.known.record = Record(
+        epoch=12, phase=Phase.CLOSING, mover="n2", source="ctrl2", window=10, aimed=True, totem=Totem.RAISED
+    )
+    await world.turn()
+    world.hosts["ctrl2"].guests["g2"] = GuestState.MIGRATING_OUT
+    world.hosts["ctrl4"].guests["g2"] = GuestState.INCOMING
+    for _ in range(20):
+        await world.turn(5.0)
+    assert "g2 (n2) is being moved to ctrl4" in alarms(world)
+    assert "type: when it has ended: clovmmigrate -u g2 ctrl4" in alarms(world)
+    world.move("g2", "ctrl4")
+    for _ in range(20):
+        await world.turn(5.0)
+    assert "type: clovmmigrate -u g2 ctrl4" in alarms(world)
+    assert world.ran == []
+    world.known.record = replace(world.known.record, epoch=13, aimed=False)
+    await world.turn(5.0)
+    assert alarms(world) == "", "it is a window again"
 
 
 async def test_a_close_that_is_refused_is_an_alarm_and_tried_again() -> None:

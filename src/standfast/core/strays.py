@@ -14,7 +14,7 @@ Pure: what hosts answered comes in, words and decisions go out.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from standfast.core import by_kind
@@ -132,8 +132,19 @@ def _moves(answer: HostAnswer) -> bool:
 # -- what is said -----------------------------------------------------------------------------------------
 
 
-def message(sight: Sight, aim: NodeAim, hosts: Mapping[str, HostEntry], seconds: float) -> Message:
-    """The alarm. `seconds`: since this node has first seen it, or heard of it."""
+def message(
+    sight: Sight, aim: NodeAim, hosts: Mapping[str, HostEntry], seconds: float, *, proven: bool = False
+) -> Message:
+    """The alarm. `seconds`: since this node has first seen it, or heard of it. `proven`: a window whose
+    guests are proven waits for its clocks; its own -u is what mends that."""
+    found = _message(sight, aim, hosts, seconds)
+    if not proven or sight.kind not in (Kind.MOVING, Kind.ELSEWHERE):
+        return found
+    typed = f"clovmmigrate -u {aim.guest} {sight.host or 'HOST'}"
+    return replace(found, next_command=f"when it has ended: {typed}" if sight.kind is Kind.MOVING else typed)
+
+
+def _message(sight: Sight, aim: NodeAim, hosts: Mapping[str, HostEntry], seconds: float) -> Message:
     who = f"{aim.guest} ({aim.node})"
     since = f"seen {seconds:.0f} s ago for the first time"
     where = sight.host.replace(",", " and ")

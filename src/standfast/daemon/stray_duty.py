@@ -140,11 +140,16 @@ class StrayDuty:
         for node, entry in sorted(self._book.items()):
             if (aim := aims.get(node)) is None:
                 continue
-            found = strays.message(entry.sight, aim, hosts, now - entry.since)
+            found = strays.message(entry.sight, aim, hosts, now - entry.since, proven=self._proven)
             what = "opening a window" if entry.sight.kind is Kind.MOVING else "the repair"
             tried = f"; not mended by the nodes: {entry.obstacle}" if entry.obstacle else ""
             text = f"{found.text} [{found.code}]{tried or entry.tried(now).told(what)}"
             yield node, aim, entry, text, found.next_command
+
+    @property
+    def _proven(self) -> bool:
+        found = self._known.record
+        return found is not None and found.waits_for_clocks
 
     def _guest_of(self, node: str) -> str:
         aim = self._known.aims().get(node)
@@ -185,12 +190,16 @@ class StrayDuty:
         if self._work is not None and not self._work.done():
             return TURN_SECONDS
         if view.record.open:
-            return await self._in_window(view)
-        self._closing = Tries()
+            seconds = await self._in_window(view)
+            if view.expected or (self._work is not None and not self._work.done()):
+                return seconds
+        else:
+            self._closing = Tries()
         if not self._quiet(view):
             return TURN_SECONDS
         await self._look(view, [node for node in sorted(self._mine) if self._due_in(node, view) <= 0])
-        self._mend(view)
+        if not view.record.open:
+            self._mend(view)
         return min([TURN_SECONDS, *(max(0.2, self._due_in(node, view)) for node in self._mine)])
 
     async def ended(self) -> None:
@@ -306,7 +315,7 @@ class StrayDuty:
                 self._changed()
             return entry
         entry = self._book[aim.node] = Entry(sight, now, now)
-        found = strays.message(sight, aim, self._entries(), 0.0)
+        found = strays.message(sight, aim, self._entries(), 0.0, proven=self._proven)
         log.error("ALARM: %s [%s]; type: %s", found.text, found.code, found.next_command)
         self._tell("unannounced", f"{aim.guest} ({aim.node}): {sight.word}")
         self._changed()
@@ -322,7 +331,7 @@ class StrayDuty:
         """What others have seen, and what ends without a look."""
         now = self._now()
         for node, aim in view.aims.items():
-            if node in self._mine or view.record.open:
+            if node in self._mine or view.expected:
                 continue
             looks = strays.looks_at(node, view.able)
             word = view.reports[looks].strays.get(node, "") if looks in view.reports else ""
@@ -338,7 +347,7 @@ class StrayDuty:
         for node in list(self._book):
             if node not in view.aims:
                 self._over(node, None, Sight(Kind.NOWHERE))
-            elif view.record.open:
+            elif view.expected:
                 self._over(node, view.aims[node], Sight(Kind.HOME), window=True)
 
     # -- mending -------------------------------------------------------------------------------------------

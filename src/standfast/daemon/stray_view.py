@@ -49,6 +49,12 @@ class View:
     repairs: bool
     opens: bool
 
+    @property
+    def expected(self) -> bool:
+        """Whether a guest may move: a window is open. One that waits for clocks only has armed fencing, and
+        what moves then is told; its own -u mends it, and nothing is begun here."""
+        return self.record.open and not self.record.waits_for_clocks
+
 
 def order(aim: NodeAim, sight: Sight) -> tuple[str, ...]:
     """What an operator would type."""

@@ -39,7 +39,7 @@ class Strays:
         record, aims = self.node.cib.readable, self.node.cib.aims
         self.turned_ms = now_ms
         able = self._able()
-        if record is None or record.open or self._busy(able):
+        if record is None or (record.open and not record.waits_for_clocks) or self._busy(able):
             self._seen.clear()
             return
         for name, aim in aims.items():
