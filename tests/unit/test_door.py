@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -15,7 +16,7 @@ from cib_store import Store
 from standfast.cluster import fencer
 from standfast.cluster.run import EngineError
 from standfast.core import devices, names
-from standfast.core.record import Record
+from standfast.core.record import ONLY_RAISED, Phase, Record, Totem
 from standfast.daemon.door import Door
 from standfast.daemon.kills import KILLS_AT_ONCE
 from standfast.daemon.main import Daemon
@@ -185,6 +186,15 @@ async def test_the_status_has_the_age_of_each_test(site: Site) -> None:
     rows = (await site.door.handle({"op": "status"}))["agents"]
     assert isinstance(rows, list)
     assert {row["tested_seconds_ago"] for row in rows} == {None}
+
+
+async def test_the_status_tells_a_window_that_is_proven_from_one_that_holds(site: Site) -> None:
+    closing = Record(epoch=5, phase=Phase.CLOSING, totem=Totem.RAISED, window=4)
+    for record, left in ((closing, ""), (replace(closing, aimed=True), ONLY_RAISED)):
+        site.daemon.known.record = record
+        found = (await site.door.handle({"op": "status"}))["window"]
+        assert isinstance(found, dict)
+        assert (found["phase"], found["proven"], found["left"]) == ("closing", bool(left), left)
 
 
 async def test_an_engine_that_does_not_answer_is_not_called_the_last_node(site: Site) -> None:
