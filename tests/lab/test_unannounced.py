@@ -100,6 +100,7 @@ def test_a_move_without_a_word_is_told_by_every_node_and_held_by_the_gate_until_
         assert f"over: {GUEST} ({MOVER}) is not astray any more" in log_of(scene, node)
 
 
+@pytest.mark.full
 def test_one_node_repairs_it_by_itself_and_the_next_one_where_that_one_is_not_heard_of(free: Scene) -> None:
     configure(free, repair="auto")
     before = len(log_of(free, "cfguest1"))
@@ -128,6 +129,7 @@ def test_one_node_repairs_it_by_itself_and_the_next_one_where_that_one_is_not_he
     assert eventually(lambda: window(free, "cfguest1").phase is Phase.IDLE, 90)
 
 
+@pytest.mark.full
 def test_a_migration_that_is_seen_under_way_opens_a_guarded_window_that_closes_itself(free: Scene) -> None:
     configure(free, auto_window=True)
     free.control.migrate(GUEST, spare(free), duration_seconds=60.0, blackout_seconds=14.0)
