@@ -9,6 +9,8 @@ import pytest
 
 from standfast.core.names import CONFIG_FILE
 from standfast.lab.vm.cluster import VmLab
+from standfast.lab.vm.rounds import MAX_TRIES
+from standfast.lab.vm.stage import BUSY
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.lab]
 BLACKOUT_SECONDS = 8.0
@@ -17,17 +19,7 @@ LIMIT_SECONDS = 120.0
 SET_ERROR_SECONDS = 1.0
 """What a clock may be off that was set by a command over the network."""
 COMMAND_LIMIT_SECONDS = 180.0
-MAX_TRIES = 5
-SLOW = (
-    "[ENGINE]",
-    "[SWITCHOVER]",
-    "[HOST_SILENT]",
-    "[NO_CLUSTER]",
-    "[NO_DAEMON]",
-    "[AGENT]",
-    "[NOT_READY]",
-    "Testing",
-)
+SLOW = (*BUSY, "Testing")
 SWITCHLOG, LOG = "/var/log/standfast/switchlog", "/var/log/standfast/standfastd.log"
 LOST = "Cluster host cfguest2 is no longer in time sync with local node."
 AGAIN = "Cluster host cfguest2 is in time sync with local node again."

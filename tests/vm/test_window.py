@@ -12,22 +12,14 @@ from typing import Any
 import pytest
 
 from standfast.lab.vm.cluster import VmLab
+from standfast.lab.vm.rounds import MAX_TRIES, TRY_AGAIN
 from standfast.lab.vm.seed import BUDGET_SECONDS
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.lab]
 COMMAND_LIMIT_SECONDS = 180.0
 BLACKOUT_SECONDS = 16.0
 """Longer than the heartbeat timeout of 10 s: the node is dropped in it."""
-MAX_TRIES = 5
-SLOW = (
-    "[ENGINE]",
-    "[SWITCHOVER]",
-    "[HOST_SILENT]",
-    "[NO_CLUSTER]",
-    "[NO_DAEMON]",
-    "[AGENT]",
-    "shows Testing",
-)
+SLOW = (*(f"[{code}]" for code in sorted(TRY_AGAIN)), "shows Testing")
 SETTLED_LIMIT_SECONDS = 120.0
 GATE_LOG = "/var/log/standfast/gate.log"
 RING_LOG = "/var/log/corosync/corosync.log"

@@ -85,8 +85,9 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
 def _overrules(record: Record, goal: CloseGoal | None) -> bool:
     """Whether this command takes over from one that lives and only waits for clocks: it says that they are
     not to count. The first does; a second one finds it at work."""
-    waits = record.waits_for_clocks and goal is not None and record.epoch <= goal.since_epoch
-    return waits and goal is not None and bool(goal.ignore_clocks)
+    if goal is None or not goal.ignore_clocks:
+        return False
+    return record.waits_for_clocks and record.epoch <= goal.since_epoch
 
 
 def _same(record: Record, goal: CloseGoal) -> bool:

@@ -62,6 +62,14 @@ class Silences:
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
+        self._back: dict[str, int] = {}
+        """Who answers again, and the epoch of the record by then; until that has moved on."""
+
+    def unwritten(self, answers: Iterable[HostAnswer], now_seconds: float, epoch: int) -> list[str]:
+        """Take one round of answers; for which hosts the record, now of this epoch, has to move on."""
+        self._back |= dict.fromkeys(self.heard(answers, now_seconds), epoch)
+        self._back = {host: at for host, at in self._back.items() if at == epoch}
+        return sorted(self._back)
 
     def heard(self, answers: Iterable[HostAnswer], now_seconds: float) -> frozenset[str]:
         """Take one round of answers; the hosts of it that answer again after a silence that counts."""
@@ -78,6 +86,7 @@ class Silences:
     def forget(self) -> None:
         """There is no window any more."""
         self._since.clear()
+        self._back.clear()
 
 
 def moved_on(record: Record, epoch: int) -> Record | None:

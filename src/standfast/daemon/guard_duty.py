@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -25,6 +25,7 @@ from standfast.core.record import Mode, Record, RecordError
 from standfast.hosts.asking import ask_everywhere
 
 if TYPE_CHECKING:
+    from standfast.core.evidence import HostAnswer
     from standfast.daemon.known import Known
     from standfast.hosts.base import Host
     from standfast.sightings import Sightings
@@ -51,8 +52,6 @@ class GuardDuty:
         self.killing = ""
         """Node that this node's fencer would fence by its killing gate and by nothing else."""
         self._silences = confirmed.Silences()
-        self._back: dict[str, int] = {}
-        """Hosts that answer again, and the epoch of the record by then; until that has moved on."""
         self._began = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
@@ -86,7 +85,6 @@ class GuardDuty:
             mover, found = self.mover, self._known.record
             if not mover:
                 self._silences.forget()
-                self._back.clear()
                 self._began.clear()
                 await self._began.wait()
                 continue
@@ -96,7 +94,7 @@ class GuardDuty:
                 answers = (await ask_everywhere(self._hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
                 if words := confirmed.heard(found, answers):
                     await self._overtake(words)
-                await self._move_on(self._known.record, self._silences.heard(answers, self._now()))
+                self._move_on(answers)
                 where = plainly_on(answers)
                 if where and len(answers) == len(self._hosts()):
                     await asyncio.to_thread(self._sightings.plain, guest, where)
@@ -110,14 +108,13 @@ class GuardDuty:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(words))
 
-    async def _move_on(self, found: Record | None, back: frozenset[str]) -> None:
-        """A word that one of these is dead may still be under way, from before it answered again."""
-        if found is None:
-            return
-        self._back |= dict.fromkeys(back, found.epoch)
-        self._back = {host: epoch for host, epoch in self._back.items() if epoch == found.epoch}
-        if self._back and (self._writing is None or self._writing.done()):
-            self._writing = asyncio.create_task(self._write_on(found.epoch, sorted(self._back)))
+    def _move_on(self, answers: Sequence[HostAnswer]) -> None:
+        """A word that a host is dead may still be under way, from before it answered again."""
+        found = self._known.record
+        epoch = found.epoch if found is not None else 0
+        back = self._silences.unwritten(answers, self._now(), epoch)
+        if back and found is not None and (self._writing is None or self._writing.done()):
+            self._writing = asyncio.create_task(self._write_on(epoch, back))
 
     async def _write_on(self, epoch: int, back: list[str]) -> None:
         shown = ", ".join(back)

@@ -19,7 +19,7 @@ from standfast.lab.vm import channel, rounds
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.driven import Driven
 from standfast.lab.vm.load import MemoryLoad
-from standfast.lab.vm.rounds import GUEST, MIB, MOVER, NODE, TRY_AGAIN
+from standfast.lab.vm.rounds import GUEST, MAX_TRIES, MIB, MOVER, NODE, TRY_AGAIN
 from standfast.lab.vm.witness import Witness
 
 COORDINATOR_GUEST = "guest1"
@@ -29,7 +29,6 @@ IN_FLIGHT_SECONDS = 5.0
 COMMAND_LIMIT_SECONDS = 240.0
 BOOT_LIMIT_SECONDS = 300.0
 SERVICE_LIMIT_SECONDS = 180.0
-MAX_TRIES = 5
 
 Say = Callable[[str], None]
 

@@ -9,8 +9,9 @@ from standfast.core.names import SETTLE_SECONDS
 from standfast.lab.story import Happening, Story, service_of
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.migration import Moved
+from standfast.lab.vm.rounds import GUEST, MOVER
 from standfast.lab.vm.seed import KEY_FILE
-from standfast.lab.vm.stage import FIRST, GUEST, MOVER, Stage
+from standfast.lab.vm.stage import FIRST, Stage
 from standfast.lab.vm.witness import clock_difference
 
 BLACKOUT_SECONDS = 16.0

@@ -15,20 +15,12 @@ from standfast.lab.errors import LabError
 from standfast.lab.story import Happening, Story
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.migration import Moved
+from standfast.lab.vm.rounds import GUEST, MAX_TRIES, MOVER, NODE, TRY_AGAIN
 from standfast.lab.vm.witness import Glance, Mark, Witness
 
-FIRST, MOVER, GUEST = "cfguest1", "cfguest2", "guest2"
+FIRST = NODE
 COMMAND_LIMIT_SECONDS = 180.0
-MAX_TRIES = 5
-BUSY = (
-    "[ENGINE]",
-    "[SWITCHOVER]",
-    "[HOST_SILENT]",
-    "[NO_CLUSTER]",
-    "[NO_DAEMON]",
-    "[AGENT]",
-    "[NOT_READY]",
-)
+BUSY = tuple(f"[{code}]" for code in sorted(TRY_AGAIN | {"NOT_READY"}))
 """What an emulated guest, slower than the limits of a command, gives now and then: the same again goes on."""
 LINE_CHARACTERS = 150
 GLANCE_SECONDS = 2.0
