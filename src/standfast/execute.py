@@ -48,6 +48,8 @@ LOOK_SECONDS = 0.5
 """The whole picture is taken anew so often while nobody reports anything new."""
 MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
+LATE_LIMIT_SECONDS = 30.0
+"""So long nothing but looks that found no answer in time, one after the other: a slow node is no lost one."""
 TOTAL_LIMIT_SECONDS = 300.0
 SAVE_LIMIT_SECONDS = 60.0
 BARRIER_LIMIT_SECONDS = 20.0
@@ -103,12 +105,17 @@ class Executor:
         """Until the goal is reached or cannot be. Every end names what is left and what to type next."""
         memory, limits = _Memory(), dict[str, float]()
         deadline = time.monotonic() + self.total_limit_seconds
-        whole, steps = True, 0
+        whole, steps, answered = True, 0, time.monotonic()
         while steps < MAX_STEPS and time.monotonic() < deadline:
             try:
                 snapshot, tree = await self._look(whole, memory, limits)
-            except (EngineError, cib.CibError) as error:
+            except EngineError as error:
+                # A look changes nothing. One that timed out has taken its time: this loop does not spin.
+                if error.timed_out and time.monotonic() - answered < LATE_LIMIT_SECONDS:
+                    self.say(f"{error}; looking again")
+                    continue
                 return Stop((Message("ENGINE", f"the cluster does not answer here: {error}"),), memory.open)
+            answered = time.monotonic()
             if memory.aborted and snapshot.record is not None and snapshot.record.phase is Phase.IDLE:
                 return Stop((_rolled_back(memory.aborted),), unfinished=False)
             whole = self._whole(snapshot.record)

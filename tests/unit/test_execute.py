@@ -11,9 +11,10 @@ import pytest
 from driver import opened
 from fake_cluster import CLOSE, OPEN, FakeCluster
 
-from standfast import survey
+from standfast import execute, survey
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.cib import CibError
+from standfast.cluster.run import EngineError
 from standfast.core import preflight
 from standfast.core.evidence import GuestState
 from standfast.core.record import MAX_VALUE_CHARS, Phase
@@ -32,13 +33,15 @@ class Scripted:
 
     me = "n1"
 
-    def __init__(self, cluster: FakeCluster, fails_at: int = 0) -> None:
-        self.cluster, self.fails_at, self.looks = cluster, fails_at, 0
+    def __init__(self, cluster: FakeCluster, fails_at: int = 0, late: range = range(0)) -> None:
+        self.cluster, self.fails_at, self.late, self.looks = cluster, fails_at, late, 0
 
     async def take(self, guest: str = "", **_: bool) -> tuple[Snapshot, ET.Element]:
         self.looks += 1
         if self.looks == self.fails_at:
             raise CibError("the CIB cannot be read: no connection")
+        if self.looks in self.late:
+            raise EngineError("crm_mon did not answer in time", timed_out=True)
         return self.cluster.snapshot(self.me), ET.fromstring(CIB)
 
     async def reported(self, *_: object) -> None:
@@ -60,6 +63,27 @@ async def test_an_engine_that_fails_leaves_a_window_only_where_one_was_seen(phas
     outcome = await run(Scripted(cluster, fails_at=2), CLOSE)
     assert [message.code for message in outcome.messages] == ["ENGINE"]
     assert outcome.unfinished is (phase is Phase.OPEN)
+
+
+async def test_a_look_that_finds_no_answer_in_time_is_repeated() -> None:
+    cluster = FakeCluster()
+    cluster.record = dataclasses.replace(cluster.record, owner="n1")
+    said: list[str] = []
+    late = Scripted(cluster, late=range(1, 4))
+    wrong = dataclasses.replace(OPEN, why="x" * (MAX_VALUE_CHARS + 1))
+    outcome = await Executor(cast(Survey, late), wrong, said.append, total_limit_seconds=5.0).run()
+    assert isinstance(outcome, Stop)
+    assert [message.code for message in outcome.messages] == ["RECORD"]
+    assert said[:3] == ["crm_mon did not answer in time; looking again"] * 3
+
+
+async def test_an_engine_that_never_answers_in_time_is_given_up_at_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(execute, "LATE_LIMIT_SECONDS", 0.05)
+    outcome = await run(Scripted(FakeCluster(), late=range(1, 10_000_000)), CLOSE, 5.0)
+    assert [message.code for message in outcome.messages] == ["ENGINE"]
+    assert not outcome.unfinished
 
 
 async def test_a_reason_that_the_record_cannot_hold_is_refused() -> None:

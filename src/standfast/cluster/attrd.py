@@ -40,7 +40,9 @@ def reports(limit_seconds: float = 5.0) -> dict[str, str]:
     if _NO_SUCH_ATTRIBUTE in result.stderr:
         return {}
     if not result.ok:
-        raise EngineError(f"the nodes' reports cannot be read: {result.complaint()}")
+        raise EngineError(
+            f"the nodes' reports cannot be read: {result.complaint()}", timed_out=result.timed_out
+        )
     return parse(result.stdout)
 
 

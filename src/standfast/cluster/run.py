@@ -29,7 +29,14 @@ _NO_NEWS = ("Init failed, could not perform", "Please try a longer timeout")
 
 
 class EngineError(Exception):
-    """A tool of the engine refused, failed or did not answer; the text is one line for an operator."""
+    """A tool of the engine refused, failed or did not answer; the text is one line for an operator.
+
+    `timed_out`: it did not answer within its time limit. A reading may be tried again then.
+    """
+
+    def __init__(self, text: str = "", *, timed_out: bool = False) -> None:
+        super().__init__(text)
+        self.timed_out = timed_out
 
 
 @dataclass(frozen=True)
