@@ -20,8 +20,9 @@ import contextlib
 import fcntl
 import json
 import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from standfast.core.names import SIGHTINGS_FILE
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from standfast.core.record import Record
 
 BOOT_ID_FILE = "/proc/sys/kernel/random/boot_id"
+RING_DIR = "/var/lib/corosync"
+RING_BYTES = 8
 FORMAT = 1
 LOCK_LIMIT_SECONDS = 0.2
 LOCK_RETRY_SECONDS = 0.005
@@ -51,7 +54,12 @@ _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
 _ABSENT = ("absent-since ", "absent-last ", BREAK_SECONDS)
 _CANCELLED, _APART, _AWAY = "cancelled ", "apart", "away "
 _OVERTAKEN = "overtaken "
-_NEWEST_ONLY = (_EPOCH, _WINDOW)
+_RING, _TURNED, _MET = "ring ", "turned ", "met"
+_NEWEST_ONLY = (_EPOCH, _WINDOW, _RING)
+RING_STEP = 4
+"""What corosync adds to a ring's number for each new one (measured; 21 of 21)."""
+TURN_SECONDS = 1.0
+"""The engine's own view of the members follows corosync's within some tenths of a second."""
 
 
 class Seen(NamedTuple):
@@ -64,6 +72,25 @@ class Seen(NamedTuple):
 def boottime_seconds() -> float:
     """CLOCK_BOOTTIME: goes on in suspend, never steps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def ring_number(root: str = "") -> int | None:
+    """The number of this node's ring, which corosync writes down as it forms one (``ringid_NODEID``: eight
+    bytes, in the machine's order; corosync 3.1, ``totemsrp.c``). -1: it is being written. None: it is not
+    there, or cannot be read."""
+    try:
+        with os.scandir(root + RING_DIR) as entries:
+            files = [(entry.stat().st_mtime_ns, entry.path) for entry in entries if _is_ring(entry.name)]
+        # A node that was given another id has left its old file there.
+        with open(max(files)[1], "rb") as file:
+            number = file.read(RING_BYTES)
+    except (OSError, ValueError):
+        return None
+    return int.from_bytes(number, sys.byteorder) if len(number) == RING_BYTES else -1
+
+
+def _is_ring(name: str) -> bool:
+    return name.startswith("ringid_")
 
 
 def read_boot_id() -> str:
@@ -100,6 +127,35 @@ class Sightings:
         if new:
             self._note(new)
         return Seen(*(now - times.get(name, now) for name in names))
+
+    def met(self, number: int, members: Iterable[str]) -> float | None:
+        """Note the number of this node's ring and who is in it; seconds since it last met anybody.
+
+        A ring that is the next one, with some members less, is a plain loss: nobody was met. Any other new
+        ring may be one in which this node, having stood still, has met those who went on without it, and what
+        it knows of the configuration is from before. None: nobody was met in the last hour.
+        """
+        now, _, times = self._times()
+        there = frozenset(name.casefold() for name in members)
+        before = max((name for name in times if name.startswith(_RING)), key=times.__getitem__, default="")
+        last, known = _ring_of(before)
+        if number == last and there <= known:
+            return now - times[_MET] if _MET in times else None
+        if number == last:
+            there |= known
+        elif number == last + RING_STEP and there == known:
+            # The number is corosync's, the members are the engine's, which may not have seen the loss yet.
+            turned = times.get(f"{_TURNED}{number}")
+            if turned is None:
+                self._note({f"{_TURNED}{number}": now})
+            if turned is None or now - turned < TURN_SECONDS:
+                return 0.0
+        new = {f"{_RING}{number} {' '.join(sorted(there))}": now}
+        if number == last + RING_STEP and there < known:
+            self._note(new)
+            return now - times[_MET] if _MET in times else None
+        self._note({**new, _MET: now})
+        return 0.0
 
     def returned(self, node: str) -> None:
         """Note that `node` came back into the membership just now."""
@@ -303,6 +359,15 @@ class Sightings:
             with contextlib.suppress(OSError):
                 os.unlink(new)
             raise
+
+
+def _ring_of(name: str) -> tuple[int, frozenset[str]]:
+    """The number and the members of an entry; a number that no ring has where there is none."""
+    words = name.split()
+    try:
+        return int(words[1]), frozenset(words[2:])
+    except (IndexError, ValueError):
+        return -2 * RING_STEP, frozenset()
 
 
 def _merged(times: dict[str, float], new: dict[str, float]) -> dict[str, float]:

@@ -14,7 +14,7 @@ from standfast.core.evidence import HostAnswer
 from standfast.core.gate import Answer, GateView, Rule, astray, decide, plainly_on
 from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
 from standfast.core.record import Mode
-from standfast.sightings import Sightings
+from standfast.sightings import Sightings, ring_number
 
 POLL_INTERVAL_SECONDS = 0.25
 STALE_SECONDS = 6.5
@@ -60,6 +60,8 @@ class Gate:
         self._sightings = Sightings(options.root + SIGHTINGS_FILE)
         self._back = False
         """The target is a member, as of the last look."""
+        self._met: float | None = None
+        """Seconds since this node's ring has met others, as of the last look."""
         self._dry = False
         """A monitor notes nothing that would shorten a hold."""
 
@@ -118,6 +120,11 @@ class Gate:
         known = gate_sight.nodes(sight.cib)
         if known and sight.executor not in known:
             self._tools.forget_name()
+        # After the tools: what they said may be from before the ring that its number tells of.
+        number = ring_number(self._options.root)
+        self._met = None
+        if number is not None and sight.membership is not None:
+            self._met = self._sightings.met(number, sight.membership)
         if sight.membership is not None and self._options.target:
             target = gate_sight.canonical(sight.cib, self._options.target)
             self._back = target in sight.membership
@@ -176,6 +183,7 @@ class Gate:
             seconds_since_epoch_seen=seen.epoch_seconds if seen else 0.0,
             seconds_since_window_seen=seen.window_seconds if seen else 0.0,
             seconds_since_return=self._sightings.seconds_since_return(target.node),
+            seconds_since_met=self._met,
             seconds_since_held=self._sightings.seconds_since_held(target.node),
             mover_hosts=own.mover_hosts,
             own_hosts=own.own_hosts,

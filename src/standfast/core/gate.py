@@ -4,7 +4,8 @@ One pure function over one view. The rules, in the order in which they are asked
 
 ==================  ==========================================================================================
 FACILITY_STOPPED    this node's shutdown facility was stopped by ``sdtool -e``: another node must do it
-NOT_JOINED          this boot's controller has not joined: a starting fencer works from the OLD CIB for 1-2 s
+NOT_JOINED          this boot's controller has not joined: a starting fencer works from the OLD CIB for 1-2 s.
+                    Or this node has met others less than 5 s ago: if it had stood still, its copy is old
 RECORD_UNKNOWN      the record is missing, damaged or of an unknown format
 LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes alone would be a success
 TARGET_BACK         lease, or a window that closed within 15 s, and the target is a member: a healthy node
@@ -54,6 +55,9 @@ MOVER_HOLD_SECONDS = 45.0
 than two healthy nodes needed to see each other again after a blackout (33 s in the slowest run measured),
 and shorter than the 60 s of plain running after which the other one's killing gate stops this node: where
 they are really cut off, one of them acts first."""
+MET_SECONDS = 5.0
+"""The copy of the CIB of a node that had stood still was the current one 0.2 to 0.8 s after its ring had met
+the others' (6 of 6, three nodes on two processors); its controller says S_NOT_DC, or S_IDLE, before that."""
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
@@ -97,10 +101,19 @@ def _facility(view: GateView) -> Answer | None:
 
 
 def _joined(view: GateView) -> Answer | None:
-    if view.controller_state in JOINED_STATES:
+    if view.controller_state not in JOINED_STATES:
+        state = view.controller_state or "no answer"
+        return hold(
+            Rule.NOT_JOINED, f"the controller of {view.executor} has not joined the cluster ({state})"
+        )
+    since = view.seconds_since_met
+    if since is None or since >= MET_SECONDS:
         return None
-    state = view.controller_state or "no answer"
-    return hold(Rule.NOT_JOINED, f"the controller of {view.executor} has not joined the cluster ({state})")
+    return hold(
+        Rule.NOT_JOINED,
+        f"{view.executor} has met other nodes less than {MET_SECONDS:.0f} s ago: its copy of the "
+        f"configuration may be old ({MET_SECONDS - since:.1f} s left)",
+    )
 
 
 def _record(view: GateView) -> Answer | None:

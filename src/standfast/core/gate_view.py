@@ -47,6 +47,9 @@ class GateView:
     """Since the target came back into the membership; None: it was not seen to return."""
     seconds_since_held: float | None = None
     """Since a gate of this node last answered UNSAVED or ELSEWHERE for the target; None: it did not."""
+    seconds_since_met: float | None = None
+    """Since this node's ring became one that is not just its last without some member; None: long ago, or it
+    cannot be told."""
     facility_stopped: bool = False
     aim: str = ""
     """Control domain at which the target's devices aim; empty: not known."""

@@ -45,7 +45,7 @@ from standfast.hosts import make
 from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
 from standfast.journal import Journal
-from standfast.sightings import Sightings
+from standfast.sightings import Sightings, ring_number
 
 TICK_IDLE_SECONDS = 10.0
 TICK_WINDOW_SECONDS = 1.0
@@ -273,6 +273,8 @@ class Daemon:
         return True
 
     def _see_members(self, parts: frozenset[str]) -> None:
+        if (number := ring_number()) is not None:
+            self.sightings.met(number, parts)
         for node in parts - self.known.members:
             self._spawn(self._kills.so_far(node))
             # Our own first look is no return of anybody.

@@ -252,6 +252,8 @@ class Daemon:
     def _see_members(self) -> None:
         """A change of the ring wakes the daemon (`_ring_moved`): who came back is noted at once."""
         present = self.node.ring.members
+        if self.alive:
+            self.node.sightings.met(self.node.ring.number, present)
         if self.alive and present != self.known:
             for name in sorted(present - self.known):
                 if self.known:

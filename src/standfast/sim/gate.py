@@ -42,6 +42,7 @@ def view(
     of_mover: tuple[HostAnswer, ...] = (),
     of_own: tuple[HostAnswer, ...] = (),
     members: frozenset[str] | None = None,
+    met: float | None = None,
 ) -> GateView:
     """What the gate sees on this node, from its own copies only."""
     cib = node.cib
@@ -60,6 +61,7 @@ def view(
         "seconds_since_epoch_seen": seen.epoch_seconds if seen else 0.0,
         "seconds_since_window_seen": seen.window_seconds if seen else 0.0,
         "seconds_since_return": node.sightings.seconds_since_return(target),
+        "seconds_since_met": met,
         "seconds_since_held": node.sightings.seconds_since_held(target),
         "facility_stopped": node.facility != "running",
         "aim": aim.host if aim is not None else "",
@@ -92,17 +94,19 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
         back = target in members
         note = node.sightings.back if back else node.sightings.away
         note(target)
-        answer = core_gate.decide(view(world, node, target, members=members))
+        met = node.sightings.met(node.ring.number, members)
+        answer = core_gate.decide(view(world, node, target, members=members, met=met))
         if (answer.allow or answer.hosts_matter) and aim is not None:
             hosts = yield from ask(world, node, aim.guest)
             of_mover: tuple[HostAnswer, ...] = ()
             if mover := _mover(node):
                 of_mover = yield from ask(world, node, world.guests[mover])
-            seen = view(world, node, target, hosts, before, of_mover, members=members)
+            seen = view(world, node, target, hosts, before, of_mover, members=members, met=met)
             answer = core_gate.decide(seen)
             if answer.allow and not mover and seen.alone:
                 of_own = yield from ask(world, node, world.guests[node.name])
-                answer = core_gate.decide(view(world, node, target, hosts, before, (), of_own, members))
+                own = view(world, node, target, hosts, before, (), of_own, members, met)
+                answer = core_gate.decide(own)
             before = hosts
         if answer.rule in (Rule.UNSAVED, Rule.ELSEWHERE):
             node.sightings.held(target)

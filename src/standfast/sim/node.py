@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from standfast.core import heartbeat
 from standfast.core.report import Report
-from standfast.sightings import Sightings
+from standfast.sightings import RING_STEP, Sightings
 from standfast.sim.kernel import Process, Steps
 from standfast.sim.ring import Carried, Ring
 from standfast.sim.store import Cib, Conflict
@@ -176,7 +176,7 @@ class Node:
         if self.cib.damage:
             self.window = 0
         self.runtime = heartbeat.expected_runtime(self.keys, len(self.world.guests))
-        alone = Ring(frozenset({self.name}), self.cib)
+        alone = Ring(frozenset({self.name}), self.cib, number=self.ring.number + RING_STEP)
         self.ring = alone
         self.reports = {}
         self.world.ran(self)

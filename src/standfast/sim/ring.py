@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from standfast.core import heartbeat
+from standfast.sightings import RING_STEP
 from standfast.sim.store import Change, Cib, Conflict
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Ring:
     stalls: int = 0
     timed: bool = False
     written_ms: int = -100_000
+    number: int = RING_STEP
 
 
 @dataclass(eq=False)
@@ -210,7 +212,8 @@ class Network:
         world = self.world
         alone = (world.kills or world.clocks.lag) and len(world.nodes) == 2 and node.cib.record.open
         if alone and world.extra.random() < WAKES_ALONE:
-            made = Ring(frozenset({node.name}), node.cib, written_ms=self.kernel.now_ms)
+            number = node.ring.number + RING_STEP
+            made = Ring(frozenset({node.name}), node.cib, written_ms=self.kernel.now_ms, number=number)
             self._enter(made, [node])
 
     def _expire_after(self, ring: Ring, wait_ms: int) -> None:
@@ -236,7 +239,9 @@ class Network:
                 groups.setdefault(self.side[node.name], []).append(node)
         new = []
         for nodes in groups.values():
-            made = Ring(frozenset(node.name for node in nodes), ring.cib, written_ms=ring.written_ms)
+            names = frozenset(node.name for node in nodes)
+            number = ring.number + RING_STEP
+            made = Ring(names, ring.cib, written_ms=ring.written_ms, number=number)
             new.append(made)
             self._enter(made, nodes)
         kept = []
@@ -284,7 +289,10 @@ class Network:
         acted = main if main is not None and id(main) in rings else None
         best = max((ring.cib for ring in rings.values()), key=lambda cib: cib.version)
         best = max([best, *(node.cib for node in alive)], key=lambda cib: cib.version)
-        made = Ring(frozenset(node.name for node in alive), best, written_ms=self.kernel.now_ms)
+        number = max(ring.number for ring in rings.values()) + RING_STEP
+        made = Ring(
+            frozenset(node.name for node in alive), best, written_ms=self.kernel.now_ms, number=number
+        )
         for ring in rings.values():
             made.queue += [sent for sent in ring.queue if sent.out or sent.sender in made.members]
             ring.over, ring.queue = True, [sent for sent in ring.queue if sent not in made.queue]
