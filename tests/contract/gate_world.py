@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from xml.etree import ElementTree as ET
 
 from standfast.core import device_objects, record
 from standfast.core.record import Phase, Record
-from standfast.sightings import Sightings, boottime_seconds
+from standfast.sightings import RING_DIR, Sightings, boottime_seconds
 
 CONF = """format = 1
 [[control_domain]]
@@ -110,6 +111,14 @@ class World:
         """This node first saw this record so long ago."""
         path = str(self.root / "run/standfast/sightings.json")
         Sightings(path, clock=lambda: boottime_seconds() - seconds_ago).see(found)
+
+    def rings(self, before: int, now: int) -> None:
+        """Both nodes were in the ring `before` a minute ago; corosync has written down that it is `now`."""
+        path = str(self.root / "run/standfast/sightings.json")
+        Sightings(path, clock=lambda: boottime_seconds() - 60.0).met(before, ("cfguest1", "cfguest2"))
+        folder = self.root / RING_DIR.lstrip("/")
+        folder.mkdir(parents=True)
+        (folder / "ringid_1").write_bytes(now.to_bytes(8, sys.byteorder))
 
     def forget_fencings(self) -> None:
         """As if this node's gate had not said yes for long; what it saw of the record stays."""

@@ -59,6 +59,7 @@ RULES: dict[str, tuple[Arrange, dict[str, str] | None, str, bool]] = {
     "facility-stopped": (_facility, None, "sdtool -b", True),
     "not-joined": (lambda w: w.controller("S_PENDING"), None, "S_PENDING", False),
     "not-joined: no answer": (lambda w: w.tool("crmadmin", "exit 1"), None, "no answer", False),
+    "not-joined: has met others": (lambda w: w.rings(20, 28), None, "may be old", False),
     "record-unknown": (lambda w: w.cib(None), None, "no record", False),
     "record-unknown: damaged CIB": (lambda w: w.cib(None, text="<cib><conf"), None, "damaged", False),
     "record-unknown: cut CIB": (lambda w: w.cib(None, text="<cib/>"), None, "damaged", False),
@@ -148,6 +149,14 @@ def test_with_nothing_against_it_fencing_is_allowed(world: World, state: str, ac
         r"allow rule=clear \d+\.\d\ds: ",
         called.log,
     )
+
+
+def test_a_ring_that_has_only_lost_the_target_changes_nothing(world: World) -> None:
+    world.rings(20, 24)
+    with world.daemon(HOME):
+        called = world.gate()
+    assert (called.code, called.rule) == (0, "clear")
+    assert called.seconds < AT_ONCE_SECONDS
 
 
 def test_after_the_lease_a_target_that_all_hosts_show_at_home_and_saved_is_allowed(world: World) -> None:

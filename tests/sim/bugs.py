@@ -71,6 +71,10 @@ def _gate_allows_without_record(patch: Patch) -> None:
     patch.setattr(gate, "_record", lambda view: None)
 
 
+def _a_met_copy_is_believed(patch: Patch) -> None:
+    patch.setattr(gate, "MET_SECONDS", 0.0)
+
+
 def _gate_accepts_unsafe_levels(patch: Patch) -> None:
     patch.setattr(gate, "_levels", lambda view: None)
 
@@ -459,6 +463,12 @@ BUGS = (
         ("S2", "S1"),
         _a_late_word_is_taken,
         guarded=True,
+        rare=True,
+    ),
+    Bug(
+        "who has stood still and met the others believes its copy",
+        ("S2", "S1"),
+        _a_met_copy_is_believed,
         rare=True,
     ),
     Bug("guarded: the drop counts while cut off", ("S8",), _drop_counts_while_cut_off, guarded=True),

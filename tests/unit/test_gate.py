@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.gate import JOINED_STATES, Answer, GateView, Rule, decide
+from standfast.core.gate import JOINED_STATES, MET_SECONDS, Answer, GateView, Rule, decide
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.topology import Device, Level
@@ -61,6 +61,13 @@ def test_silent_hosts_are_no_evidence_outside_a_window() -> None:
 def test_a_controller_that_has_not_joined_holds(state: str) -> None:
     answer = ask(controller_state=state)
     assert (answer.allow, answer.rule, answer.final) == (False, Rule.NOT_JOINED, False)
+
+
+def test_who_has_just_met_others_does_not_believe_its_own_copy() -> None:
+    answer = ask(seconds_since_met=MET_SECONDS - 0.1, levels=(Level(1, (GATE,)),))
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.NOT_JOINED, False)
+    assert "may be old" in answer.reason
+    assert ask(seconds_since_met=MET_SECONDS).allow
 
 
 @pytest.mark.parametrize("state", sorted(JOINED_STATES))

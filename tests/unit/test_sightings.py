@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,13 @@ from standfast.sightings import (
     MAX_ENTRIES,
     PAUSE_SECONDS,
     PLAIN_BREAK_SECONDS,
+    RING_DIR,
+    RING_STEP,
+    TURN_SECONDS,
     Sightings,
     boottime_seconds,
     read_boot_id,
+    ring_number,
 )
 
 RECORD = Record(epoch=7, phase=Phase.OPEN, window=6)
@@ -384,3 +390,95 @@ def test_the_absence_past_a_lease_counts_as_a_drop_does_and_apart_from_it(node: 
     assert node.process().absent("n2", quorate=False) == 0.0
     node.now += 1
     assert node.process().absent("n2", quorate=True) == 1.0
+
+
+ALL = ("n1", "n2", "n3")
+
+
+def at_home(node: Node) -> None:
+    """It has long been in ring 20 of all three."""
+    node.process().met(20, ALL)
+    node.now += 600
+    assert node.process().met(20, ALL) == 600
+
+
+def test_the_first_ring_that_a_boot_knows_counts_as_just_met(node: Node) -> None:
+    assert node.process().met(20, ALL) == 0.0
+    node.now += 3
+    assert node.process().met(20, ALL) == 3.0
+
+
+def test_the_next_ring_with_a_member_less_is_a_plain_loss(node: Node) -> None:
+    at_home(node)
+    assert node.process().met(20 + RING_STEP, ("n1", "n2")) == 600
+    assert node.process().met(20 + 2 * RING_STEP, ("n1",)) == 600
+
+
+@pytest.mark.parametrize(
+    ("number", "members"),
+    [
+        (20 + 2 * RING_STEP, ("n1", "n2")),  # one ring was missed
+        (20 + 2 * RING_STEP, ALL),
+        (20 + RING_STEP, ("n1", "n2", "n4")),  # somebody new
+        (20 - RING_STEP, ("n1", "n2")),  # an older one: nobody knows how
+        (-1, ALL),  # being written
+        (20, ("n1", "n2", "n3", "n4")),  # the engine sees later than corosync who is there
+    ],
+)
+def test_any_other_new_ring_may_have_met_somebody(node: Node, number: int, members: tuple[str, ...]) -> None:
+    at_home(node)
+    assert node.process().met(number, members) == 0.0
+    node.now += 2
+    assert node.process().met(number, members) == 2.0
+
+
+def test_who_was_alone_and_meets_the_others_has_met_them(node: Node) -> None:
+    """As measured: a node that has slept is alone for about 2 s, in a ring of its own."""
+    at_home(node)
+    node.process().met(20 + 2 * RING_STEP, ("n1",))
+    node.now += 30
+    assert node.process().met(20 + 3 * RING_STEP, ("n1",)) == 0.0  # the engine still has the old members
+    node.now += 0.2
+    assert node.process().met(20 + 3 * RING_STEP, ("n1", "n2")) == 0.0
+    node.now += 4
+    assert node.process().met(20 + 3 * RING_STEP, ("n1", "n2")) == 4.0
+
+
+def test_a_loss_that_the_engine_sees_a_moment_later_is_still_one(node: Node) -> None:
+    at_home(node)
+    assert node.process().met(20 + RING_STEP, ALL) == 0.0
+    node.now += 0.1
+    assert node.process().met(20 + RING_STEP, ("n1", "n2")) == 600.1
+
+
+def test_the_same_members_in_a_new_ring_have_met(node: Node) -> None:
+    at_home(node)
+    node.process().met(20 + RING_STEP, ALL)
+    node.now += TURN_SECONDS
+    assert node.process().met(20 + RING_STEP, ALL) == 0.0
+    node.now += 7
+    assert node.process().met(20 + RING_STEP, ALL) == 7.0
+
+
+def test_two_ways_of_writing_the_members_do_not_hold_for_ever(node: Node) -> None:
+    node.process().met(20, ("n1", "n2"))
+    node.process().met(20, ("n1.example", "n2.example"))
+    node.now += 9
+    assert node.process().met(20, ("N1", "n2")) == 9.0
+    assert node.process().met(20, ("n1.example", "n2.example")) == 9.0
+
+
+def test_the_number_of_the_ring_is_read_from_the_newest_file(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    assert ring_number(root) is None
+    folder = tmp_path / RING_DIR.lstrip("/")
+    folder.mkdir(parents=True)
+    assert ring_number(root) is None
+    old, new = folder / "ringid_1", folder / "ringid_3"
+    old.write_bytes((400).to_bytes(8, sys.byteorder))
+    new.write_bytes((25).to_bytes(8, sys.byteorder))
+    (folder / "other").write_text("x")
+    os.utime(old, (1, 1))
+    assert ring_number(root) == 25
+    new.write_bytes(b"")
+    assert ring_number(root) == -1
