@@ -81,7 +81,7 @@ def _table(tallies: Sequence[Tally]) -> None:
         ("closing with proof, s", [_spread(one, "closing", 1) for one in tallies]),
         ("the whole command, s", [_spread(one, "whole", 1) for one in tallies]),
         (
-            "refused before anything was changed, typed again",
+            "refused or rolled back before the move, typed again",
             [str(sum(move.refused for move in one.moves)) for one in tallies],
         ),
         (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
-from standfast.cluster.run import EngineError
+from standfast.cluster.run import EngineError, pause_seconds
 from standfast.core import aims, devices, guarded, preflight, record
 from standfast.core.clock_step import OFF
 from standfast.core.clocks import THRESHOLD_SECONDS
@@ -51,6 +51,8 @@ class Survey:
     _account: Mapping[str, str] | None = None
     _hosts: Mapping[str, Host] | None = None
     _texts: Mapping[str, str] = field(default_factory=dict)
+    _took_seconds: float = 0.0
+    """How long the engine's tools took to answer for the last snapshot."""
 
     @property
     def hosts(self) -> Mapping[str, Host]:
@@ -62,19 +64,23 @@ class Survey:
     async def reported(
         self, over: Callable[[Mapping[str, Report]], bool], limit_seconds: float, poll_seconds: float
     ) -> None:
-        """Return when what the nodes report is what is waited for, at the latest after `limit_seconds`.
+        """Return when what the nodes report is what is waited for, at the latest after `limit_seconds`, or
+        twice the time of the last snapshot.
 
         One small question instead of a whole snapshot: what is waited for is nearly always a report.
         """
-        deadline = time.monotonic() + limit_seconds
+        deadline = time.monotonic() + pause_seconds(limit_seconds, self._took_seconds)
+        took = 0.0
         while time.monotonic() < deadline:
-            await asyncio.sleep(poll_seconds)
+            await asyncio.sleep(pause_seconds(poll_seconds, took))
+            began = time.monotonic()
             with contextlib.suppress(EngineError):
                 texts = await asyncio.to_thread(attrd.reports)
                 if texts != self._texts:
                     self._texts = texts
                     if over(decode_all(texts)):
                         return
+            took = time.monotonic() - began
 
     async def close(self) -> None:
         """Drop all connections to hosts."""
@@ -89,11 +95,13 @@ class Survey:
         `whole`: ask also what only the first and last steps need. `controller`: ask whether the designated
         controller is idle; it does not answer for a second after each write. Raises EngineError, CibError.
         """
+        began = time.monotonic()
         tree, reports, seen = await asyncio.gather(
             asyncio.to_thread(cib.query),
             asyncio.to_thread(attrd.reports),
             asyncio.to_thread(ring.look),
         )
+        self._took_seconds = time.monotonic() - began
         self._texts = reports
         if self._hosts is None:
             self._account = devices.account(tree)

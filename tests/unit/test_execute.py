@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
 from typing import cast
 from xml.etree import ElementTree as ET
@@ -14,7 +15,7 @@ from fake_cluster import CLOSE, OPEN, FakeCluster
 from standfast import execute, survey
 from standfast.cluster import attrd, cib, corosync_conf, membership, ring
 from standfast.cluster.cib import CibError
-from standfast.cluster.run import EngineError
+from standfast.cluster.run import EngineError, pause_seconds
 from standfast.core import preflight
 from standfast.core.evidence import GuestState
 from standfast.core.record import MAX_VALUE_CHARS, Phase
@@ -63,6 +64,28 @@ async def test_an_engine_that_fails_leaves_a_window_only_where_one_was_seen(phas
     outcome = await run(Scripted(cluster, fails_at=2), CLOSE)
     assert [message.code for message in outcome.messages] == ["ENGINE"]
     assert outcome.unfinished is (phase is Phase.OPEN)
+
+
+async def test_who_waits_looks_for_a_third_of_its_time_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a slow node those who are waited for would not get on otherwise."""
+    asked: list[float] = []
+
+    def slow() -> dict[str, str]:
+        asked.append(time.monotonic())
+        time.sleep(0.1)
+        return {}
+
+    monkeypatch.setattr(attrd, "reports", slow)
+    began = time.monotonic()
+    await Survey("n1", ()).reported(lambda reports: False, 0.75, 0.01)
+    assert len(asked) <= 4
+    assert asked[1] - asked[0] >= 0.3
+    assert time.monotonic() - began >= 0.75
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.0, 0.02), (0.005, 0.02), (0.5, 1.0)])
+def test_a_pause_is_as_long_as_it_was_asked_for_or_twice_the_look(took: float, pause: float) -> None:
+    assert pause_seconds(0.02, took) == pause
 
 
 async def test_a_look_that_finds_no_answer_in_time_is_repeated() -> None:

@@ -23,6 +23,7 @@ MAX_OUTPUT_BYTES = 32 * 1024 * 1024
 TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
+LOOK_SHARE = 2.0
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK_BYTES = 65536
 _NO_NEWS = ("Init failed, could not perform", "Please try a longer timeout")
@@ -67,6 +68,13 @@ class Result:
             said = [line.strip() for line in self.stdout.splitlines()]
         said = [line for line in said if line and not line.startswith(_NO_NEWS)]
         return said[-1] if said else f"{self.argv[0]} ended with exit code {self.returncode}"
+
+
+def pause_seconds(at_least_seconds: float, took_seconds: float) -> float:
+    """How long who waits for something pauses after a look that took so long: so that it looks for a third of
+    its time at most. On a slow node (an emulated one needs 0.2 s of its processor to start a program) those
+    who are waited for would otherwise not get on."""
+    return max(at_least_seconds, LOOK_SHARE * took_seconds)
 
 
 def run(

@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 
 from standfast import config, refusals
 from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
-from standfast.cluster.run import EngineError
+from standfast.cluster.run import EngineError, pause_seconds
 from standfast.core import clock_gate, devices, heartbeat, members, names, owed, record, topology
 from standfast.core.aims import entries
 from standfast.core.clock_step import OFF
@@ -78,6 +78,7 @@ class Daemon:
         """What stands in `_published`."""
         self._proven_since = 0
         self._ticked = 0.0
+        self._tick_took_seconds = 0.0
         self._back = TakeBack(self._note)
         self._disagrees_since: float | None = None
         self.lease = LeaseDuty(self._where_all, lambda text: self._note("lease", text))
@@ -207,13 +208,15 @@ class Daemon:
         known = self.known
         try:
             # A write of the configuration changes no membership: the ring is looked at on each tick only.
-            tick = self._tick_due()
+            tick, began = self._tick_due(), time.monotonic()
             tree, runtime, running = await asyncio.gather(
                 asyncio.to_thread(_configuration, None if tick else known.tree),
                 asyncio.to_thread(cmap.runtime),
                 asyncio.to_thread(cmap.configuration, corosync_map.PREFIXES),
             )
             seen = await asyncio.to_thread(ring.look) if tick else None
+            if tick:
+                self._tick_took_seconds = time.monotonic() - began
         except (EngineError, cib.CibError) as error:
             if known.engine:
                 log.warning("the cluster engine does not answer: %s", error)
@@ -263,7 +266,9 @@ class Daemon:
         self._kick.set()
 
     def _tick_seconds(self) -> float:
-        return TICK_WINDOW_SECONDS if self.known.window or not self.known.engine else TICK_IDLE_SECONDS
+        if not self.known.window and self.known.engine:
+            return TICK_IDLE_SECONDS
+        return min(pause_seconds(TICK_WINDOW_SECONDS, self._tick_took_seconds), TICK_IDLE_SECONDS)
 
     def _tick_due(self) -> bool:
         now = time.monotonic()

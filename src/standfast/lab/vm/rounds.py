@@ -29,6 +29,8 @@ EXIT_UNFINISHED = 3
 MAX_TRIES = 5
 TRY_AGAIN = {"ENGINE", "SWITCHOVER", "HOST_SILENT", "NO_CLUSTER", "NO_DAEMON", "AGENT"}
 """Refusals before anything was changed, which an emulated guest, slower than its own limits, gives."""
+ROLLED_BACK = "ROLLED_BACK"
+"""The window was not opened in time, for the same reason; every node is as before."""
 
 Say = Callable[[str], None]
 
@@ -47,7 +49,8 @@ class Move:
     closing: float | None = None
     whole: float = 0.0
     refused: int = 0
-    """How often the command was refused before anything was changed, and typed again."""
+    """How often the command was refused, or took its opening back, before anything was moved, and was typed
+    again."""
     closed_later: bool = False
     """The command ended with the window open and the guest moved; what it printed closed it."""
     pages_wrong: int = 0
@@ -124,7 +127,8 @@ def by_standfast(lab: VmLab, host: str) -> Move:
         code = driven.end()
         codes = {event["code"] for event in driven.events("message")}
         begun = any(event["phase"] == "opening" for event in driven.events("phase"))
-        if code == 1 and not begun and codes <= TRY_AGAIN and refused < MAX_TRIES:
+        unchanged = codes == {ROLLED_BACK} or (not begun and codes <= TRY_AGAIN)
+        if code == 1 and unchanged and refused < MAX_TRIES:
             refused += 1
             continue
         break
