@@ -77,7 +77,7 @@ def test_a_stopped_copy_is_gone_too_but_not_where_the_rounds_differ() -> None:
 
 def test_rounds_too_near_too_far_or_overlapping_prove_nothing() -> None:
     assert isinstance(after(a_round(0.0) + a_round(0.4)), Ask)
-    assert isinstance(after(a_round(0.0) + a_round(7.0)), Ask)
+    assert isinstance(after(a_round(0.0) + a_round(killing.GAP_LIMIT_SECONDS + 2.0)), Ask)
     mixed = a_round(0.0) + a_round(1.5)
     begun_early = mixed[4]
     assert isinstance(begun_early, Asked)
@@ -87,12 +87,16 @@ def test_rounds_too_near_too_far_or_overlapping_prove_nothing() -> None:
 
 def test_a_slow_answer_is_long_enough_for_a_migration_and_proves_nothing() -> None:
     slow = Asked("ctrl1", S.ABSENT, 1.6, 1.6 + killing.GAP_LIMIT_SECONDS)
-    late = [Asked("ctrl2", S.ABSENT, 1.5, 1.6), slow, Asked("ctrl3", S.ABSENT, 6.7, 6.8)]
+    last = Asked("ctrl3", S.ABSENT, slow.ended_seconds + 0.1, slow.ended_seconds + 0.2)
+    late = [Asked("ctrl2", S.ABSENT, 1.5, 1.6), slow, last]
     assert isinstance(after(a_round(0.0) + late), Ask)
 
 
 def test_a_proof_that_is_old_is_none() -> None:
-    assert isinstance(after(a_round(0.0) + a_round(1.5), now_seconds=4.0), Ask)
+    rounds = a_round(0.0) + a_round(1.5)
+    ended = rounds[-1].ended_seconds  # type: ignore[union-attr]
+    assert isinstance(after(rounds, now_seconds=ended + killing.FRESH_SECONDS), Proven)
+    assert isinstance(after(rounds, now_seconds=ended + killing.FRESH_SECONDS + 0.1), Ask)
 
 
 def test_what_was_seen_before_an_act_is_no_proof() -> None:
@@ -274,7 +278,8 @@ def test_what_does_not_die_is_not_killed_forever() -> None:
 
 
 def test_a_held_round_is_asked_anew_when_it_is_old() -> None:
-    assert after(a_round(0.0, ctrl2=S.PAUSED), now_seconds=1.4) == Ask("ctrl2")
+    held = a_round(0.0, ctrl2=S.PAUSED)
+    assert after(held, now_seconds=killing.FRESH_SECONDS + 0.5) == Ask("ctrl2")
 
 
 def silent(began: float, **power: object) -> list[Event]:

@@ -12,7 +12,7 @@ from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.rounds import MAX_TRIES
 from standfast.lab.vm.stage import BUSY
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.lab]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.lab, pytest.mark.full]
 BLACKOUT_SECONDS = 8.0
 """Longer than the threshold of 5 s, shorter than the heartbeat timeout of 10 s: nobody is dropped."""
 LIMIT_SECONDS = 120.0

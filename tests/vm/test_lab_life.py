@@ -14,7 +14,7 @@ from standfast.lab.layout import labs_root, new_id
 from standfast.lab.vm.cluster import VmLab
 from traces_of_a_lab import group, left_over, namespaces
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.lab]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.lab, pytest.mark.full]
 STANDFAST = [sys.executable, "-m", "standfast.commands.standfast"]
 START_LIMIT_SECONDS = 90.0
 

@@ -28,7 +28,7 @@ from standfast.lab.network import SWITCH
 from standfast.lab.vm import emulator, layout
 from standfast.lab.vm.cluster import VmLab
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.lab]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.lab, pytest.mark.full]
 T = TypeVar("T")
 SLOTS = ("standfast-a", "standfast-b")
 SPARE = "spare"

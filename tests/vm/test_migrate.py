@@ -1,4 +1,4 @@
-"""`standfast migrate` on real libvirt hosts: a guest that writes its memory, there and back, and a cancel."""
+"""`standfast migrate` on real libvirt hosts: cancelled, its target killed, and a guest under memory load moved."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from standfast.lab.vm.cluster import VmLab
 pytestmark = [pytest.mark.timeout(900), pytest.mark.lab]
 
 
+def test_ctrl_c_cancels_a_real_migration_and_all_is_as_before(lab: VmLab) -> None:
+    case = cases.Case(lab, "cancelled", print)
+    cases.cancelled(case)
+    assert case.row.good, case.row.wrong
+
+
+def test_a_target_that_dies_in_flight_costs_nothing(lab: VmLab) -> None:
+    case = cases.Case(lab, "failed", print)
+    cases.failed(case)
+    assert case.row.good, case.row.wrong
+
+
+@pytest.mark.full
 def test_a_guest_under_memory_load_is_migrated_there_and_back_and_nobody_is_touched(lab: VmLab) -> None:
     tally = rounds.play(lab, 2, "standfast migrate", rounds.by_standfast, print)
     assert [(move.host, move.moved) for move in tally.moves] == [("host3", True), ("host2", True)], tally
@@ -21,7 +34,9 @@ def test_a_guest_under_memory_load_is_migrated_there_and_back_and_nobody_is_touc
         assert move.told_blackout == pytest.approx(move.blackout, abs=0.1)
 
 
-def test_ctrl_c_cancels_a_real_migration_and_all_is_as_before(lab: VmLab) -> None:
-    case = cases.Case(lab, "cancelled", print)
-    cases.cancelled(case)
-    assert case.row.good, case.row.wrong
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_a_power_loss_of_either_host_or_of_the_commands_node_in_flight() -> None:
+    names = ("destination-killed", "coordinator-killed", "source-killed")
+    rows = cases.play(names, print)
+    assert [(row.name, row.wrong) for row in rows] == [(name, []) for name in names]

@@ -3,6 +3,7 @@
 The tests are in the order of how much they break; each leaves a lab that comes to rest by itself.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from standfast.lab.vm.seed import KEY_FILE
 pytestmark = [pytest.mark.timeout(400), pytest.mark.lab]
 AGENT_LIMIT_SECONDS = 60.0
 DEVICES_LIMIT_SECONDS = 120.0
+VERIFY_LIMIT_SECONDS = 120.0
 RING_LOG = "/var/log/corosync/corosync.log"
 SLACK_SECONDS = 1.5
 """Of a blackout's end under emulation on a busy machine; 0.05 to 0.2 s were measured on a quiet one."""
@@ -36,6 +38,20 @@ def test_guests_boot_and_are_one_cluster_with_standfastd_on_every_node(lab: VmLa
     )
 
 
+def test_fencing_is_proven_from_every_node(lab: VmLab) -> None:
+    """The running fencers' devices, asked now, see these guests on these hosts, and no other host has them."""
+    done = lab.exec("cfguest1", ["standfast", "verify", "--json"], VERIFY_LIMIT_SECONDS)
+    assert done.returncode == 0, done.stdout + done.stderr
+    guests = json.loads(done.stdout)["guests"]
+    assert {guest["guest"]: guest["aim"] for guest in guests} == {"guest1": "host1", "guest2": "host2"}
+    for guest in guests:
+        assert guest["proven"]
+        other = next(node for node in lab.nodes if node != guest["node"])
+        assert (f"SA_virsh-{guest['node']}", other, True) in {
+            (agent["device"], agent["from"], agent["proven"]) for agent in guest["agents"]
+        }
+
+
 def test_a_guest_moves_there_and_back_and_no_node_leaves_the_cluster(lab: VmLab) -> None:
     seen = {node: len(lab.exec(node, ["cat", RING_LOG]).stdout) for node in lab.nodes}
     there = lab.migrate("guest1", "host3")
@@ -49,6 +65,7 @@ def test_a_guest_moves_there_and_back_and_no_node_leaves_the_cluster(lab: VmLab)
         assert lab.members(node).endswith("2 nodes")
 
 
+@pytest.mark.full
 def test_a_guest_stands_still_for_an_exact_time_and_its_clock_with_it(lab: VmLab) -> None:
     outside, inside = time.monotonic(), uptime(lab, "cfguest2")
     done = lab.blackout("guest2", 3)
@@ -95,6 +112,7 @@ def test_libvirt_sees_a_panic_and_the_cluster_fences_and_restarts_the_guest(lab:
     lab.wait_ready()
 
 
+@pytest.mark.full
 def test_a_host_without_power_ends_its_guests_and_is_no_proof_for_the_cluster(lab: VmLab) -> None:
     host = lab.host("host2")
     pid = host.qemu_pid("guest2")

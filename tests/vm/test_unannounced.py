@@ -15,7 +15,7 @@ from test_window import added, boot, proven, run, size, together
 from standfast.core import names, strays
 from standfast.lab.vm.cluster import VmLab
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.lab]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.lab, pytest.mark.full]
 NOTICED_SECONDS = 60.0
 LIMIT_SECONDS = 240.0
 DAEMON_LOG = "/var/log/standfast/standfastd.log"

@@ -15,7 +15,7 @@ from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.rounds import MAX_TRIES, TRY_AGAIN
 from standfast.lab.vm.seed import BUDGET_SECONDS
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.lab]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.lab, pytest.mark.full]
 COMMAND_LIMIT_SECONDS = 180.0
 BLACKOUT_SECONDS = 16.0
 """Longer than the heartbeat timeout of 10 s: the node is dropped in it."""

@@ -40,10 +40,13 @@ PLAIN_MARGIN_SECONDS = 5.0
 """How much longer than the heartbeat timeout before its drop a guest must have been seen running."""
 ROUND_PAUSE_SECONDS = 1.0
 """Between the two rounds, so that a list made a little before the question is not counted twice."""
-GAP_LIMIT_SECONDS = 5.0
-"""From the begin of one question to the end of the next. No whole migration may fit in between."""
-FRESH_SECONDS = 1.0
-"""An answer older than this decides nothing: the round is asked again."""
+GAP_LIMIT_SECONDS = 10.0
+"""From the begin of one question to the end of the next. One whole migration in between is seen by the second
+round; two, there and back, must not fit. On an emulated node two questions by ssh and a look at the engine
+take 4 to 7 s."""
+FRESH_SECONDS = 3.0
+"""An answer older than this decides nothing: the round is asked again. The look at the engine that follows it
+takes 0.1 s, and 1 to 2 s on an emulated node."""
 CALL_LIMIT_SECONDS = 90.0
 """One whole call; the device's time-out in the cluster has to exceed it."""
 KILLS_LIMIT = 2
