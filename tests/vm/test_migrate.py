@@ -1,4 +1,4 @@
-"""`standfast migrate` on real libvirt hosts: cancelled, its target killed, a guest under memory load moved."""
+"""`standfast migrate` on real libvirt hosts: cancelled, its target killed, a guest under load moved."""
 
 from __future__ import annotations
 

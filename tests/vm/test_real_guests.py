@@ -39,7 +39,7 @@ def test_guests_boot_and_are_one_cluster_with_standfastd_on_every_node(lab: VmLa
 
 
 def test_fencing_is_proven_from_every_node(lab: VmLab) -> None:
-    """The running fencers' devices, asked now, see these guests on these hosts, and no other host has one."""
+    """The running fencers' devices, asked now, see these guests on these hosts, and nowhere else."""
     done = lab.exec("cfguest1", ["standfast", "verify", "--json"], VERIFY_LIMIT_SECONDS)
     assert done.returncode == 0, done.stdout + done.stderr
     guests = json.loads(done.stdout)["guests"]
