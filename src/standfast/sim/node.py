@@ -126,7 +126,7 @@ class Node:
         if why != "blackout":
             self.trouble_ms = self.kernel.now_ms
         if why == "blackout" and not still and self.still:
-            # The blackout is over, and it stands still for another reason: who kills it, kills one that hangs.
+            # The blackout is over, but it stands still for another reason: it hangs.
             self.last_loss = min(self.still)
         if bool(self.still) == was or not self.up:
             return
