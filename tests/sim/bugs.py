@@ -268,7 +268,28 @@ def _a_persons_word_outlives_the_answer(patch: Patch) -> None:
 
 
 def _a_late_word_is_taken(patch: Patch) -> None:
-    patch.setattr(confirmed, "moved_on", lambda record, epoch: None)
+    """The note before it is taken out by nobody, and is no word that could be overtaken."""
+    patch.setattr(confirmed, "overtake", _only_words)
+    heard = confirmed.heard
+    patch.setattr(
+        confirmed,
+        "heard",
+        lambda record, answers: {
+            host: at for host, at in heard(record, answers).items() if host in confirmed.words(record)
+        },
+    )
+
+
+def _only_words(record: Record, these: Any) -> Record | None:
+    gone = {host for host, at in confirmed.words(record).items() if these.get(host) == at}
+    return (
+        record.next(
+            confirmed={host: why for host, why in record.confirmed.items() if host not in gone},
+            confirmed_at={host: at for host, at in record.confirmed_at.items() if host not in gone},
+        )
+        if gone
+        else None
+    )
 
 
 def _source_is_killed_first(patch: Patch) -> None:

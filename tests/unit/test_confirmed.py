@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from standfast.core import confirmed
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Mode, Phase, Record
+from standfast.core.record import Record
 
 FOUND = confirmed.said(Record.fresh(), "ctrl1", "burnt")
 
@@ -48,34 +48,33 @@ def test_a_word_of_an_older_version_has_no_epoch_and_is_overtaken_too() -> None:
     assert confirmed.overtake(old, words) is not None
 
 
-GUARDED = replace(Record.fresh(), phase=Phase.OPEN, mode=Mode.GUARDED, mover="n2")
+ASKED = confirmed.asking(Record.fresh(), "ctrl1")
 
 
-def test_a_host_that_answers_after_a_silence_is_back_once() -> None:
-    silences = confirmed.Silences()
-    silent, there = answers(ctrl1=GuestState.SILENT), answers(ctrl1=GuestState.ABSENT)
-    assert silences.heard(there, 1.0) == frozenset()
-    assert silences.heard(silent, 2.0) == frozenset()
-    assert silences.heard(silent, 6.0) == frozenset()
-    assert silences.heard(there, 7.0) == {"ctrl1"}
-    assert silences.heard(there, 8.0) == frozenset()
+def test_a_note_is_no_word_yet() -> None:
+    assert confirmed.asked(ASKED) == {"ctrl1": 2}
+    assert (confirmed.words(ASKED), ASKED.epoch) == ({}, 2)
+    assert confirmed.asked(FOUND) == {}
+    assert confirmed.asked(None) == {}
 
 
-def test_a_missed_question_is_no_silence_and_a_new_window_knows_none() -> None:
-    silences = confirmed.Silences()
-    silences.heard(answers(ctrl1=GuestState.SILENT), 2.0)
-    assert silences.heard(answers(ctrl1=GuestState.ABSENT), 6.9) == frozenset()
-    silences.heard(answers(ctrl1=GuestState.SILENT), 7.0)
-    silences.forget()
-    assert silences.heard(answers(ctrl1=GuestState.ABSENT), 99.0) == frozenset()
+def test_the_word_has_the_epoch_of_its_note() -> None:
+    """Who has heard the host since the note was made has heard it since the word."""
+    said = confirmed.said(ASKED.next(lease_seconds=5), "ctrl1", "burnt")
+    assert confirmed.words(said) == {"ctrl1": 2}
+    assert said.epoch == 4
+    assert confirmed.asked(said) == {}
 
 
-def test_a_record_moves_on_once_and_nothing_else_changes() -> None:
-    found = confirmed.moved_on(GUARDED, GUARDED.epoch)
-    assert found == replace(GUARDED, epoch=GUARDED.epoch + 1)
-    assert confirmed.moved_on(found, GUARDED.epoch) is None
+def test_an_answer_takes_the_note_out_and_nobody_is_shown_as_overtaken() -> None:
+    assert confirmed.heard(ASKED, answers(ctrl1=GuestState.SILENT, ctrl2=GuestState.ABSENT)) == {}
+    heard = confirmed.heard(ASKED, answers(ctrl1=GuestState.ABSENT))
+    assert heard == {"ctrl1": 2}
+    found = confirmed.overtake(ASKED, heard)
+    assert found == replace(Record.fresh(), epoch=3)
+    assert confirmed.overtake(found, heard) is None
 
 
-def test_no_record_moves_on_outside_a_guarded_window() -> None:
-    for record in (Record.fresh(), replace(GUARDED, mode=Mode.FROZEN), replace(GUARDED, phase=Phase.IDLE)):
-        assert confirmed.moved_on(record, record.epoch) is None
+def test_a_note_for_a_host_that_was_called_dead_before_takes_the_older_word_out() -> None:
+    again = confirmed.asking(FOUND, "ctrl1")
+    assert (confirmed.words(again), confirmed.asked(again)) == ({}, {"ctrl1": 3})

@@ -99,40 +99,54 @@ def test_a_host_that_answers_overtakes_a_person_s_word_here_at_once_and_in_the_r
     assert (store.record.overtaken, store.writes) == ({"ctrl1": "burnt"}, 1)
 
 
-def test_a_host_that_answers_again_moves_the_record_on_so_that_a_late_word_is_refused(
+def test_a_host_that_was_missed_and_answers_again_costs_no_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(monkeypatch, ("n1", "n2", "n3"), WINDOW)
-    states = {"ctrl1": GuestState.SILENT, "ctrl2": GuestState.RUNNING}
-    now, rounds, moved = [100.0], 0, asyncio.Event()
+    _watch(tmp_path, monkeypatch, WINDOW, rounds=8)
+    assert store.writes == 0
 
-    async def asked(*_: object) -> dict[str, tuple[HostAnswer, ...]]:
-        nonlocal rounds
-        rounds += 1
-        now[0] += confirmed.SHORTEST_SILENCE_SECONDS
-        if rounds == 3:
-            assert store.writes == 0, "silence alone moves nothing"
-            states["ctrl1"] = GuestState.ABSENT
-        if store.writes:
-            moved.set()
-        return {"g2": tuple(HostAnswer(host, "g2", state) for host, state in states.items())}
 
-    monkeypatch.setattr(guard_duty, "ask_everywhere", asked)
+def test_a_host_that_answers_takes_the_note_out_that_it_is_about_to_be_called_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = confirmed.asking(WINDOW, "ctrl1")
+    store = Store(monkeypatch, ("n1", "n2", "n3"), noted)
+    sightings = _watch(tmp_path, monkeypatch, noted, rounds=8)
+    assert confirmed.asked(store.record) == {}
+    assert store.record.overtaken == {}
+    assert store.writes == 1
+    assert sightings.is_overtaken("ctrl1", noted.confirmed_at["ctrl1"]), "its own gate knows at once"
+
+
+def _watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, record: Record, rounds: int) -> Sightings:
+    """So many rounds of questions; ctrl1 is silent in the first four."""
+    asked, over = 0, asyncio.Event()
+
+    async def ask(*_: object) -> dict[str, tuple[HostAnswer, ...]]:
+        nonlocal asked
+        asked += 1
+        if asked > rounds:
+            over.set()
+        first = GuestState.SILENT if asked <= rounds // 2 else GuestState.ABSENT
+        return {"g2": (HostAnswer("ctrl1", "g2", first), HostAnswer("ctrl2", "g2", GuestState.RUNNING))}
+
+    monkeypatch.setattr(guard_duty, "ask_everywhere", ask)
     monkeypatch.setattr(guard_duty, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(Known, "aims", lambda self: {"n2": NodeAim("n2", "g2", "ctrl2", 1, {})})
-    known = Known(node="n1", record=WINDOW, members=frozenset({"n1", "n2", "n3"}))
+    known = Known(node="n1", record=record, members=frozenset({"n1", "n2", "n3"}))
     sightings = Sightings(str(tmp_path / "seen.json"), lambda: 100.0, lambda: "boot")
-    duty = GuardDuty(known, lambda: dict.fromkeys(states), sightings, lambda: now[0])  # type: ignore[arg-type, return-value]
+    duty = GuardDuty(known, lambda: dict.fromkeys(("ctrl1", "ctrl2")), sightings)  # type: ignore[arg-type, return-value]
 
     async def play() -> None:
         watching = asyncio.create_task(duty.watch())
         try:
-            async with asyncio.timeout(5):
-                await moved.wait()
+            async with asyncio.timeout(10):
+                await over.wait()
+                if duty._writing is not None:
+                    await duty._writing
         finally:
             watching.cancel()
 
     asyncio.run(play())
-    assert store.record == replace(WINDOW, epoch=WINDOW.epoch + 1)
-    late = confirmed.said(WINDOW, "ctrl1", "burnt")
-    assert late.epoch == store.record.epoch, "its patch names the epoch before, which is gone"
+    return sightings

@@ -179,24 +179,61 @@ async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
     assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
     assert cluster.record.confirmed == {"ctrl1": "burnt"}
-    assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch}
+    assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch - 1}
 
 
-async def test_a_word_of_before_the_window_moved_on_is_not_written(
+async def test_a_word_is_not_written_once_somebody_has_heard_the_host(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    change, changes = record_change.change, 0
+
+    def heard(decide: record_change.Decide) -> Record:
+        nonlocal changes
+        changes += 1
+        if changes == 2:  # a node has heard it since it was noted that it is about to be called dead
+            cluster.record = (
+                confirmed.overtake(cluster.record, confirmed.asked(cluster.record)) or cluster.record
+            )
+        return change(decide)
+
+    monkeypatch.setattr(record_change, "change", heard)
+    with pytest.raises(Refused) as moved:
+        await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
+    assert refused(moved) == ["MOVED_ON"]
+    assert cluster.record.confirmed == {}
+
+
+async def test_a_host_that_answers_the_second_question_is_not_called_dead(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
     change = record_change.change
 
-    def late(decide: record_change.Decide) -> Record:
-        cluster.record = cluster.record.next()  # somebody has heard that host since it was asked
+    def back(decide: record_change.Decide) -> Record:
+        cluster.guest_on = {"ctrl1": GuestState.ABSENT}
         return change(decide)
 
-    monkeypatch.setattr(record_change, "change", late)
-    with pytest.raises(Refused) as moved:
+    monkeypatch.setattr(record_change, "change", back)
+    with pytest.raises(Refused) as answers:
         await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
-    assert refused(moved) == ["MOVED_ON"]
+    assert refused(answers) == ["HOST_ANSWERS"]
     assert cluster.record.confirmed == {}
+
+
+async def test_a_word_is_written_although_the_window_has_moved_on_for_another_reason(
+    cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.guest_on = {"ctrl1": GuestState.SILENT}
+    change = record_change.change
+
+    def longer(decide: record_change.Decide) -> Record:
+        cluster.record = cluster.record.next(lease_seconds=cluster.record.lease_seconds + 60)
+        return change(decide)
+
+    monkeypatch.setattr(record_change, "change", longer)
+    assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
+    assert cluster.record.confirmed == {"ctrl1": "burnt"}
 
 
 async def test_only_a_guarded_window_of_this_guest_takes_a_person_s_word(

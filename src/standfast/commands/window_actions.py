@@ -75,10 +75,20 @@ async def extend(screen: Screen, minutes: int) -> int:
     return screen.end(EXIT_DONE, text, lease_seconds=record.lease_seconds)
 
 
+async def _silent(survey: Survey, guest: str, host: str) -> None:
+    """Ask all hosts for the guest. Raises Refused where `host` answers."""
+    from standfast.core.evidence import GuestState
+
+    answers = (await survey.ask([guest])).get(guest, ())
+    told = [answer for answer in answers if answer.host == host]
+    if not told or told[0].state is not GuestState.SILENT:
+        text = f"{host} answers ({', '.join(map(str, told))}): what it says is believed, not what you say"
+        raise Refused(Message("HOST_ANSWERS", text, host=host, next_command="standfast window status"))
+
+
 async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> int:
     """Note a person's word that a silent host is dead."""
     from standfast.core import confirmed
-    from standfast.core.evidence import GuestState
 
     loaded = window_run.load_config()
     name = window_run.host_name(loaded.config, host)
@@ -89,19 +99,21 @@ async def confirm_dead(screen: Screen, guest: str, host: str, reason: str) -> in
         if snapshot.record is None or not snapshot.record.open:
             raise Refused(_NO_WINDOW)
         _refuse_other(snapshot.record, guest, nodes)
-        answers = (await survey.ask([guest])).get(guest, ())
-        said = [answer for answer in answers if answer.host == name]
-        if not said or said[0].state is not GuestState.SILENT:
-            text = f"{name} answers ({', '.join(map(str, said))}): what it says is believed, not what you say"
-            raise Refused(Message("HOST_ANSWERS", text, host=name, next_command="standfast window status"))
+        await _silent(survey, guest, name)
 
-        looked_at = snapshot.record.epoch
+        def asking(found: Record) -> Record:
+            _refuse_other(found, guest, nodes)
+            return confirmed.asking(found, name)
+
+        # Whoever hears that host from now on takes this note out again, and then the word is not written:
+        # it might land much later, when the host has been back and is silent once more.
+        noted = (await _change(asking)).confirmed_at[name]
+        await _silent(survey, guest, name)
 
         def dead(found: Record) -> Record:
             _refuse_other(found, guest, nodes)
-            if found.epoch != looked_at:
-                # It may have moved on because that host has answered meanwhile.
-                text = f"the window has moved on since {name} was asked (epoch {looked_at} to {found.epoch})"
+            if confirmed.asked(found).get(name) != noted:
+                text = f"{name} was heard since it was asked, or somebody else has spoken of it"
                 hint = "standfast window status; if it is dead: the same again"
                 raise Refused(Message("MOVED_ON", text, host=name, next_command=hint))
             return confirmed.said(found, name, reason)

@@ -7,8 +7,9 @@ so that one that is said again counts again.
 
 A word may also land late: it waits in its sender's corosync while that stands still, or while the ring does,
 and by then the host may have been back and be silent once more (simulated: a healthy node was called dead).
-So whoever hears a host again that was silent in a guarded window moves the record on, and a word that was
-sent before that is refused by its epoch.
+So it is said in two steps. The first notes in the record that the host is about to be called dead; whoever
+hears it after that takes the note out. The second, after the host was asked once more, is written only where
+the note still stands.
 """
 
 from __future__ import annotations
@@ -16,17 +17,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Mode, Record
+from standfast.core.record import Record
 
-SHORTEST_SILENCE_SECONDS = 5.0
-"""Who was silent for less has only missed a question: nobody calls that dead."""
+
+def asking(record: Record, host: str) -> Record:
+    """The record in which `host` is about to be called dead: the word itself may follow while this stands."""
+    return record.next(
+        confirmed={name: why for name, why in record.confirmed.items() if name != host},
+        confirmed_at={**record.confirmed_at, host: record.epoch + 1},
+    )
+
+
+def asked(record: Record | None) -> dict[str, int]:
+    """The hosts that are about to be called dead in `record`: host -> the epoch at which that was noted."""
+    if record is None:
+        return {}
+    return {host: at for host, at in record.confirmed_at.items() if host not in record.confirmed}
 
 
 def said(record: Record, host: str, reason: str) -> Record:
-    """The record in which a person says that `host` is dead."""
+    """The record in which a person says that `host` is dead. The word has the epoch of the note before it:
+    who has heard the host since the note has heard it since the word."""
+    at = asked(record).get(host, record.epoch + 1)
     return record.next(
         confirmed={**record.confirmed, host: reason},
-        confirmed_at={**record.confirmed_at, host: record.epoch + 1},
+        confirmed_at={**record.confirmed_at, host: at},
         overtaken={name: why for name, why in record.overtaken.items() if name != host},
     )
 
@@ -39,59 +54,21 @@ def words(record: Record | None) -> dict[str, int]:
 
 
 def heard(record: Record | None, answers: Iterable[HostAnswer]) -> dict[str, int]:
-    """The hosts that are called dead in `record` and have answered a question that was asked after it was
-    read: host -> the epoch of that word."""
+    """The hosts that are called dead in `record`, or are about to be, and have answered a question that was
+    asked after it was read: host -> the epoch of that word or note."""
     alive = {answer.host for answer in answers if answer.state is not GuestState.SILENT}
-    return {host: epoch for host, epoch in words(record).items() if host in alive}
+    return {host: at for host, at in (asked(record) | words(record)).items() if host in alive}
 
 
 def overtake(record: Record, these: Mapping[str, int]) -> Record | None:
-    """The record in which these words (host -> epoch) count no more; None where none of them stands in it."""
-    gone = {host: record.confirmed[host] for host, at in words(record).items() if these.get(host) == at}
+    """The record in which these words and notes (host -> epoch) count no more; None where none of them stands
+    in it."""
+    gone = {host for host, at in (asked(record) | words(record)).items() if these.get(host) == at}
     if not gone:
         return None
+    said_of = {host: why for host, why in record.confirmed.items() if host in gone}
     return record.next(
         confirmed={host: why for host, why in record.confirmed.items() if host not in gone},
         confirmed_at={host: at for host, at in record.confirmed_at.items() if host not in gone},
-        overtaken={**record.overtaken, **gone},
+        overtaken={**record.overtaken, **said_of},
     )
-
-
-class Silences:
-    """Since when hosts are silent, as one node hears them, and which of them have come back."""
-
-    def __init__(self) -> None:
-        self._since: dict[str, float] = {}
-        self._back: dict[str, int] = {}
-        """Who answers again, and the epoch of the record by then; until that has moved on."""
-
-    def unwritten(self, answers: Iterable[HostAnswer], now_seconds: float, epoch: int) -> list[str]:
-        """Take one round of answers; for which hosts the record, now of this epoch, has to move on."""
-        self._back |= dict.fromkeys(self.heard(answers, now_seconds), epoch)
-        self._back = {host: at for host, at in self._back.items() if at == epoch}
-        return sorted(self._back)
-
-    def heard(self, answers: Iterable[HostAnswer], now_seconds: float) -> frozenset[str]:
-        """Take one round of answers; the hosts of it that answer again after a silence that counts."""
-        back = set()
-        for answer in answers:
-            if answer.state is GuestState.SILENT:
-                self._since.setdefault(answer.host, now_seconds)
-                continue
-            since = self._since.pop(answer.host, None)
-            if since is not None and now_seconds - since >= SHORTEST_SILENCE_SECONDS:
-                back.add(answer.host)
-        return frozenset(back)
-
-    def forget(self) -> None:
-        """There is no window any more."""
-        self._since.clear()
-        self._back.clear()
-
-
-def moved_on(record: Record, epoch: int) -> Record | None:
-    """The record one epoch later, nothing else, since a host answers again that was silent when it had this
-    epoch. None: it has moved on already, or there is no guarded window in which a word could land."""
-    if record.epoch != epoch or not record.open or record.mode is not Mode.GUARDED:
-        return None
-    return record.next()

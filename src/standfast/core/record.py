@@ -123,7 +123,8 @@ class Record:
     confirmed: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> a person's reason why it is dead; counts in this window, while it is silent."""
     confirmed_at: Mapping[str, int] = field(default_factory=dict)
-    """Control domain -> epoch at which that was said."""
+    """Control domain -> epoch at which it was noted that somebody is about to say so; without an entry in
+    `confirmed` nobody has said it yet (core/confirmed.py)."""
     overtaken: Mapping[str, str] = field(default_factory=dict)
     """Control domain -> the reason of such a word that counts no more: it has answered since
     (core/confirmed.py)."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -25,7 +24,6 @@ from standfast.core.record import Mode, Record, RecordError
 from standfast.hosts.asking import ask_everywhere
 
 if TYPE_CHECKING:
-    from standfast.core.evidence import HostAnswer
     from standfast.daemon.known import Known
     from standfast.hosts.base import Host
     from standfast.sightings import Sightings
@@ -46,12 +44,10 @@ class GuardDuty:
         known: Known,
         hosts: Callable[[], Mapping[str, Host]],
         sightings: Sightings,
-        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._known, self._hosts, self._sightings, self._now = known, hosts, sightings, now
+        self._known, self._hosts, self._sightings = known, hosts, sightings
         self.killing = ""
         """Node that this node's fencer would fence by its killing gate and by nothing else."""
-        self._silences = confirmed.Silences()
         self._began = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
@@ -84,7 +80,6 @@ class GuardDuty:
         while True:
             mover, found = self.mover, self._known.record
             if not mover:
-                self._silences.forget()
                 self._began.clear()
                 await self._began.wait()
                 continue
@@ -94,40 +89,19 @@ class GuardDuty:
                 answers = (await ask_everywhere(self._hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
                 if words := confirmed.heard(found, answers):
                     await self._overtake(words)
-                self._move_on(answers)
                 where = plainly_on(answers)
                 if where and len(answers) == len(self._hosts()):
                     await asyncio.to_thread(self._sightings.plain, guest, where)
             await asyncio.sleep(POLL_SECONDS)
 
     async def _overtake(self, words: Mapping[str, int]) -> None:
-        """Hosts answer that a person has called dead (host -> epoch of that word): noted for this node's gate
-        at once, and in the record for all. The write is not waited for: it takes as long as the ring."""
+        """Hosts answer that a person has called dead, or is about to (host -> epoch of that): noted for this
+        node's gate at once, and in the record for all. The write is not waited for: it takes as long as the
+        ring."""
         for host, epoch in words.items():
             await asyncio.to_thread(self._sightings.overtaken, host, epoch)
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write(words))
-
-    def _move_on(self, answers: Sequence[HostAnswer]) -> None:
-        """A word that a host is dead may still be under way, from before it answered again."""
-        found = self._known.record
-        epoch = found.epoch if found is not None else 0
-        back = self._silences.unwritten(answers, self._now(), epoch)
-        if back and found is not None and (self._writing is None or self._writing.done()):
-            self._writing = asyncio.create_task(self._write_on(epoch, back))
-
-    async def _write_on(self, epoch: int, back: list[str]) -> None:
-        shown = ", ".join(back)
-        try:
-            written = await asyncio.to_thread(
-                record_change.change, lambda now, _: confirmed.moved_on(now, epoch), WRITE_LIMIT_SECONDS
-            )
-        except (EngineError, RecordError, NoRecordError) as error:
-            log.error("that %s answers again: %s", shown, error)
-        else:
-            log.info(
-                "%s answers again: epoch %d; what was said of it before is refused", shown, written.epoch
-            )
 
     async def _write(self, words: Mapping[str, int]) -> None:
         def overtake(found: Record, _: ET.Element) -> Record | None:

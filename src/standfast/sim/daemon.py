@@ -6,12 +6,12 @@ sockets; what the file must hold is decided by the production functions (core.me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from standfast.core import confirmed, evidence, heartbeat, members, owed, xscf
-from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.evidence import GuestState
 from standfast.core.gate import plainly_on
 from standfast.core.owed import Debt
 from standfast.core.record import Mode, Phase, Record
@@ -72,7 +72,6 @@ class Daemon:
 
     def _begin(self, first_ms: int) -> None:
         self.run += 1
-        self._silences = confirmed.Silences()
         run = self.run
 
         def forever(period_ms: int, do: str) -> Steps:
@@ -164,9 +163,7 @@ class Daemon:
             mover, node, site = self._mover(), self.node, self.world.site
             record = node.cib.readable
             aim = node.cib.aims.get(mover)
-            if aim is None:
-                self._silences.forget()
-            else:
+            if aim is not None:
                 if mover not in node.ring.members:
                     node.sightings.dropped(mover, quorate=self.world.fencer.quorate(node.ring))
                 answers = site.ask_all(aim.guest)
@@ -174,7 +171,6 @@ class Daemon:
                 yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)
                 if words := confirmed.heard(record, answers):
                     self._overtake(words)
-                self._move_on(node.cib.readable, answers)
                 if where := plainly_on(answers):
                     node.sightings.plain(aim.guest, where)
             yield AWAY_MS
@@ -191,20 +187,6 @@ class Daemon:
         if not self._writing:
             self._writing = True
             what = "somebody that was called dead has answered"
-            self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
-
-    def _move_on(self, record: Record | None, answers: Sequence[HostAnswer]) -> None:
-        """A word that a host is dead may still be under way, from before it answered again."""
-        epoch = record.epoch if record is not None else 0
-        back = self._silences.unwritten(answers, self.node.clock(), epoch)
-
-        def change(now: Cib) -> Cib:
-            found = None if now.damage else confirmed.moved_on(now.record, epoch)
-            return now if found is None else written(now.record.epoch, found)(now)
-
-        if back and record is not None and not self._writing:
-            self._writing = True
-            what = f"{', '.join(back)} answers again"
             self.world.network.write(self.node, change, what, 10_000)(lambda answer: self._written())
 
     def _written(self) -> None:

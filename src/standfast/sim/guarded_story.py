@@ -17,8 +17,11 @@ from standfast.sim.site import Guest
 from standfast.sim.store import Cib, written
 
 if TYPE_CHECKING:
+    from standfast.sim.node import Node
     from standfast.sim.story import Story
 
+WORD_TRIES = 5
+"""So often a write of the command that calls a host dead is made anew after a lost race."""
 BUDGETS_S = (0, 0, 0, 0, 20, 33, 60, 120)
 LEASES_S = (60, 300, 900, 1800)
 OUTCOMES = ("moved",) * 5 + ("cancelled", "failed", "failed", "stuck")
@@ -203,16 +206,30 @@ class GuardedStory:
         if able and self.world.site.silent(host) and not self.story.faults.mended:
             self.kernel.say("story", "%s is called dead", host)
             node = self.kernel.rng.choice(able)
-            looked = node.cib.readable
+            node.spawn(self._word(node, guest, host))
 
-            def dead(now: Cib) -> Cib:
-                guarded = not now.damage and now.record.open and now.record.mode is Mode.GUARDED
-                if not guarded or now.record.mover != guest.node or looked is None:
-                    return now
-                # The command does not say it of a record that has moved on since it has asked the host.
-                return written(looked.epoch, confirmed.said(now.record, host, "seen"))(now)
-
-            self.world.network.write(node, dead, f"{host} is called dead", 20_000)(lambda answer: None)
+    def _word(self, node: Node, guest: Guest, host: str) -> Steps:
+        """The command (commands/window_actions.py): a note, another question, the word."""
+        noted = None
+        for step in (confirmed.asking, lambda record, host: confirmed.said(record, host, "seen")):
+            for _ in range(WORD_TRIES):
+                looked = node.cib.readable
+                if looked is None or not looked.open or looked.mode is not Mode.GUARDED:
+                    return
+                if looked.mover != guest.node or not self.world.site.silent(host):
+                    return
+                if noted is not None and confirmed.asked(looked).get(host) != noted:
+                    return
+                change = written(looked.epoch, step(looked, host))
+                answer = yield self.world.network.write(node, change, f"{host} is called dead", 20_000)
+                if answer == "unknown":
+                    return
+                if answer == "ok":
+                    noted = looked.epoch + 1
+                    break
+            else:
+                return
+            yield 5_000  # as long as a question to a silent host takes
 
     def _dies_at_rest(self, guest: Guest) -> Steps:
         """Before its migration."""
