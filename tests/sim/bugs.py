@@ -484,7 +484,6 @@ BUGS = (
         ("S2", "S1"),
         _a_late_word_is_taken,
         guarded=True,
-        rare=True,
     ),
     Bug(
         "who has stood still and met the others believes its copy",

@@ -31,7 +31,7 @@ SEEN_ON: dict[str, int] = {
     "guarded: one round is a proof": 34,
     "guarded: the membership is looked at once in a call": 867,
     "guarded: a person's word outlives the host's own answer": 213,
-    "guarded: a late word is not refused": 87219,
+    "guarded: a late word is not refused": 1941,
     "who has stood still and met the others believes its copy": 46249,
     "guarded: the drop counts while cut off": 10,
     "guarded: the ordinary gate lets the mover through": 136,

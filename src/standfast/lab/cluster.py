@@ -321,7 +321,7 @@ class Lab:
 
     def _settled(self) -> bool:
         seen = self.status()
-        devices = {name: f"st-{name}" for name in self.nodes} if self.spec.fencing == "plain" else {}
+        devices = [(name, f"st-{name}") for name in self.nodes] if self.spec.fencing == "plain" else []
         if seen is None or seen.dc is None or not settling.at_home(seen, self._powered(), devices):
             return False
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=10.0)

@@ -184,7 +184,11 @@ class GuardedStory:
         world.site.lose(host.name, self.kernel.now_ms + 1_000_000)
         host.power_answers = False
         yield self.kernel.between(12_000, 40_000)
-        self._confirm(guest, host.name)
+        speaker = self._confirm(guest, host.name)
+        if speaker is not None and speaker is not node and self.kernel.chance(0.4):
+            # Its command stands still between the two questions, until the host is silent once more.
+            yield 1_500
+            speaker.stand("freeze", True)
         yield self.kernel.between(20_000, 60_000)
         host.silent_until_ms = host.off_until_ms = self.kernel.now_ms
         world.site.boot(guest)
@@ -198,15 +202,21 @@ class GuardedStory:
             host.silent_until_ms = self.kernel.now_ms + self.kernel.between(60_000, 150_000)
             self.kernel.say(host.name, "is silent")
             node.stand("freeze", True)
+            if speaker is not None:
+                yield self.kernel.between(500, 8_000)
+                speaker.stand("freeze", False)
             yield self.kernel.between(40_000, 120_000)
             node.stand("freeze", False)
 
-    def _confirm(self, guest: Guest, host: str) -> None:
+    def _confirm(self, guest: Guest, host: str) -> Node | None:
+        """Have somebody type the command; on which node."""
         able = [node for node in self.world.nodes.values() if node.running and node.joined]
         if able and self.world.site.silent(host) and not self.story.faults.mended:
             self.kernel.say("story", "%s is called dead", host)
             node = self.kernel.rng.choice(able)
             node.spawn(self._word(node, guest, host))
+            return node
+        return None
 
     def _word(self, node: Node, guest: Guest, host: str) -> Steps:
         """The command (commands/window_actions.py): a note, another question, the word."""

@@ -369,9 +369,7 @@ class VmLab:
 
     def _settled(self) -> bool:
         seen, powered = self.status(), self.powered()
-        devices = (
-            {} if self.spec.fencing == "none" else {n: lab_fencing.device(self.spec, n) for n in self.nodes}
-        )
+        devices = [(node, device) for node in self.nodes for device in lab_fencing.devices(self.spec, node)]
         if seen is None or seen.dc is None or not settling.at_home(seen, powered, devices):
             return False
         state = self.exec(seen.dc, ["crmadmin", "--status", seen.dc], limit_seconds=20.0)

@@ -39,6 +39,14 @@ def device(spec: VmSpec, node: str) -> str:
     return f"st-{node}" if spec.fencing == "plain" else agent_of(AGENT).device_id(node)
 
 
+def devices(spec: VmSpec, node: str) -> tuple[str, ...]:
+    """The ids of all that stands in a node's fencing level: the device, and the gate in front of it."""
+    if spec.fencing == "none":
+        return ()
+    gates = (agent_of(AGENT).gate_id(node),) if spec.fencing == "standfast" else ()
+    return (*gates, device(spec, node))
+
+
 def configure(lab: Nodes) -> None:
     """Make services and fencing in a cluster whose nodes are all online. Raises LabError."""
     spec = lab.spec

@@ -81,6 +81,8 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
     tally, mark, boot = Tally(name), witness.mark(NODE), witness.boot(MOVER)
     moving, fenced = witness.mark(MOVER), witness.fencings(MOVER, NODE)
     for number in range(1, count + 1):
+        # As an operator who looks first: a cluster that is still at work refuses to have a guest moved.
+        lab.wait_settled()
         at = lab.must_place(GUEST).name
         target = HOSTS[(HOSTS.index(at) + 1) % len(HOSTS)]
         move = one(lab, target)
@@ -130,6 +132,7 @@ def by_standfast(lab: VmLab, host: str) -> Move:
         unchanged = codes == {ROLLED_BACK} or (not begun and codes <= TRY_AGAIN)
         if code == 1 and unchanged and refused < MAX_TRIES:
             refused += 1
+            lab.wait_settled()
             continue
         break
     page = driven.page()
