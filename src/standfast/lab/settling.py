@@ -11,8 +11,8 @@ def sees_all(seen: ClusterStatus | None, powered: frozenset[str]) -> bool:
 
 
 def at_home(seen: ClusterStatus, powered: frozenset[str], devices: Iterable[tuple[str, str]]) -> bool:
-    """All that have power are well, each runs its service, and each node's fence devices run (`devices`: pairs
-    of node and device)."""
+    """All that have power are well, each runs its service, and each node's fence devices run (`devices`:
+    pairs of node and device)."""
     if not sees_all(seen, powered) or any(resource.failed for resource in seen.resources):
         return False
     places = {resource.name: resource.nodes for resource in seen.resources if resource.role == "Started"}
