@@ -13,7 +13,7 @@ from standfast.core.steps import Reload, Snapshot, Stop, Wait, WriteRecord
 FILE_LIMIT_SECONDS = 10.0
 RUNTIME_LIMIT_SECONDS = 5.0
 REPORT_LIMIT_SECONDS = 15.0
-CALL_LIMIT_SECONDS = 5.0
+CALL_LIMIT_SECONDS = 10.0
 """How long a daemon that lives may take to report an epoch that it was called by."""
 MAX_RELOADS = 3
 

@@ -27,7 +27,7 @@ AGENT_LIMIT_SECONDS = 90.0
 CLOSE_LIMIT_SECONDS = 240.0
 EXIT_UNFINISHED = 3
 MAX_TRIES = 5
-TRY_AGAIN = {"ENGINE", "SWITCHOVER", "HOST_SILENT", "NO_CLUSTER", "NO_DAEMON", "AGENT"}
+TRY_AGAIN = {"ENGINE", "SWITCHOVER", "HOST_SILENT", "NO_CLUSTER", "NO_DAEMON", "AGENT", "NO_REPORT", "BUSY"}
 """Refusals before anything was changed, which an emulated guest, slower than its own limits, gives."""
 ROLLED_BACK = "ROLLED_BACK"
 """The window was not opened in time, for the same reason; every node is as before."""
@@ -128,9 +128,7 @@ def by_standfast(lab: VmLab, host: str) -> Move:
         driven = Driven(lab, NODE, GUEST, host)
         code = driven.end()
         codes = {event["code"] for event in driven.events("message")}
-        begun = any(event["phase"] == "opening" for event in driven.events("phase"))
-        unchanged = codes == {ROLLED_BACK} or (not begun and codes <= TRY_AGAIN)
-        if code == 1 and unchanged and refused < MAX_TRIES:
+        if code == 1 and codes <= {*TRY_AGAIN, ROLLED_BACK} and refused < MAX_TRIES:
             refused += 1
             lab.wait_settled()
             continue
