@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ import pytest
 
 from standfast import config
 from standfast.cluster import cib, cmap, fencer, rescue_file
+from standfast.cluster.run import EngineError
 from standfast.core import heartbeat, names
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.topology import Device
@@ -308,3 +310,24 @@ async def test_the_gates_log_is_read_again_only_when_it_has_changed(
     await daemon._see_answers()
     assert reads == ["n2", "n2", "n3"]
     assert daemon.report().answered == ("n3 5 hold",)
+
+
+@pytest.mark.parametrize(
+    ("ago", "timed_out", "there"), [(5.0, True, True), (40.0, True, False), (5.0, False, False)]
+)
+async def test_an_engine_that_answers_late_is_still_there_for_a_while(
+    ago: float, timed_out: bool, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(_: object) -> None:
+        raise EngineError("cibadmin did not answer in time", timed_out=timed_out)
+
+    monkeypatch.setattr(main, "_configuration", late)
+    monkeypatch.setattr(main.cmap, "runtime", dict)
+    monkeypatch.setattr(main.cmap, "configuration", lambda _: {})
+    daemon = Daemon()
+    daemon.known.engine, daemon.known.node, daemon.known.members = True, "n1", frozenset({"n1", "n2"})
+    daemon._engine_answered = time.monotonic() - ago
+    await daemon._refresh()
+    assert daemon.known.engine is there
+    assert daemon.known.members == (frozenset({"n1", "n2"}) if there else frozenset())
+    assert daemon._kick.is_set() is there, "it looks again at once"

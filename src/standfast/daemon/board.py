@@ -22,7 +22,7 @@ from standfast.processors import agents
 from standfast.processors.agents import Outcome
 
 TEST_PERIOD_SECONDS = 600.0
-TEST_LIMIT_SECONDS = 30.0
+TEST_LIMIT_SECONDS = 50.0
 TESTS_AT_ONCE = 4
 
 

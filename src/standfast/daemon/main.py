@@ -52,6 +52,8 @@ TICK_WINDOW_SECONDS = 1.0
 VALUES_POLL_SECONDS = 0.02
 VALUES_LIMIT_SECONDS = 10.0
 ALARM_PERIOD_SECONDS = 60.0
+LATE_LIMIT_SECONDS = 30.0
+"""So long nothing but answers that are late, and the engine counts as there."""
 RETRY_SECONDS = 1.0
 TESTS_NEWS_SECONDS = 0.25
 UNDER_WAY = ("Init-ing", "Testing")
@@ -79,6 +81,8 @@ class Daemon:
         self._proven_since = 0
         self._ticked = 0.0
         self._tick_took_seconds = 0.0
+        self._engine_answered = float("-inf")
+        """When the engine last answered all that it was asked."""
         self._back = TakeBack(self._note)
         self._disagrees_since: float | None = None
         self.lease = LeaseDuty(self._where_all, lambda text: self._note("lease", text))
@@ -217,12 +221,22 @@ class Daemon:
             seen = await asyncio.to_thread(ring.look) if tick else None
             if tick:
                 self._tick_took_seconds = time.monotonic() - began
-        except (EngineError, cib.CibError) as error:
+        except EngineError as error:
+            if (
+                known.engine
+                and error.timed_out
+                and time.monotonic() - self._engine_answered < LATE_LIMIT_SECONDS
+            ):
+                # A node that is slow is not one without an engine. The look has taken its time.
+                log.info("%s; looking again", error)
+                self._ring_moved()
+                return
             if known.engine:
                 log.warning("the cluster engine does not answer: %s", error)
             known.engine, known.members, self._published = False, frozenset(), ""
             self._dirty.set()
             return
+        self._engine_answered = time.monotonic()
         if seen is not None:
             known.node = seen.own
         if not known.engine:
