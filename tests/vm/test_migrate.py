@@ -11,12 +11,14 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.lab]
 
 
 def test_ctrl_c_cancels_a_real_migration_and_all_is_as_before(lab: VmLab) -> None:
+    rounds.ready(lab)
     case = cases.Case(lab, "cancelled", print)
     cases.cancelled(case)
     assert case.row.good, case.row.wrong
 
 
 def test_a_target_that_dies_in_flight_costs_nothing(lab: VmLab) -> None:
+    rounds.ready(lab)
     case = cases.Case(lab, "failed", print)
     cases.failed(case)
     assert case.row.good, case.row.wrong

@@ -282,7 +282,7 @@ def play(names: Iterable[str], say: Say) -> list[Row]:
                 lab = VmLab.up(say=say)
             row = Row(name)
             try:
-                lab.wait_settled()
+                rounds.ready(lab)
                 case = Case(lab, name, say)
                 row = case.row
                 CASES[name](case)

@@ -5,9 +5,11 @@ What the cluster did meanwhile is counted from the logs of the node that does no
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from standfast.lab.errors import LabError
 from standfast.lab.vm import fencing
@@ -24,6 +26,8 @@ PLAY_LIMIT_SECONDS = 45 * 60.0
 """No further move is begun after that."""
 RING_LIMIT_SECONDS = 60.0
 AGENT_LIMIT_SECONDS = 90.0
+TESTS_LIMIT_SECONDS = 240.0
+LOOK_SECONDS = 5.0
 CLOSE_LIMIT_SECONDS = 240.0
 EXIT_UNFINISHED = 3
 MAX_TRIES = 5
@@ -81,8 +85,7 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
     tally, mark, boot = Tally(name), witness.mark(NODE), witness.boot(MOVER)
     moving, fenced = witness.mark(MOVER), witness.fencings(MOVER, NODE)
     for number in range(1, count + 1):
-        # As an operator who looks first: a cluster that is still at work refuses to have a guest moved.
-        lab.wait_settled()
+        ready(lab)
         at = lab.must_place(GUEST).name
         target = HOSTS[(HOSTS.index(at) + 1) % len(HOSTS)]
         move = one(lab, target)
@@ -103,6 +106,23 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
     tally.pages_written = load.compare().writes
     tally.seconds = time.monotonic() - begun
     return tally
+
+
+def ready(lab: VmLab) -> None:
+    """As an operator who looks first: the cluster is at rest, and every agent works from every node.
+
+    Raises LabError.
+    """
+    lab.wait_settled()
+    if lab.spec.fencing == "standfast":
+        for node in lab.nodes:
+            lab.wait(partial(_tested, lab, node), TESTS_LIMIT_SECONDS, f"the agents on {node}", LOOK_SECONDS)
+
+
+def _tested(lab: VmLab, node: str) -> bool:
+    done = lab.exec(node, ["sdtool", "-s", "--json"], TESTS_LIMIT_SECONDS)
+    rows = json.loads(done.stdout)["agents"] if done.ok else []
+    return bool(rows) and all(row["test_state"] == "TestWorked" for row in rows)
 
 
 def _restarts(witness: Witness, mark: Mark) -> int:
@@ -130,7 +150,7 @@ def by_standfast(lab: VmLab, host: str) -> Move:
         codes = {event["code"] for event in driven.events("message")}
         if code == 1 and codes <= {*TRY_AGAIN, ROLLED_BACK} and refused < MAX_TRIES:
             refused += 1
-            lab.wait_settled()
+            ready(lab)
             continue
         break
     page = driven.page()
