@@ -5,7 +5,7 @@ One pure function over one view. The rules, in the order in which they are asked
 ==================  ==========================================================================================
 FACILITY_STOPPED    this node's shutdown facility was stopped by ``sdtool -e``: another node must do it
 NOT_JOINED          this boot's controller has not joined: a starting fencer works from the OLD CIB for 1-2 s.
-                    Or this node has met others less than 5 s ago: if it had stood still, its copy is old
+                    Or this node has met others less than 4 s ago: if it had stood still, its copy is old
 RECORD_UNKNOWN      the record is missing, damaged or of an unknown format
 LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes alone would be a success
 TARGET_BACK         lease, or a window that closed within 15 s, and the target is a member: a healthy node
@@ -55,9 +55,10 @@ MOVER_HOLD_SECONDS = 45.0
 than two healthy nodes needed to see each other again after a blackout (33 s in the slowest run measured),
 and shorter than the 60 s of plain running after which the other one's killing gate stops this node: where
 they are really cut off, one of them acts first."""
-MET_SECONDS = 5.0
+MET_SECONDS = 4.0
 """The copy of the CIB of a node that had stood still was the current one 0.2 to 0.8 s after its ring had met
-the others' (6 of 6, three nodes on two processors); its controller says S_NOT_DC, or S_IDLE, before that."""
+the others' (6 of 6, three nodes on two processors); its controller says S_NOT_DC, or S_IDLE, before that.
+Shorter than a hold is polled for, and the hosts are asked meanwhile: one call is enough for a yes."""
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
@@ -113,6 +114,7 @@ def _joined(view: GateView) -> Answer | None:
         Rule.NOT_JOINED,
         f"{view.executor} has met other nodes less than {MET_SECONDS:.0f} s ago: its copy of the "
         f"configuration may be old ({MET_SECONDS - since:.1f} s left)",
+        hosts_matter=True,
     )
 
 

@@ -185,8 +185,10 @@ class GuardedStory:
         host.power_answers = False
         yield self.kernel.between(12_000, 40_000)
         speaker = self._confirm(guest, host.name)
-        if speaker is not None and speaker is not node and self.kernel.chance(0.4):
-            # Its command stands still between the two questions, until the host is silent once more.
+        others = [one for one in world.nodes.values() if one.running and one not in (speaker, node)]
+        if speaker is not None and speaker is not node and others and self.kernel.chance(0.4):
+            # Its command stands still between the two questions, until the host is silent again. Not where
+            # it is alone: its clock may stand still too, and nobody could tell it (README, "Known holes").
             yield 1_500
             speaker.stand("freeze", True)
         yield self.kernel.between(20_000, 60_000)
