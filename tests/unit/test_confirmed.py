@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from standfast.core import confirmed
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Record
+from standfast.core.record import Mode, Phase, Record
 
 FOUND = confirmed.said(Record.fresh(), "ctrl1", "burnt")
 
@@ -78,3 +78,28 @@ def test_an_answer_takes_the_note_out_and_nobody_is_shown_as_overtaken() -> None
 def test_a_note_for_a_host_that_was_called_dead_before_takes_the_older_word_out() -> None:
     again = confirmed.asking(FOUND, "ctrl1")
     assert (confirmed.words(again), confirmed.asked(again)) == ({}, {"ctrl1": 3})
+
+
+GUARDED = replace(Record.fresh(), phase=Phase.OPEN, mode=Mode.GUARDED, mover="n2")
+
+
+def test_a_host_that_answers_while_the_record_is_damaged_is_heard_all_the_same() -> None:
+    said = confirmed.said(confirmed.asking(GUARDED, "ctrl1"), "ctrl1", "burnt")
+    followed = confirmed.Followed()
+    assert followed.of(said, damaged=False) == said
+    assert followed.heard(answers(ctrl1=GuestState.SILENT)) == {}
+    assert followed.of(None, damaged=True) == said
+    assert followed.heard(answers(ctrl1=GuestState.ABSENT)) == {"ctrl1": 2}
+    assert followed.of(said, damaged=False) == said
+    assert followed.heard(answers(ctrl1=GuestState.SILENT)) == {"ctrl1": 2}, "it is silent once more"
+    followed.of(confirmed.overtake(said, {"ctrl1": 2}), damaged=False)
+    assert followed.heard(answers(ctrl1=GuestState.SILENT)) == {}
+
+
+def test_what_is_followed_ends_with_its_window() -> None:
+    followed = confirmed.Followed()
+    followed.of(GUARDED, damaged=False)
+    assert followed.of(Record.fresh(), damaged=False) is None
+    assert followed.of(None, damaged=True) is None
+    followed.of(GUARDED, damaged=False)
+    assert followed.of(None, damaged=False) is None, "there is no record at all"

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Record
+from standfast.core.record import Mode, Record
 
 
 def asking(record: Record, host: str) -> Record:
@@ -72,3 +72,27 @@ def overtake(record: Record, these: Mapping[str, int]) -> Record | None:
         confirmed_at={host: at for host, at in record.confirmed_at.items() if host not in gone},
         overtaken={**record.overtaken, **said_of},
     )
+
+
+class Followed:
+    """The guarded window that a daemon follows: also while its record is damaged, in which time a host may
+    come back and fall silent again (simulated, seed 10041)."""
+
+    def __init__(self) -> None:
+        self._last: Record | None = None
+        self._heard: dict[str, int] = {}
+
+    def of(self, record: Record | None, *, damaged: bool) -> Record | None:
+        """The record to go by: as it was last readable, while it is not. None: there is no such window."""
+        if record is not None or not damaged:
+            guarded = record is not None and record.holds and record.mode is Mode.GUARDED
+            self._last = record if guarded else None
+        return self._last
+
+    def heard(self, answers: Iterable[HostAnswer]) -> dict[str, int]:
+        """The words and notes of that window (host -> epoch) that count no more, by these answers or by
+        earlier ones, and still stand in it."""
+        self._heard |= heard(self._last, answers)
+        standing = asked(self._last) | words(self._last)
+        self._heard = {host: at for host, at in self._heard.items() if standing.get(host) == at}
+        return dict(self._heard)

@@ -48,13 +48,16 @@ class GuardDuty:
         self._known, self._hosts, self._sightings = known, hosts, sightings
         self.killing = ""
         """Node that this node's fencer would fence by its killing gate and by nothing else."""
+        self._followed = confirmed.Followed()
         self._began = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
 
     @property
     def mover(self) -> str:
         """The mover of a guarded window, as a node sees it that is not the mover itself; else empty."""
-        found = self._known.record
+        return self._mover_of(self._known.record)
+
+    def _mover_of(self, found: Record | None) -> str:
         if found is None or not found.holds or found.mode is not Mode.GUARDED:
             return ""
         return found.mover if found.mover != self._known.node else ""
@@ -78,7 +81,8 @@ class GuardDuty:
     async def watch(self) -> None:
         """For ever: in a guarded window, ask the hosts every second where the mover's guest runs."""
         while True:
-            mover, found = self.mover, self._known.record
+            found, damaged = self._known.record, bool(self._known.record_error)
+            mover = self._mover_of(self._followed.of(found, damaged=damaged))
             if not mover:
                 self._began.clear()
                 await self._began.wait()
@@ -87,20 +91,20 @@ class GuardDuty:
             if aim is not None:
                 guest = aim.guest
                 answers = (await ask_everywhere(self._hosts().values(), [guest], ASK_LIMIT_SECONDS))[guest]
-                if words := confirmed.heard(found, answers):
-                    await self._overtake(words)
+                if words := self._followed.heard(answers):
+                    await self._overtake(words, write=found is not None)
                 where = plainly_on(answers)
                 if where and len(answers) == len(self._hosts()):
                     await asyncio.to_thread(self._sightings.plain, guest, where)
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _overtake(self, words: Mapping[str, int]) -> None:
+    async def _overtake(self, words: Mapping[str, int], *, write: bool) -> None:
         """Hosts answer that a person has called dead, or is about to (host -> epoch of that): noted for this
         node's gate at once, and in the record for all. The write is not waited for: it takes as long as the
         ring."""
         for host, epoch in words.items():
             await asyncio.to_thread(self._sightings.overtaken, host, epoch)
-        if self._writing is None or self._writing.done():
+        if write and (self._writing is None or self._writing.done()):
             self._writing = asyncio.create_task(self._write(words))
 
     async def _write(self, words: Mapping[str, int]) -> None:

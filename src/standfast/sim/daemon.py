@@ -152,16 +152,20 @@ class Daemon:
 
     def _mover(self) -> str:
         """The mover of a guarded window, as a node sees it that is not the mover (daemon/guard_duty.py)."""
-        record = self.node.cib.readable
+        return self._mover_of(self.node.cib.readable)
+
+    def _mover_of(self, record: Record | None) -> str:
         if record is None or not record.holds or record.mode is not Mode.GUARDED:
             return ""
         return record.mover if record.mover != self.node.name else ""
 
     def _watch(self, run: int) -> Steps:
         """In a guarded window, each second: where does the mover's guest run, and is it away?"""
+        followed = confirmed.Followed()
         while self.alive and self.run == run:
-            mover, node, site = self._mover(), self.node, self.world.site
+            node, site = self.node, self.world.site
             record = node.cib.readable
+            mover = self._mover_of(followed.of(record, damaged=bool(node.cib.damage)))
             aim = node.cib.aims.get(mover)
             if aim is not None:
                 if mover not in node.ring.members:
@@ -169,7 +173,7 @@ class Daemon:
                 answers = site.ask_all(aim.guest)
                 silent = any(answer.state is GuestState.SILENT for answer in answers)
                 yield 2_000 if silent else 30 + int(self.world.extra.random() * 120)
-                if words := confirmed.heard(record, answers):
+                if words := followed.heard(answers):
                     self._overtake(words)
                 if where := plainly_on(answers):
                     node.sightings.plain(aim.guest, where)
