@@ -57,6 +57,21 @@ async def test_who_was_first_wins_and_the_second_changes_nothing(monkeypatch: py
     assert not guarded.guarded(site.tree)
 
 
+async def test_armed_for_another_node_the_former_ones_own_levels_stand_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    site = store(monkeypatch)
+    before = levels(site.tree, MOVER)
+    assert await run_arm(ARM, AIMS) == ""
+    site.members = frozenset({"cfguest1", MOVER})
+    other = {**AIMS, "cfguest3": NodeAim("cfguest3", "guest3", "ctrl3", 1, {})}
+    assert await run_arm(Arm("cfguest3", 5, MOVER, MOVER), other) == ""
+    assert (site.record.mover, site.record.settle) == ("cfguest3", (MOVER,))
+    assert levels(site.tree, MOVER) == before
+    assert guarded.guarded(site.tree) == {"cfguest3"}
+    assert guarded.whole(site.tree, "cfguest3")
+
+
 async def test_without_quorum_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     site = store(monkeypatch, quorum="0")
     assert await run_arm(ARM, AIMS) == ""

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from standfast.core.arming import Arm, ArmView, armed, decide, not_yet, whom
+from standfast.core.arming import Arm, ArmView, armed, came_back, decide, not_yet, whom
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.core.lease import AskHosts, Close, LeaseView, Over
 from standfast.core.lease import decide as lease_decide
@@ -96,6 +96,37 @@ def test_a_window_for_every_node_is_armed_for_the_one_that_is_lost() -> None:
     # So is one whose mover is well, and one that a -u of another guest has begun to close.
     assert whom(view(**away)) == ("n3", "")
     assert whom(view(record=replace(WINDOW, phase=Phase.CLOSING), **away)) == ("n3", "")
+
+
+ARMED = replace(WINDOW, mode=Mode.GUARDED, armed=Armed.FOR_MOVER)
+
+
+def test_an_armed_window_is_armed_once_more_where_its_node_is_back_and_another_one_is_lost() -> None:
+    """Simulated, seed 70144: the second node was held for good."""
+    away = {"record": ARMED, "members": frozenset({"n1", "n2"}), "absent_seconds": {"n3": 60.0}}
+    assert whom(view(**away)) == ("n3", "")
+    arm, why = decide(view(**away), "n3", HOME)
+    assert (arm, why) == (Arm("n3", 5, "n2", "n2"), "")
+    assert arm is not None
+    found = armed(ARMED, arm, AIMS)
+    assert found is not None
+    assert (found.mover, found.source, found.target) == ("n3", "ctrl3", "")
+    assert found.armed is Armed.FOR_EVERY_NODE
+    assert found.settle == ("n2",), "its guest too has to be proven before the window closes"
+
+
+def test_an_armed_window_stays_with_its_node_while_that_is_lost() -> None:
+    both = {"n2": 200.0, "n3": 200.0}
+    for members in (frozenset({"n1", "n3"}), frozenset({"n1"}), frozenset(AIMS)):
+        assert whom(view(record=ARMED, members=members, absent_seconds=both)) == ("", "")
+
+
+def test_what_it_was_armed_for_must_still_be_there_as_it_is_armed_for_another() -> None:
+    arm = Arm("n3", 5, "n2", "n2")
+    assert not came_back(arm, {"n1", "n2"})
+    assert came_back(arm, {"n1"})
+    assert came_back(arm, AIMS)
+    assert armed(ARMED, Arm("n3", 5, "n2"), AIMS) is None, "nobody has seen it back"
 
 
 def test_the_mover_is_armed_for_before_others_that_are_lost_too() -> None:

@@ -14,6 +14,8 @@ as always. Rules (docs/design.md, section 4, "The lease"):
 * Never while a host shows any guest of the cluster on its way, or cannot be asked, or could not be told to
   stop the guest: a killing gate that cannot prove anything would only take the agents' place.
 * Never once the closing is proven: then nobody is held any more, and each node's own agents fence it.
+* Once more for another node, where the one that it was armed for is a member again: that one is fenced by its
+  own agents from then on, as far as they are sure of their host, as any node of an armed window.
 * Nothing else changes with it: no heartbeat, no aim, no lease.
 """
 
@@ -64,16 +66,20 @@ class Arm:
     """The window that this was decided for: another one is not armed by it."""
     mover: str
     """Whom it was for."""
+    former: str = ""
+    """Whom it is armed for until now, who is a member again; empty: nobody."""
 
 
 def whom(view: ArmView) -> tuple[str, str]:
     """The node for which it may be armed, as far as this node knows without the hosts; or empty, and why not.
     Both empty: there is nothing to arm."""
     record, aims = view.record, view.aims or {}
-    if record.mode is not Mode.FROZEN or not record.open:
+    if not _for_nobody(record, view.members) or not record.open:
         return "", ""
     if record.proven:
         return "", ""  # nobody is held: who is absent is fenced by its own agents
+    if record.armed is not Armed.NO and not set(aims) - view.members:
+        return "", ""
     if record.phase is Phase.OPENING or record.abort:
         return "", "nobody was told to migrate in it, and the gate goes by what the hosts show"
     if not view.quorate:
@@ -92,6 +98,11 @@ def whom(view: ArmView) -> tuple[str, str]:
     return node, ""
 
 
+def _for_nobody(record: Record, members: Iterable[str]) -> bool:
+    """Whether the window is for nobody that is absent: frozen, or armed for a node that is a member again."""
+    return record.mode is Mode.FROZEN or (record.armed is not Armed.NO and record.mover in members)
+
+
 def decide(view: ArmView, node: str, where: Where) -> tuple[Arm | None, str]:
     """Whether the window is armed for `node`, which `whom` has named, by what every host says; or why not."""
     hosts, aims = view.hosts or {}, view.aims or {}
@@ -105,18 +116,21 @@ def decide(view: ArmView, node: str, where: Where) -> tuple[Arm | None, str]:
         return None, why
     if all(answer.state.proves_not_here for answer in where.get(node, ())):
         return None, f"no control domain has {aims[node].guest}, and the gate lets its fencing go on"
-    return Arm(node, view.record.window, view.record.mover), ""
+    former = view.record.mover if view.record.armed is not Armed.NO else ""
+    return Arm(node, view.record.window, view.record.mover, former), ""
 
 
 def came_back(arm: Arm, members: Iterable[str]) -> bool:
-    """Whether the node is a member by now: looked at once more with the write, since the hosts were asked
-    meanwhile."""
-    return arm.node in members
+    """Whether the node is a member by now, or the one that it was armed for is none any more: looked at once
+    more with the write, since the hosts were asked meanwhile."""
+    there = frozenset(members)
+    return arm.node in there or bool(arm.former and arm.former not in there)
 
 
 def armed(record: Record, arm: Arm, aims: Mapping[str, NodeAim]) -> Record | None:
     """The record of the armed window; None: it is no longer the one that this was decided for."""
-    opened_so = record.mode is Mode.FROZEN and record.phase in (Phase.OPEN, Phase.CLOSING)
+    nobody = _for_nobody(record, [arm.former])
+    opened_so = nobody and record.phase in (Phase.OPEN, Phase.CLOSING)
     same = (record.window, record.mover) == (arm.window, arm.mover)
     own = record.mover == arm.node
     if not (opened_so and same) or record.proven or record.abort:

@@ -30,7 +30,8 @@ async def run_arm(action: Arm, aims: Mapping[str, NodeAim]) -> str:
         return arming.armed(found, action, aims)
 
     def shape(tree: ET.Element, _: Record) -> ET.Element:
-        return guarded.guard(tree, action.node)
+        freed = guarded.unguard(tree, action.former) if action.former else tree
+        return guarded.guard(freed, action.node)
 
     try:
         await asyncio.to_thread(record_change.change, decide, WRITE_LIMIT_SECONDS, shape=shape)

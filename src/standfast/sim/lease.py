@@ -126,11 +126,13 @@ class Lease:
         if new is None or arming.came_back(action, self.node.ring.members):
             return
         self.world.arming(self.node.name, action.node)
-        self._work = self.node.spawn(self._write(new, action.node))
+        self._work = self.node.spawn(self._write(new, action))
 
-    def _write(self, new: Record, mover: str) -> Steps:
-        change = self.world.changed(new.epoch - 1, new, guard=mover)
-        answer = yield self.world.network.write(self.node, change, f"armed for {mover}", WRITE_LIMIT_MS)
+    def _write(self, new: Record, arm: Arm) -> Steps:
+        freed = (arm.former,) if arm.former else ()
+        change = self.world.changed(new.epoch - 1, new, guard=arm.node, unguard=freed)
+        what = f"armed for {arm.node}"
+        answer = yield self.world.network.write(self.node, change, what, WRITE_LIMIT_MS)
         if answer == "conflict":
             self._armed_s = None  # the program reads the record again at once, and so does the next look
         self._arm_refusal = "" if answer == "ok" else str(answer)

@@ -278,9 +278,11 @@ class World:
 
     # -- the end of a lease ----------------------------------------------------------------------------------
 
-    def changed(self, expected_epoch: int, record: Record, guard: str) -> Change:
+    def changed(
+        self, expected_epoch: int, record: Record, guard: str, unguard: tuple[str, ...] = ()
+    ) -> Change:
         """A node's own patch that arms a window."""
-        return store.written(expected_epoch, record, guard=guard)
+        return store.written(expected_epoch, record, guard=guard, unguard=unguard)
 
     def arming(self, executor: str, target: str) -> None:
         """A node is about to arm the window for `target`: what is true at this instant."""
