@@ -25,6 +25,7 @@ from standfast.core.steps import (
     CloseGoal,
     Decision,
     Done,
+    Goal,
     Guard,
     OpenGoal,
     Reaim,
@@ -97,7 +98,7 @@ class Executor:
     """Drives one goal on this node. `say` gets one line for each thing that happens."""
 
     survey: Survey
-    goal: OpenGoal | CloseGoal
+    goal: Goal
     say: Say = lambda line: None
     total_limit_seconds: float = TOTAL_LIMIT_SECONDS
 
@@ -162,7 +163,7 @@ class Executor:
         return replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits)), tree
 
     def _whole(self, found: Record | None) -> bool:
-        return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
+        return needs_whole(found, self.goal)
 
     def _asks(self, found: Record | None) -> bool:
         return needs_controller(found, self.goal, self.survey.me)
@@ -313,7 +314,7 @@ def _rolled_back(why: str) -> Message:
     return Message("ROLLED_BACK", f"the window was not opened, every node is as before: {why}")
 
 
-def _not_saved(error: HostError, goal: OpenGoal | CloseGoal) -> Message:
+def _not_saved(error: HostError, goal: Goal) -> Message:
     hint = ""
     if isinstance(goal, CloseGoal) and isinstance(error, NotSavedYet):
         hint = what_to_type(goal, [error.host])

@@ -25,7 +25,7 @@ from standfast.core.hostlist import ControlDomain
 from standfast.core.opening import called
 from standfast.core.record import Phase, Record
 from standfast.core.report import Report, decode_all
-from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
+from standfast.core.steps import Goal, LowerGoal, OpenGoal, RaiseGoal, Snapshot
 from standfast.core.unbroken import needing_membership
 from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
@@ -176,20 +176,24 @@ async def _nothing() -> None:
     return None
 
 
-def needs_whole(found: Record | None, *, closing: bool) -> bool:
-    """Whether the next decision looks at more than files and values. `closing`: it is toward no window.
+def needs_whole(found: Record | None, goal: Goal) -> bool:
+    """Whether the next decision looks at more than files and values.
 
     An opening that was left is closed by somebody who has to know where the guest is.
     """
+    if isinstance(goal, RaiseGoal | LowerGoal):
+        return False
     if found is None:
         return True
     if found.phase is Phase.OPENING:
-        return closing
+        return not isinstance(goal, OpenGoal)
     return not (found.phase is Phase.CLOSING and found.aimed) or found.waits_for_clocks
 
 
-def needs_controller(found: Record | None, goal: OpenGoal | CloseGoal, me: str) -> bool:
+def needs_controller(found: Record | None, goal: Goal, me: str) -> bool:
     """Whether the next decision asks if the controller is idle: only before the first change."""
+    if isinstance(goal, RaiseGoal | LowerGoal):
+        return False
     phase = found.phase if found is not None else Phase.IDLE
     if isinstance(goal, OpenGoal):
         return phase is Phase.IDLE and not (found is not None and called(found, me, goal.since_epoch))

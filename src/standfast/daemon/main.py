@@ -470,6 +470,7 @@ class Daemon:
             strays=self.strays.told,
             clock_step=self.clock_step.told,
             commanding=self.commanding > 0,
+            just_in_time=True,
         )
 
     async def _publish(self) -> None:
@@ -648,6 +649,8 @@ def _wanted_runtime(found: Record, node: str) -> Mapping[str, int]:
     if found.totem is Totem.RAISED:
         return members.runtime_of(heartbeat.raised(found.budget_seconds))
     old = members.old_of(found, node)
+    if old and found.totem is Totem.LOWERED:
+        return members.runtime_of(members.lowered_keys(found, old))
     return members.comparable(old.runtime) if old else {}
 
 

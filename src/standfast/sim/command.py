@@ -17,6 +17,7 @@ from standfast.core.record import Phase, Record
 from standfast.core.steps import (
     CloseGoal,
     Done,
+    Goal,
     Guard,
     OpenGoal,
     Reaim,
@@ -48,7 +49,6 @@ LOOK_MS = 500
 QUIET_MS = 1_000
 """The controller does not call itself idle for a second after each write."""
 
-Goal = OpenGoal | CloseGoal
 Look = Generator[Effect, Any, tuple[Snapshot, Cib]]
 
 
@@ -132,7 +132,7 @@ class Command:
     # -- looking -------------------------------------------------------------------------------------------
 
     def _whole(self, found: Record | None) -> bool:
-        return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
+        return needs_whole(found, self.goal)
 
     def _asks(self, found: Record | None) -> bool:
         return needs_controller(found, self.goal, self.node.name)

@@ -316,6 +316,7 @@ class Daemon:
             clocks_out=out,
             clocks_at=asked,
             commanding=node.commanding is not None and node.commanding.alive,
+            just_in_time=True,
         )
         if text != self._last or node.published is None:
             self._last = text

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from standfast.core import heartbeat
 from standfast.core.evidence import GuestState
 from standfast.core.record import Mode, Phase
-from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
+from standfast.core.steps import CloseGoal, Done, Goal, OpenGoal, Stop
 from standfast.sim import store
 from standfast.sim.clock_story import ClockStory
-from standfast.sim.command import Command, Goal
+from standfast.sim.command import Command
 from standfast.sim.faults import Faults
 from standfast.sim.guarded_story import GuardedStory
 from standfast.sim.kernel import Process, Steps
