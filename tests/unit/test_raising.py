@@ -311,6 +311,25 @@ def test_the_record_and_the_report_carry_it_and_older_ones_are_read() -> None:
     assert not decode(encode(report).replace('"jit":true,', "")).just_in_time
 
 
+@pytest.mark.parametrize("steps", range(1, 6))
+def test_a_node_that_dies_while_it_is_raised_or_lowered_is_owed_its_own_values(steps: int) -> None:
+    cluster = FakeCluster(3)
+    before = cluster.facts()
+    drive(cluster, JIT)
+    drive(cluster, up(cluster))
+    drive(cluster, down(cluster), limit=steps)
+    cluster.gone.add("n3")
+    cluster.proven_off = frozenset({"n3"})
+    cluster.guests["g3"] = {}
+    cluster.guest_on = dict(ARRIVED)
+    drive(cluster, down(cluster))
+    assert isinstance(drive(cluster, CLOSE), Done)
+    assert "n3" in cluster.record.owed
+    cluster.come_back("n3")
+    assert cluster.facts() == before
+    assert not cluster.record.owed
+
+
 # -- whose turn it is ---------------------------------------------------------------------------------------
 
 

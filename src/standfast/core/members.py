@@ -195,6 +195,15 @@ def lowered_keys(record: Record, old: OldHeartbeat) -> dict[str, str]:
     return heartbeat.explicit(old.runtime) | {key: raised[key] for key in heartbeat.KNET_KEYS}
 
 
+def is_lowered(keys: Mapping[str, str], old: OldHeartbeat) -> bool:
+    """Whether these are the keys of `lowered_keys`, after a raise to whatever."""
+    timeout = keys.get(heartbeat.PING_TIMEOUT, "")
+    if not (timeout.isascii() and timeout.isdigit()):
+        return False
+    raised = heartbeat.raised(int(timeout) / 1000)
+    return dict(keys) == heartbeat.explicit(old.runtime) | {key: raised[key] for key in heartbeat.KNET_KEYS}
+
+
 def old_of(record: Record, node: str) -> OldHeartbeat | None:
     """The node's values before the window; what is owed to it since an earlier one is older, and right.
     One that joined in mid-window has those of the others."""

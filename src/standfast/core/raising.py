@@ -28,8 +28,8 @@ UNCOMMANDED_SECONDS = 5.0
 """So long no command has to be seen that drives the raised window. (Its daemon tells at once that it has
 ended, and hides it for a moment where it is started anew itself.)"""
 RAISED_LIMIT_SECONDS = 180.0
-"""So long no command has it raised, whatever it says: its own limits end it sooner (core/holding.py). The
-last report of a daemon that was killed calls its command alive for ever."""
+"""So long, and the budget, no command has it raised, whatever it says: its own limits end it sooner
+(core/holding.py). The last report of a daemon that was killed calls its command alive for ever."""
 STAGGER_SECONDS = 15.0
 """How much later than the node before it in the order a node acts; more than to lower takes."""
 RETRY_SECONDS = 30.0
@@ -185,7 +185,7 @@ def turn(view: RaisedView) -> LowerGoal | None:
         return None
     order = [*sorted(view.members - {record.mover}), *sorted(view.members & {record.mover})]
     later_seconds = order.index(view.me) * STAGGER_SECONDS
-    overdue = view.seconds_raised >= RAISED_LIMIT_SECONDS + later_seconds
+    overdue = view.seconds_raised >= RAISED_LIMIT_SECONDS + record.budget_seconds + later_seconds
     left = view.seconds_uncommanded
     if not overdue and (left is None or left < UNCOMMANDED_SECONDS + later_seconds):
         return None

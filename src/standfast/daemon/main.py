@@ -39,6 +39,8 @@ from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
+from standfast.daemon.raised_duty import RaisedDuty
+from standfast.daemon.raised_duty import Seen as RaisedSeen
 from standfast.daemon.stray_duty import StrayDuty
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
@@ -81,6 +83,7 @@ class Daemon:
         self._back = TakeBack(self._note)
         self._disagrees_since: float | None = None
         self.lease = LeaseDuty(self._where_all, lambda text: self._note("lease", text))
+        self.raised = RaisedDuty(partial(self._note, "heartbeat"))
         self._expects: object = None
         self._expects_since = 0.0
         self._blind = ""
@@ -255,6 +258,7 @@ class Daemon:
             log.warning("%s", trouble)
         self._test_what_is_due(self.board.follow(tree))
         if seen is not None:
+            self._keep_raised()
             await self._keep_lease()
         await self._values()
 
@@ -337,6 +341,12 @@ class Daemon:
                 not_killing=arm_window.not_killing(found, known.members, self.known.texts),
             )
         )
+
+    def _keep_raised(self) -> None:
+        known = self.known
+        raised = known.record is not None and known.record.raised_now
+        reports = decode_all(known.texts) if raised else {}
+        self.raised.step(RaisedSeen(known.node, known.members, known.record, reports))
 
     async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:
         """Node -> what every host says of its guest."""

@@ -175,6 +175,23 @@ class TellsEvents(Protocol):
         LISTENING is not told (`core.libvirt_events`)."""
 
 
+@runtime_checkable
+class PacesMigration(Protocol):
+    """A host on which a migration that is under way can be held and let go. All raise HostError."""
+
+    async def copy_rate(self, guest: str) -> int:
+        """MiB/s that a migration of this guest may take."""
+
+    async def set_copy_rate(self, guest: str, mib_per_second: int) -> None:
+        """At once. It stays with the guest for later migrations from this host."""
+
+    async def set_downtime_limit(self, guest: str, milliseconds: int) -> None:
+        """How long a blackout it may expect and switch over; of this migration alone."""
+
+    async def dirty_bytes_per_second(self, guest: str) -> float | None:
+        """What the guest writes of its memory in a second, measured before a migration; None: not known."""
+
+
 class NamedHost(ABC):
     """What every kind of host does alike."""
 

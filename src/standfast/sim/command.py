@@ -94,12 +94,16 @@ class Command:
         self.memory = Memory()
 
     def run(self) -> Steps:
-        """Until Done or Stop."""
+        """Until Done or Stop; None: it was killed."""
         yield self.kernel.between(100, 300)
         goal = self.make_goal(self.node.cib)
         if goal is None:
             return Stop((Message("UNKNOWN_GUEST", "", next_command="clsnmpsetup -l"),), unfinished=False)
-        self.goal = goal
+        return (yield from self.toward(goal))
+
+    def toward(self, goal: Goal) -> Steps:
+        """One goal, as one Executor drives it."""
+        self.goal, self.memory = goal, Memory()
         memory, deadline, whole = self.memory, self.kernel.now_ms + TOTAL_LIMIT_MS, True
         while self.steps < window.MAX_STEPS and self.kernel.now_ms < deadline:
             snapshot, cib = yield from self._look(whole)
