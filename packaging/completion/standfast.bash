@@ -119,7 +119,7 @@ _standfast() {
     if [[ $sub == migrate && ${COMP_WORDS[COMP_CWORD]} != -* ]] && ((COMP_CWORD == 2)); then
         _standfast_words "$(_standfast_guests)"
     elif [[ $sub == migrate ]]; then
-        _standfast_words "--to --mode --budget --raise --lease --cold --force --target-user \
+        _standfast_words "--to --mode --budget --raise --lease --postcopy --cold --force --target-user \
             --target-password-file --reason -n --dry-run --yes --json --help"
     elif [[ $sub == verify ]]; then
         _standfast_words "--json --help"

@@ -27,7 +27,9 @@ from standfast.core.steps import (
     Done,
     Goal,
     Guard,
+    LowerGoal,
     OpenGoal,
+    RaiseGoal,
     Reaim,
     Reload,
     SaveConfiguration,
@@ -156,7 +158,10 @@ class Executor:
     ) -> tuple[Snapshot, ET.Element]:
         guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
         ask = self._asks(memory.record)
-        snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
+        if isinstance(self.goal, RaiseGoal | LowerGoal):
+            snapshot, tree = await self.survey.take(quick=True)
+        else:
+            snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
         if self._whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
             snapshot, tree = await self.survey.take(guest, controller=self._asks(snapshot.record))
         memory.at(snapshot.record)

@@ -82,12 +82,13 @@ class Survey:
             await host.close()
 
     async def take(
-        self, guest: str = "", *, whole: bool = True, controller: bool = True
+        self, guest: str = "", *, whole: bool = True, controller: bool = True, quick: bool = False
     ) -> tuple[Snapshot, ET.Element]:
         """A snapshot, and the CIB that it was taken from (the original of the next patch).
 
         `whole`: ask also what only the first and last steps need. `controller`: ask whether the designated
-        controller is idle; it does not answer for a second after each write. Raises EngineError, CibError.
+        controller is idle; it does not answer for a second after each write. `quick`: no host is asked, also
+        where a member is absent. Raises EngineError, CibError.
         """
         tree, reports, seen = await asyncio.gather(
             asyncio.to_thread(cib.query),
@@ -116,7 +117,7 @@ class Survey:
             guarded=(guards := guarded.guarded(tree)),
             guard_whole=frozenset(node for node in guards if guarded.whole(tree, node)),
         )
-        if whole or _absent(snapshot):
+        if not quick and (whole or _absent(snapshot)):
             snapshot = await self._whole(snapshot, tree, guest, controller)
         return snapshot, tree
 

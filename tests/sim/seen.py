@@ -52,7 +52,7 @@ SEEN_ON: dict[str, int] = {
     "clocks: fencing waits for them": 247,
     "clocks: the proof of an earlier command lowers": 274,
     "just in time: let go before it is read back": 128,
-    "just in time: nobody lowers what a command has left": 853,
+    "just in time: nobody lowers what a command has left": 2453,
     "just in time: the knet values are left": 128,
     "who was moved and wakes up alone acts at once": 372,
     "a guest that its aimed host does not have is at home": 673,

@@ -29,8 +29,8 @@ def look(
 
 
 def test_a_slow_copy_is_held_when_it_is_as_long_as_the_hold_has_to_last() -> None:
-    assert not holding.must_hold(look(40, 10), None)
-    assert holding.must_hold(look(34, 10), None), "22 MiB for the hold, 13 MiB in the time of three looks"
+    assert not holding.must_hold(look(46, 10), None)
+    assert holding.must_hold(look(44, 10), None), "32 MiB for the hold, 13 MiB in the time of three looks"
 
 
 def test_a_fast_copy_is_held_much_earlier() -> None:
@@ -114,8 +114,18 @@ def test_a_number_is_taken_as_it_is_unless_it_is_no_raise() -> None:
     assert "--budget with at least 11" in found.next_command
 
 
-def test_the_downtime_limit_is_never_tiny_and_never_more_than_half_of_what_is_borne() -> None:
-    assert made(None, 0.3, 10.0).downtime_limit_ms == 375
-    assert made(45, 0.01, 10.0).downtime_limit_ms == 300
-    assert made(20, 30.0, 10.0).downtime_limit_ms == 10_000
-    assert made(None, None, 10.0).downtime_limit_ms == 60_000
+def test_the_first_downtime_limit_is_what_is_written_in_a_second_where_that_does_not_converge() -> None:
+    given = Budget(25, "")
+    assert given.first_downtime_ms(10 * MIB, 8 * MIB) == 1000
+    assert given.first_downtime_ms(10 * MIB, 48 * MIB) == 6000
+    for converges in ((100 * MIB, 8 * MIB), (0.0, 8 * MIB), (10 * MIB, None)):
+        assert given.first_downtime_ms(*converges) == 300, "libvirt's own, never a tiny one"
+    assert given.first_downtime_ms(MIB, 100 * MIB) == 12_500, "never more than half of what is borne"
+
+
+def test_a_guest_that_does_not_leave_is_allowed_twice_as_long_up_to_half_of_the_budget() -> None:
+    given, now, seen = Budget(25, ""), 300, list[int]()
+    while now not in seen:
+        seen.append(now)
+        now = given.next_downtime_ms(now)
+    assert seen == [300, 600, 1200, 2400, 4800, 9600, 12_500]

@@ -85,8 +85,17 @@ class Paced(Site):
         self.left = self.left - falls if self.left > self.empty_mib else 0.0
         if self.left <= 0:
             self.iteration, self.left = 2, 0.1
-        return MigrationJob(guest, 50, False, "ctrl3", True, remaining_bytes=round(self.left * MIB),
-                            rate_bytes_per_second=10 * MIB, iteration=self.iteration)  # fmt: skip
+        return MigrationJob(
+            guest,
+            50,
+            False,
+            "ctrl3",
+            True,
+            remaining_bytes=round(self.left * MIB),
+            total_bytes=512 * MIB,
+            rate_bytes_per_second=10 * MIB,
+            iteration=self.iteration,
+        )
 
 
 class Target:
@@ -168,7 +177,7 @@ def test_what_is_played_has_what_the_real_ones_have() -> None:
 async def test_held_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on() -> None:
     play = Play(Paced())
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
-    assert play.source.told == ["speed 1", "raised", f"speed {FULL}", "limit 375", "runs on", "lowered"]
+    assert play.source.told == ["speed 1", "raised", f"speed {FULL}", "limit 300", "runs on", "lowered"]
     up, down = play.cluster.goals
     assert up == RaiseGoal(MOVE.node, 7, holding.AUTO_LEAST_SECONDS)
     assert down == LowerGoal(7)
@@ -196,6 +205,20 @@ async def test_it_is_lowered_before_virsh_has_ended() -> None:
     assert play.source.told.index("lowered") < play.source.told.index("virsh ended")
 
 
+async def test_what_libvirt_tells_before_the_copy_has_begun_is_not_taken_for_its_end() -> None:
+    source = Paced()
+    whole, looks = source.migration_job, [0]
+
+    async def job(guest: str) -> MigrationJob:
+        looks[0] += 1
+        if looks[0] < 4:
+            return MigrationJob(guest, None, False, "", True, remaining_bytes=0, total_bytes=0)
+        return await whole(guest)
+
+    source.migration_job = job  # type: ignore[method-assign]
+    assert await Play(source).run() == (Ended.DONE, CloseAt("ctrl3"))
+
+
 async def test_without_events_the_end_of_the_order_lowers_it() -> None:
     play = Play(Paced(), mute=True)
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
@@ -206,6 +229,21 @@ async def test_a_number_is_what_it_is_raised_to() -> None:
     play = Play(Paced(), asked=45)
     await play.run()
     assert play.cluster.goals[0] == RaiseGoal(MOVE.node, 7, 45)
+
+
+async def test_a_guest_that_writes_all_the_time_is_allowed_a_longer_blackout_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "LONGER_SECONDS", 0.01)
+    source = Paced()
+    source.switches = False
+    play = Play(source)
+    watching = asyncio.create_task(once(source, "limit 2400", source.switched))
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    await watching
+    told = [word for word in source.told if word.startswith("limit")]
+    assert told[:4] == ["limit 300", "limit 600", "limit 1200", "limit 2400"]
+    assert source.told[-1] == "lowered"
 
 
 async def test_a_speed_that_an_earlier_hold_has_left_is_taken_back_before_the_order() -> None:
@@ -270,7 +308,7 @@ async def test_a_host_that_does_not_slow_down_is_cancelled() -> None:
 
 
 async def test_raised_and_not_switched_over_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.9)
+    monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.8)
     source = Paced()
     source.switches = False
     play = Play(source)
@@ -300,7 +338,7 @@ async def test_an_interruption_while_it_is_held_cancels_and_then_lowers() -> Non
     await watching
     told = play.source.told
     assert told.index("cancelled") < told.index("lowered")
-    assert f"limit {375}" not in told
+    assert "limit 300" not in told
     message = play.course.how(Ended.REFUSED, moved=False)
     assert message is not None
     assert message.code == "MIGRATION_CANCELLED"
@@ -347,7 +385,7 @@ async def test_an_order_whose_session_broke_is_lowered_when_the_target_tells_tha
     play = Play(source)
 
     # The session breaks, and the target tells.
-    watching = asyncio.create_task(once(source, "limit 375", source.ends.set, lambda: source.on("ctrl3")))
+    watching = asyncio.create_task(once(source, "limit 300", source.ends.set, lambda: source.on("ctrl3")))
     assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
     await watching
     assert source.told[-1] == "lowered"

@@ -107,7 +107,7 @@ async def test_a_refusal_is_told_and_tried_again_after_a_while() -> None:
 async def test_another_window_counts_anew() -> None:
     node = Node()
     await node.at(0)
-    await node.at(10, record=RAISED.next(totem=Totem.LOWERED))
+    await node.at(10, record=RAISED.next(totem=Totem.ORIGINAL))
     await node.at(60, record=RAISED.next(window=20))
     assert not node.lowered
     await node.at(61, record=None)

@@ -330,12 +330,43 @@ def test_a_node_that_dies_while_it_is_raised_or_lowered_is_owed_its_own_values(s
     assert not cluster.record.owed
 
 
+@pytest.mark.parametrize("trouble", ["deaf", "read_only"])
+def test_a_member_that_does_not_follow_is_named_and_keeps_nobody_else_raised(trouble: str) -> None:
+    cluster = ready()
+    drive(cluster, up(cluster))
+    setattr(cluster.nodes["n3"], trouble, True if trouble == "deaf" else "read-only")
+    end = drive(cluster, down(cluster))
+    assert isinstance(end, Stop)
+    assert "n3" in end.messages[0].text
+    assert end.messages[0].next_command == "standfast window lower"
+    assert [heartbeat.timeout_ms(node.runtime) for node in cluster.nodes.values()] == [10650, 10650, 20000]
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_it_is_up_until_every_member_that_is_there_runs_its_own_values(steps: int) -> None:
+    cluster = ready()
+    assert not up_now(cluster)
+    drive(cluster, up(cluster))
+    assert up_now(cluster)
+    drive(cluster, down(cluster), limit=steps)
+    assert up_now(cluster) is (timeouts(cluster) != {10650})
+    drive(cluster, down(cluster))
+    assert not up_now(cluster)
+    cluster.nodes["n2"].runtime = heartbeat.expected_runtime(heartbeat.raised(20), 3)
+    cluster.sync()
+    assert up_now(cluster), "one that was away as it was lowered"
+
+
+def up_now(cluster: FakeCluster) -> bool:
+    return raising.is_up(cluster.record, frozenset(cluster.members()), cluster.published)
+
+
 # -- whose turn it is ---------------------------------------------------------------------------------------
 
 
 def view(me: str, left: float | None, raised: float = 60.0, **more: object) -> RaisedView:
     record = Record(9, Phase.OPEN, "n1", "n2", totem=Totem.RAISED, window=4, just_in_time=True)
-    given = RaisedView(me, frozenset({"n1", "n2", "n3"}), record, raised, left)
+    given = RaisedView(me, frozenset({"n1", "n2", "n3"}), record, True, raised, left)
     return replace(given, **more)  # type: ignore[arg-type]
 
 
@@ -364,7 +395,7 @@ def test_a_node_tries_again_after_a_while() -> None:
 
 def test_what_is_not_raised_or_not_seen_is_nobodys_turn() -> None:
     given = view("n1", 60.0)
-    assert raising.turn(replace(given, record=given.record.next(totem=Totem.LOWERED))) is None
+    assert raising.turn(replace(given, up=False)) is None
     assert raising.turn(replace(given, members=frozenset({"n2", "n3"}))) is None
 
 

@@ -32,6 +32,7 @@ class Order:
     budget: int | str | None = None
     raises: str = WHOLE_WINDOW
     lease_minutes: int | None = None
+    postcopy: bool = False
     cold: bool = False
     force: bool = False
     target_user: str = ""
@@ -73,6 +74,13 @@ class Order:
               help="How long the window may stay open. The migration is cancelled 5 minutes before its end. "
               "By default twice the time that the guest's memory may take, 15 min to 24 h.")  # fmt: skip
 @click.option(
+    "--postcopy",
+    is_flag=True,
+    help="libvirt only: after one pass over its memory GUEST runs on at HOST, and the rest is fetched while "
+    "it runs. It stands still for some 0.1 s, however much it writes. RISK: if the source or the network "
+    "dies in this second phase, GUEST is lost: its memory is on two hosts, and it can only be started anew.",
+)
+@click.option(
     "--cold", is_flag=True, help="Move a guest that is stopped. No window is needed, none is opened."
 )
 @click.option("--force", is_flag=True, help="Also where another node of this cluster lives on HOST.")
@@ -98,6 +106,9 @@ def migrate(**given: object) -> None:
     order = Order(**given)  # type: ignore[arg-type]
     if order.mode == "frozen" and order.budget == NONE:
         raise click.UsageError("--budget none is for --mode guarded: a frozen window raises the timeout")
+    if order.postcopy and (order.just_in_time or order.cold):
+        other = "--cold" if order.cold else "--raise just-in-time"
+        raise click.UsageError(f"--postcopy goes without {other}: nothing has to be held for it")
     if order.just_in_time:
         _check_just_in_time(order)
     if order.target_user and not order.password_file:

@@ -61,6 +61,8 @@ class Plan:
         if self.predicted_seconds is not None:
             yield f"it may take up to {-(-self.predicted_seconds // 60)} min"
         yield from migration_plan.lines(self.goal, self.snapshot)
+        if self.target.postcopy:
+            yield f"post-copy: if {move.source} or the network dies in the second phase, {move.guest} is lost"
         if self.goal.just_in_time:
             to = "by the prediction" if self.raise_seconds is None else f"to {self.raise_seconds} s"
             yield f"hold the switch-over and raise the heartbeat timeout {to}, until the guest runs on"
@@ -74,7 +76,8 @@ class Plan:
             "guest": self.move.guest, "node": self.move.node, "source": self.move.source,
             "target": self.move.target, "mode": self.goal.mode.value, "memory_bytes": self.memory_bytes,
             "budget_seconds": self.goal.budget_seconds, "lease_seconds": self.goal.lease_seconds,
-            "just_in_time": self.goal.just_in_time, "raise_seconds": self.raise_seconds,
+            "postcopy": self.target.postcopy, "just_in_time": self.goal.just_in_time,
+            "raise_seconds": self.raise_seconds,
             "predicted_seconds": self.predicted_seconds, "limit_seconds": self.limit_seconds,
         }  # fmt: skip
 
@@ -149,13 +152,18 @@ def _refuse(*messages: Message) -> None:
 def target_of(order: Order, config: Config, move: Move) -> MigrationTarget:
     """Where to, as the source host knows it. Raises Refused."""
     entry = config.find_host(move.target)
+    if order.postcopy and entry.kind != "libvirt":
+        text = f"{move.target} is of kind {entry.kind}: it knows no post-copy"
+        raise Refused(
+            Message("NO_POSTCOPY", text, host=move.target, next_command="the same without --postcopy")
+        )
     if entry.kind == "libvirt":
         if order.password_file:
             text = f"{move.target} is of kind libvirt: the hosts log in to each other by keys or certificates"
             raise Refused(Message("NO_PASSWORD", text, host=move.target,
                                   next_command="the same without --target-password-file"))  # fmt: skip
         remote = entry.uri if fields.is_remote(entry.uri) else ""
-        return MigrationTarget(entry.address, user=entry.login or None, uri=remote)
+        return MigrationTarget(entry.address, user=entry.login or None, uri=remote, postcopy=order.postcopy)
     if not order.password_file:
         return MigrationTarget(entry.address)
     password = secret_store.from_file(order.password_file)

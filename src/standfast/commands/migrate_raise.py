@@ -113,9 +113,10 @@ class JustInTime:
             budget = None
             if (look := await self._hold(order)) is not None:
                 budget = await self._raise(order, *look)
-            if budget is not None and not order.done():
-                await self._release(budget)
-                await self._switched(order, budget)
+            if look is not None and budget is not None and not order.done():
+                limit_ms = budget.first_downtime_ms(look[1], self._dirty)
+                await self._release(limit_ms)
+                await self._switched(order, budget, limit_ms)
             if self.gave_up.is_set():
                 # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
                 await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
@@ -144,7 +145,8 @@ class JustInTime:
             job = await self._source.migration_job(self._move.guest)
         except HostError:
             return None  # the next look asks again; the order tells the end
-        if job is None or not job.outgoing or job.remaining_bytes is None:
+        # Before it has begun libvirt tells zeros.
+        if job is None or not job.outgoing or not job.total_bytes or job.remaining_bytes is None:
             return None
         now = time.monotonic()
         return Look(job, now, now - began)
@@ -196,14 +198,16 @@ class JustInTime:
 
     # -- let go -------------------------------------------------------------------------------------------
 
-    async def _release(self, budget: Budget) -> None:
+    async def _release(self, limit_ms: int) -> None:
         """The rate first: with the downtime limit first the guest had moved before the second call (seen)."""
         guest = self._move.guest
         self._show.enter("switching over", f"letting {guest} switch over")
-        if not await self._speed_back():
-            return  # it stays held; the limit of the switch-over ends that
+        if await self._speed_back():  # else it stays held; the limit of the switch-over ends that
+            await self._allow(limit_ms)
+
+    async def _allow(self, limit_ms: int) -> None:
         try:
-            await self._source.set_downtime_limit(guest, budget.downtime_limit_ms)
+            await self._source.set_downtime_limit(self._move.guest, limit_ms)
         except HostError as error:
             self._show.say(f"the downtime limit was not set, it may have switched over already: {error.what}")
 
@@ -219,19 +223,22 @@ class JustInTime:
         self._held_at = None
         return True
 
-    async def _switched(self, order: Order, budget: Budget) -> None:
+    async def _switched(self, order: Order, budget: Budget, limit_ms: int) -> None:
         """Until the guest runs on: on the target, or, after an order that failed plainly, on the source."""
         limit_seconds = holding.SWITCH_LIMIT_SECONDS + budget.seconds
         resumed = asyncio.create_task(self._resumed.wait())
         deadline = time.monotonic() + limit_seconds
         waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {order, resumed}
         try:
-            while waiting and time.monotonic() < deadline:
-                left = deadline - time.monotonic()
-                done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                some = min(left, holding.LONGER_SECONDS)
+                done, _ = await asyncio.wait(waiting, timeout=some, return_when=asyncio.FIRST_COMPLETED)
                 if resumed in done or (order.done() and not _silent(order)):
                     return
                 waiting -= done  # an order that ended without a word: it may go on
+                if not done and (longer := budget.next_downtime_ms(limit_ms)) > limit_ms:
+                    limit_ms = longer
+                    await self._allow(limit_ms)
         finally:
             resumed.cancel()
         self._give_up(f"{self._move.guest} had not switched over {limit_seconds:.0f} s after the raise")

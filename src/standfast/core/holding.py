@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 HOLD_RATE_MIB_PER_SECOND = 1
 FULL_RATE_MIB_PER_SECOND = 8796093022207
 """No limit: the largest that libvirt takes (QEMU_DOMAIN_MIG_BANDWIDTH_MAX, 9.0.0), and its default."""
-HOLD_SECONDS = 20.0
+HOLD_SECONDS = 30.0
 """The raise has to be read back from every member within that; 0.9 s with emulated processors (measured)."""
 MARGIN_SECONDS = 2.0
 LEAD_SECONDS = 1.0
@@ -40,6 +40,10 @@ AUTO_FACTOR = 2.0
 LEAST_DOWNTIME_SECONDS = 0.3
 """libvirt's own downtime limit."""
 DOWNTIME_FACTOR = 1.25
+"""QEMU's own estimate of the blackout is behind a busy guest."""
+LONGER_SECONDS = 5.0
+"""After so long without a switch-over a blackout of twice as long is allowed, up to half of the budget: so it
+is at most twice as long as it has to be, and a guest that writes all the time leaves all the same."""
 CONVERGES_BELOW = 0.7
 """A guest that writes less than this share of what the link carries is copied to its end by passes that get
 shorter and shorter."""
@@ -116,9 +120,25 @@ class Budget:
     """What is asked for."""
 
     seconds: int
-    downtime_limit_ms: int
-    """What the guest is let go with: QEMU then switches over as soon as it expects no longer a blackout."""
     why: str
+
+    def first_downtime_ms(self, bytes_per_second: float, dirty_bytes_per_second: float | None) -> int:
+        """How long a blackout the guest is let go with: a second's writing, where it does not converge.
+
+        QEMU switches over as soon as it expects no longer one, so more would only make it longer.
+        """
+        wanted = LEAST_DOWNTIME_SECONDS
+        if bytes_per_second > 0 and dirty_bytes_per_second is not None:
+            share = dirty_bytes_per_second / bytes_per_second
+            wanted = DOWNTIME_FACTOR * share if share >= CONVERGES_BELOW else wanted
+        return self._within(1000 * wanted)
+
+    def next_downtime_ms(self, now_ms: int) -> int:
+        """After LONGER_SECONDS without a switch-over."""
+        return self._within(2.0 * now_ms)
+
+    def _within(self, wanted_ms: float) -> int:
+        return round(max(1000 * LEAST_DOWNTIME_SECONDS, min(wanted_ms, 500.0 * self.seconds)))
 
 
 def budget(asked_seconds: int | None, predicted: float | None, timeout_seconds: float) -> Budget | Message:
@@ -131,7 +151,7 @@ def budget(asked_seconds: int | None, predicted: float | None, timeout_seconds: 
                 f"a heartbeat timeout of {asked_seconds} s is no raise: {timeout_seconds:.0f} s are in force",
                 f"--budget with at least {least}",
             )
-        return Budget(asked_seconds, _downtime_ms(predicted, asked_seconds), "as asked for")
+        return Budget(asked_seconds, "as asked for")
     if predicted is None:
         seconds, why = (
             max(AUTO_MOST_SECONDS, least),
@@ -147,14 +167,7 @@ def budget(asked_seconds: int | None, predicted: float | None, timeout_seconds: 
             )
         seconds = max(wanted, AUTO_LEAST_SECONDS, least)
         why = f"a blackout of up to {predicted:.1f} s is predicted"
-    return Budget(seconds, _downtime_ms(predicted, seconds), why)
-
-
-def _downtime_ms(predicted: float | None, budget_seconds: float) -> int:
-    """QEMU's own estimate is behind a busy guest, so some more than predicted; never more than half of what
-    is borne (measured: with a limit of 8 s the blackout was 2.8 to 6.2 s)."""
-    wanted = budget_seconds / 2 if predicted is None else predicted * DOWNTIME_FACTOR
-    return round(1000 * max(LEAST_DOWNTIME_SECONDS, min(wanted, budget_seconds / 2)))
+    return Budget(seconds, why)
 
 
 def _refused(text: str, hint: str) -> Message:

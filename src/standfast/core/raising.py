@@ -16,13 +16,24 @@ the closing takes them back with the rest (`Totem.LOWERED`).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from standfast.core import heartbeat, lowering, members
 from standfast.core.messages import Message
 from standfast.core.record import Armed, Mode, Phase, Record, Totem
 from standfast.core.report import Report
-from standfast.core.steps import Decision, Done, LowerGoal, RaiseGoal, Snapshot, Stop, WriteRecord
+from standfast.core.steps import (
+    Decision,
+    Done,
+    LowerGoal,
+    RaiseGoal,
+    Reload,
+    Snapshot,
+    Stop,
+    Wait,
+    WriteRecord,
+)
 
 UNCOMMANDED_SECONDS = 5.0
 """So long no command has to be seen that drives the raised window. (Its daemon tells at once that it has
@@ -145,20 +156,36 @@ def step_down(snapshot: Snapshot, record: Record) -> Decision | None:
         # One that the raise has not reached runs its old values still.
         return old is None or heartbeat.timeout_ms(report.runtime) == heartbeat.timeout_ms(old.runtime)
 
-    for step in (
-        members.files(snapshot, record, wanted),
-        members.runtime(snapshot, fits, "the old heartbeat timeout on all members"),
-    ):
-        if isinstance(step, Message):
-            return Stop(
-                (Message(step.code, step.text, node=step.node, next_command=BY_HAND),), unfinished=True
-            )
-        if step is not None:
-            return step
-    return None
+    found = members.files(snapshot, record, wanted)
+    if isinstance(found, Wait):
+        return found
+    # A member that does not follow keeps nobody else raised: the shortest timeout of any member decides.
+    step = members.runtime(snapshot, fits, "the old heartbeat timeout on all members")
+    if isinstance(step, Reload | Wait):
+        return step
+    wrong = found or step
+    if wrong is None:
+        return None
+    return Stop((Message(wrong.code, wrong.text, node=wrong.node, next_command=BY_HAND),), unfinished=True)
 
 
 # -- what a command has left raised -------------------------------------------------------------------------
+
+
+def is_up(record: Record, present: frozenset[str], reports: Mapping[str, Report]) -> bool:
+    """Whether a window is raised just in time, or a member still runs that although the record is lowered.
+
+    Its command has ended between the two, or the member was away then.
+    """
+    if not record.just_in_time or record.phase is not Phase.OPEN or record.totem is Totem.ORIGINAL:
+        return False
+    return record.totem is Totem.RAISED or any(
+        (old := members.old_of(record, node)) is not None
+        and bool(report.runtime)
+        and heartbeat.timeout_ms(report.runtime) > heartbeat.timeout_ms(old.runtime)
+        for node, report in reports.items()
+        if node in present
+    )
 
 
 @dataclass(frozen=True)
@@ -168,8 +195,10 @@ class RaisedView:
     me: str
     members: frozenset[str]
     record: Record
+    up: bool
+    """`is_up`."""
     seconds_raised: float
-    """For how long this node has seen it raised."""
+    """For how long this node has seen that."""
     seconds_uncommanded: float | None = None
     """For how long the owner has been no member, or its report has told of no command; None: one is at
     work."""
@@ -181,7 +210,7 @@ def turn(view: RaisedView) -> LowerGoal | None:
     """Whether this node lowers it now. One after the other, the mover last: it may be the one that stands
     still."""
     record = view.record
-    if not record.raised_now or record.phase is not Phase.OPEN or view.me not in view.members:
+    if not view.up or view.me not in view.members:
         return None
     order = [*sorted(view.members - {record.mover}), *sorted(view.members & {record.mover})]
     later_seconds = order.index(view.me) * STAGGER_SECONDS

@@ -69,9 +69,8 @@ class Totem(Enum):
     ORIGINAL = "original"
     RAISED = "raised"
     LOWERED = "lowered"
-    """After a raise just in time: the old heartbeat timeout, with the knet values of the raise. A ping
-    timeout that falls as a guest runs on after its blackout has its link called down, and the node dropped
-    (6 of 6; measured)."""
+    """After a raise just in time: the old token set, the knet values of the raise. A ping timeout that
+    falls as a guest runs on has its link called down, and the node dropped (6 of 6; measured)."""
     EXPLICIT = "explicit"
 
 
@@ -171,7 +170,7 @@ class Record:
 
     @property
     def raised_now(self) -> bool:
-        """Raised just in time, and to be lowered again as soon as the guest runs on."""
+        """Raised just in time, and not lowered yet."""
         return self.just_in_time and self.totem is Totem.RAISED
 
     @property

@@ -344,8 +344,8 @@ class Daemon:
 
     def _keep_raised(self) -> None:
         known = self.known
-        raised = known.record is not None and known.record.raised_now
-        reports = decode_all(known.texts) if raised else {}
+        jit = known.record is not None and known.record.open and known.record.just_in_time
+        reports = decode_all(known.texts) if jit else {}
         self.raised.step(RaisedSeen(known.node, known.members, known.record, reports))
 
     async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:

@@ -51,7 +51,7 @@ class RaisedDuty:
     def step(self, seen: Seen) -> None:
         """Do what is due now. Never raises for what the world does; the lowering goes on by itself."""
         record, now = seen.record, self._clock()
-        if record is None or not record.raised_now:
+        if record is None or not raising.is_up(record, seen.members, seen.reports):
             self._window, self._left_at, self._tried_at = 0, None, None
             return
         if record.window != self._window:
@@ -66,6 +66,7 @@ class RaisedDuty:
             seen.me,
             seen.members,
             record,
+            True,
             now - self._raised_at,
             None if self._left_at is None else now - self._left_at,
             None if self._tried_at is None else now - self._tried_at,

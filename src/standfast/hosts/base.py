@@ -94,6 +94,8 @@ class MigrationTarget:
     password: str | None = field(default=None, repr=False)
     uri: str = ""
     """libvirt: connection of the source host to the target; empty: `qemu+ssh` to user and address."""
+    postcopy: bool = False
+    """libvirt: switch over after the first pass, and fetch what is left over the network while it runs."""
     migration_uri: str = ""
     """libvirt: where the memory is sent, such as ``tcp://10.20.60.73``; empty: libvirt chooses."""
 

@@ -215,6 +215,8 @@ class LibvirtHost(PacedByVirsh):
         words = ["migrate", "--p2p", "--live" if domain.active else "--offline"]
         if domain.persistent:
             words += ["--persistent"] + ([] if self._access.keep_definition else ["--undefinesource"])
+        if target.postcopy and domain.active:
+            words += ["--postcopy", "--postcopy-after-precopy"]
         if target.migration_uri and domain.active:
             words += ["--migrateuri", target.migration_uri]
         # By its UUID: this guest, not another one that has got its name meanwhile.

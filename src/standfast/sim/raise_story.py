@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from standfast.core.record import Mode
+from standfast.core import heartbeat
+from standfast.core.record import Mode, Phase
 from standfast.core.steps import CloseGoal, Done, LowerGoal, OpenGoal, RaiseGoal
 from standfast.sim.command import Command
 from standfast.sim.guarded_story import GuardedStory
@@ -17,6 +18,7 @@ from standfast.sim.site import Guest
 
 if TYPE_CHECKING:
     from standfast.sim.node import Node
+    from standfast.sim.ring import Ring
     from standfast.sim.store import Cib
     from standfast.sim.story import Story
 
@@ -195,6 +197,15 @@ class Watch:
 
     def __init__(self, story: Story) -> None:
         self.story, self.world, self.kernel = story, story.world, story.kernel
+        runs = heartbeat.expected_runtime(self.world.base, len(self.world.nodes))
+        self._timeout_ms = heartbeat.timeout_ms(runs)
+
+    def _up(self, ring: Ring) -> bool:
+        """Whether, in an open window, a member that can follow runs a longer timeout than its own."""
+        nodes = [self.world.nodes[name] for name in ring.members]
+        long = [node for node in nodes if heartbeat.timeout_ms(node.runtime) > self._timeout_ms]
+        able = [node for node in long if not node.deaf and not node.file_trouble]
+        return ring.cib.record.phase is Phase.OPEN and bool(able)
 
     def steps(self) -> Steps:
         """Until the end of the run: how long it stands raised with nobody who drives it, while somebody is
@@ -203,7 +214,7 @@ class Watch:
         while not self.story.over:
             yield 1_000
             ring = self.world.main_ring()
-            if ring is None or not ring.cib.record.raised_now or ring.cib.damage:
+            if ring is None or ring.cib.damage or not self._up(ring):
                 left_s = 0.0
                 continue
             owner = self.world.nodes[ring.cib.record.owner]

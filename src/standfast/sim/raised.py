@@ -31,7 +31,9 @@ class Raised:
     def step(self) -> None:
         """One look, each second."""
         node, record = self.node, self.node.cib.readable
-        if record is None or not record.raised_now:
+        if record is None or not record.just_in_time:
+            return
+        if not raising.is_up(record, node.ring.members, node.reports):
             self._window, self._left_s, self._tried_s = 0, None, None
             return
         now = node.clock()
@@ -48,6 +50,7 @@ class Raised:
                 node.name,
                 node.ring.members,
                 record,
+                True,
                 now - self._raised_s,
                 None if self._left_s is None else now - self._left_s,
                 None if self._tried_s is None else now - self._tried_s,
