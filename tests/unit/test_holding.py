@@ -64,6 +64,22 @@ def test_a_hold_has_slipped_in_the_second_pass_or_where_next_to_nothing_is_left(
     assert not holding.slipped(replace(unknown, job=replace(unknown.job, iteration=None)))
 
 
+@pytest.mark.parametrize(
+    ("full", "memory", "expected"),
+    [
+        (holding.FULL_RATE_MIB_PER_SECOND, 512 * MIB, 26),
+        (holding.FULL_RATE_MIB_PER_SECOND, 64 * GIB, 3277),
+        (holding.FULL_RATE_MIB_PER_SECOND, 64 * MIB, 16),
+        (20, 512 * MIB, 20),
+        (1000, None, 1000),
+    ],
+)
+def test_a_small_guest_is_not_sent_so_fast_that_nobody_can_hold_it(
+    full: int, memory: int | None, expected: int
+) -> None:
+    assert holding.first_rate(full, memory) == expected
+
+
 # -- the prediction -----------------------------------------------------------------------------------------
 
 

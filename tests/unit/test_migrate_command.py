@@ -16,10 +16,18 @@ import pytest
 from click.testing import CliRunner
 from fake_cluster import FakeCluster
 from test_migrate_course import HOSTS, MOVE, Site, lands
+from test_migrate_raise import Paced, Target
 from test_setup_documents import complete
 
 from standfast import config
-from standfast.commands import migrate_cold, migrate_order, migrate_plan, migrate_run, window_run
+from standfast.commands import (
+    migrate_cold,
+    migrate_order,
+    migrate_plan,
+    migrate_raise,
+    migrate_run,
+    window_run,
+)
 from standfast.commands.migrate import Order
 from standfast.commands.migrate_show import Show
 from standfast.commands.migrate_stop import Interrupts
@@ -30,7 +38,7 @@ from standfast.core.evidence import GuestState
 from standfast.core.libvirt import Domain
 from standfast.core.messages import Message, Refused
 from standfast.core.record import Mode
-from standfast.core.steps import CloseGoal, Done, OpenGoal, Snapshot, Stop
+from standfast.core.steps import CloseGoal, Done, Goal, LowerGoal, OpenGoal, RaiseGoal, Snapshot, Stop
 from standfast.hosts.base import HostUnreachable, MigrationRefused, MigrationTarget
 from standfast.hosts.libvirt import LibvirtAccess, LibvirtHost
 
@@ -44,12 +52,17 @@ class Window:
     opening: Done | Stop = Done("open")
     closing: Done | Stop = Done("closed")
     closed_at: list[str]
+    moved: list[str]
+    """What was wanted of the heartbeat."""
 
     def __init__(self) -> None:
-        self.closed_at = []
+        self.closed_at, self.moved = [], []
 
-    def executor(self, _: object, goal: OpenGoal | CloseGoal, say: object) -> SimpleNamespace:
+    def executor(self, _: object, goal: Goal, say: object, limit_seconds: float = 0) -> SimpleNamespace:
         async def run() -> Done | Stop:
+            if isinstance(goal, RaiseGoal | LowerGoal):
+                self.moved.append(type(goal).__name__)
+                return Done("as wanted")
             if isinstance(goal, CloseGoal):
                 self.closed_at.append(goal.target)
                 return self.closing
@@ -357,6 +370,35 @@ def test_the_risk_of_post_copy_stands_in_its_help() -> None:
 
 
 # -- a raise just in time ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises", [Done("raised"), None])
+async def test_the_whole_move_with_a_raise_tells_what_it_came_to(
+    window: Window, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raises: Done | None
+) -> None:
+    monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
+    source = Paced()
+    if raises is None:
+        source.unpaced = "always"  # it cannot be held
+    survey = SimpleNamespace(hosts={"ctrl2": source, "ctrl3": Target(source)}, ask=source.ask)
+    show = Show(as_json=True)
+    given = replace(plan(), goal=replace(OPEN, just_in_time=True))
+    driven = migrate_run.Drive(given, None, survey, show, Interrupts(show, asks=False))  # type: ignore[arg-type]
+    code = await driven.run()
+    told = events(capsys.readouterr().out)
+    (page,) = [event for event in told if event["event"] == "summary"]
+    found = page["just_in_time"]
+    assert isinstance(found, dict)
+    if raises is None:
+        assert (code, window.closed_at, window.moved) == (1, ["ctrl2"], [])
+        assert found["raised_seconds"] is None
+        assert "NOT_RAISED" in [event.get("code") for event in told]
+        return
+    assert (code, window.closed_at, window.moved) == (0, ["ctrl3"], ["RaiseGoal", "LowerGoal"])
+    assert found["budget_seconds"] == 20
+    assert found["hold_seconds"] is not None
+    assert found["raised_seconds"] is not None
+    assert found["lowered"] is True
 
 
 def paced(host: object, budget: int | str | None) -> list[Message]:

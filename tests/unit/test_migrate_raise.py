@@ -31,11 +31,11 @@ FULL = 1000
 class Paced(Site):
     """A source that copies at the rate that it is told, and lets go once it is fast and little is left."""
 
-    def __init__(self, left_mib: float = 200.0, empty_mib: float = 0.0) -> None:
+    def __init__(self, left_mib: float = 200.0, *, empties: bool = False) -> None:
         super().__init__()
         self.left, self.iteration, self.speed, self.limit_ms = left_mib, 1, FULL, 0
-        self.empty_mib = empty_mib
-        """The last of its memory, which goes at once however slow the copy is."""
+        self.empties = empties
+        """The last of its memory goes at once, however slow the copy is."""
         self.told: list[str] = []
         self.lost: Callable[[], BaseException] | None = None
         """How the session of the order breaks at the release."""
@@ -52,7 +52,7 @@ class Paced(Site):
             raise CommandFailed("ctrl2", "no such job")
         self.speed = mib_per_second
         self.told.append(f"speed {mib_per_second}")
-        if mib_per_second != 1 and self.switches and self.states["ctrl3"] is GuestState.INCOMING:
+        if mib_per_second >= FULL and self.switches and self.states["ctrl3"] is GuestState.INCOMING:
             asyncio.get_running_loop().call_later(0.02, self.switched)
 
     async def set_downtime_limit(self, guest: str, milliseconds: int) -> None:
@@ -82,7 +82,7 @@ class Paced(Site):
 
     async def migration_job(self, guest: str) -> MigrationJob:
         falls = 10.0 if self.speed != 1 else 0.05
-        self.left = self.left - falls if self.left > self.empty_mib else 0.0
+        self.left = 0.0 if self.empties and self.speed == 1 else self.left - falls
         if self.left <= 0:
             self.iteration, self.left = 2, 0.1
         return MigrationJob(
@@ -158,8 +158,8 @@ class Play:
         hosts = {"ctrl2": source}
         self.course = Course(plan, hosts, source.ask, show, self.stop, self.raises)  # type: ignore[arg-type]
 
-    async def run(self) -> tuple[Ended, object]:
-        await self.raises.prepare(Ground(7, 10.0))
+    async def run(self, memory_bytes: int | None = None) -> tuple[Ended, object]:
+        await self.raises.prepare(Ground(7, 10.0, memory_bytes))
         how = await self.course.migrate()
         return how, await self.course.found(how)
 
@@ -246,13 +246,47 @@ async def test_a_guest_that_writes_all_the_time_is_allowed_a_longer_blackout_ste
     assert source.told[-1] == "lowered"
 
 
-async def test_a_speed_that_an_earlier_hold_has_left_is_taken_back_before_the_order() -> None:
+@pytest.mark.parametrize("left", [1, 26])
+async def test_a_speed_that_a_killed_command_has_left_is_not_taken_for_the_guests_own(left: int) -> None:
     source = Paced()
-    source.kept_speed = 1
+    source.kept_speed = left
     play = Play(source)
-    await play.run()
-    assert source.told[:2] == [f"speed {holding.FULL_RATE_MIB_PER_SECOND}", "speed 1"]
-    assert f"speed {holding.FULL_RATE_MIB_PER_SECOND}" in source.told[2:]
+    await play.run(512 * MIB)
+    assert source.told[0] == ("speed 26" if left == 1 else "speed 1")
+    assert f"speed {holding.FULL_RATE_MIB_PER_SECOND}" in source.told
+
+
+async def test_a_small_guest_is_sent_slowly_until_it_is_held_and_gets_its_speed_back() -> None:
+    play = Play(Paced())
+    await play.run(512 * MIB)
+    assert play.source.told[:4] == ["speed 26", "speed 1", "raised", f"speed {FULL}"]
+
+
+async def test_an_order_that_fails_before_the_hold_gives_the_speed_back_too() -> None:
+    source = Paced(left_mib=1e9)
+
+    def fails(site: Site) -> MigrationRefused:
+        site.on("ctrl2")
+        return MigrationRefused("ctrl2", "no room", may_have_happened=True)
+
+    source.end = fails
+    source.ends.set()
+    play = Play(source, mute=True)
+    assert await play.run(512 * MIB) == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert source.told == ["speed 26", f"speed {FULL}"]
+    assert not play.cluster.goals
+
+
+async def test_one_that_has_moved_before_it_could_be_held_has_taken_its_speed_along(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = Paced(left_mib=1e9)
+    source.end = lambda site: site.on("ctrl3")
+    source.ends.set()
+    play = Play(source, mute=True)
+    assert await play.run(512 * MIB) == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told == ["speed 26"]
+    assert "STILL_HELD" not in capsys.readouterr().out
 
 
 # -- what goes wrong ----------------------------------------------------------------------------------------
@@ -282,7 +316,7 @@ async def test_a_raise_that_fails_cancels_lowers_and_gives_the_speed_back() -> N
 
 
 async def test_a_hold_that_slips_before_the_raise_is_read_back_is_cancelled_and_never_let_go() -> None:
-    play = Play(Paced(empty_mib=179.0))
+    play = Play(Paced(empties=True))
     play.cluster.takes = 0.2
     assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
     assert play.source.told == ["speed 1", "cancelled", "raised", "lowered", f"speed {FULL}"]

@@ -70,6 +70,8 @@ class Ground:
     window: int
     timeout_seconds: float
     """The longest heartbeat timeout of a member."""
+    memory_bytes: int | None = None
+    """Of the guest; None: not known."""
 
 
 class JustInTime:
@@ -85,6 +87,8 @@ class JustInTime:
         self._source, self._target, self._show, self._runs = source, target, show, runs
         self._ground = Ground(0, 0.0)
         self._full_rate = holding.FULL_RATE_MIB_PER_SECOND
+        self._slower = False
+        """The guest has a migration speed at its source that has to be taken back."""
         self._dirty: float | None = None
         self._resumed = asyncio.Event()
         self._held_at: float | None = None
@@ -98,14 +102,17 @@ class JustInTime:
         self._ground = ground
         guest = self._move.guest
         with contextlib.suppress(HostError):
-            rate = await self._source.copy_rate(guest)
-            # A hold that nobody took back stays with the guest: the next migration is not to crawl.
-            if rate > holding.HOLD_RATE_MIB_PER_SECOND:
-                self._full_rate = rate
-            else:
-                await self._source.set_copy_rate(guest, self._full_rate)
-        with contextlib.suppress(HostError):
             self._dirty = await self._source.dirty_bytes_per_second(guest)
+        with contextlib.suppress(HostError):
+            rate = await self._source.copy_rate(guest)
+            # What a command that was killed has left stays with the guest: no migration is to crawl by it.
+            first = holding.first_rate(self._full_rate, ground.memory_bytes)
+            if rate not in (holding.HOLD_RATE_MIB_PER_SECOND, first):
+                self._full_rate = rate
+            first = holding.first_rate(self._full_rate, ground.memory_bytes)
+            if first != rate:
+                self._slower = first != self._full_rate
+                await self._source.set_copy_rate(guest, first)
 
     async def beside(self, order: Order) -> None:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
@@ -120,7 +127,7 @@ class JustInTime:
             if self.gave_up.is_set():
                 # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
                 await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
-            await self._end()
+            await self._end(order)
 
     # -- the hold -----------------------------------------------------------------------------------------
 
@@ -152,7 +159,7 @@ class JustInTime:
         return Look(job, now, now - began)
 
     async def _slow(self) -> bool:
-        self._held_at = time.monotonic()
+        self._held_at, self._slower = time.monotonic(), True
         self._show.enter("holding", f"holding the switch-over of {self._move.guest}")
         try:
             await self._source.set_copy_rate(self._move.guest, holding.HOLD_RATE_MIB_PER_SECOND)
@@ -212,15 +219,16 @@ class JustInTime:
             self._show.say(f"the downtime limit was not set, it may have switched over already: {error.what}")
 
     async def _speed_back(self) -> bool:
-        if self._held_at is None:
+        if not self._slower:
             return True
         try:
             await self._source.set_copy_rate(self._move.guest, self._full_rate)
         except HostError as error:
             self._show.say(f"the copy did not get its speed back: {error}")
             return False
-        self.figures.hold_seconds = time.monotonic() - self._held_at
-        self._held_at = None
+        if self._held_at is not None:
+            self.figures.hold_seconds = time.monotonic() - self._held_at
+        self._held_at, self._slower = None, False
         return True
 
     async def _switched(self, order: Order, budget: Budget, limit_ms: int) -> None:
@@ -245,7 +253,7 @@ class JustInTime:
 
     # -- down again ---------------------------------------------------------------------------------------
 
-    async def _end(self) -> None:
+    async def _end(self, order: Order) -> None:
         """The heartbeat first, however it ended; then what is left of the hold."""
         if self._raised_at is not None:
             self._show.say("lowering the heartbeat timeout")
@@ -257,9 +265,11 @@ class JustInTime:
                     text = f"the heartbeat timeout is not down on every member yet: {message.text}"
                     self._show.tell(Message("NOT_LOWERED", text, Severity.WARNING, node=message.node,
                                             next_command="standfast window lower"))  # fmt: skip
-        if self._held_at is not None and not await self._speed_back():
+        if self._resumed.is_set() or _went_well(order) or not self._slower:
+            return  # with the guest its speed has left the host
+        if not await self._speed_back():
             guest = self._move.guest
-            text = f"{guest} keeps a migration speed of {holding.HOLD_RATE_MIB_PER_SECOND} MiB/s"
+            text = f"{guest} keeps a low migration speed on {self._move.source}, if it is there still"
             hint = f"virsh migrate-setspeed {guest} {self._full_rate} (on {self._move.source})"
             self._show.tell(Message("STILL_HELD", text, Severity.WARNING, host=self._move.source,
                                     next_command=hint))  # fmt: skip
@@ -291,6 +301,10 @@ class JustInTime:
 
     def _is_ours(self, event: HostEvent) -> bool:
         return event.guest == self._move.guest and (event.kind, event.what) == RESUMED
+
+
+def _went_well(order: Order) -> bool:
+    return order.done() and not order.cancelled() and order.exception() is None
 
 
 def _silent(order: Order) -> bool:

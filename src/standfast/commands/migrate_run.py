@@ -126,7 +126,7 @@ class Drive:
         longest = max(map(heartbeat.timeout_ms, runs), default=0)
         asked = self._plan.raise_seconds
         raises = JustInTime(move, asked, source, hosts[move.target], self._show, self._executor)
-        await raises.prepare(Ground(window, longest / 1000))
+        await raises.prepare(Ground(window, longest / 1000, self._plan.memory_bytes))
         return raises
 
     def _executor(self, goal: Goal, limit_seconds: float) -> Executor:

@@ -28,6 +28,10 @@ LEAD_SECONDS = 1.0
 soon as what is left takes no longer than its downtime limit, 0.3 s."""
 LOOKS_OF_LEAD = 3
 """The look that sees it, the order to slow down, and the look before that was too early."""
+FIRST_PASS_SECONDS = 20.0
+LEAST_FIRST_RATE_MIB_PER_SECOND = 16
+"""A small guest on a fast link is through its first pass before anybody has looked: it is sent no faster than
+its memory in FIRST_PASS_SECONDS until it is held. Large ones are not made slower by that."""
 SLIPPED_BYTES = 2 * MIB
 """Less is left than two seconds of the hold: the pass is about to end."""
 SWITCH_LIMIT_SECONDS = 60.0
@@ -71,6 +75,14 @@ def rate(look: Look, before: Look | None) -> float:
     if before is None or look.remaining is None or before.remaining is None or look.at <= before.at:
         return told
     return max(told, (before.remaining - look.remaining) / (look.at - before.at))
+
+
+def first_rate(full_mib_per_second: int, memory_bytes: int | None) -> int:
+    """MiB/s with which the copy begins; `memory_bytes` None: not known."""
+    if memory_bytes is None:
+        return full_mib_per_second
+    slow = ceil(memory_bytes / MIB / FIRST_PASS_SECONDS)
+    return min(full_mib_per_second, max(slow, LEAST_FIRST_RATE_MIB_PER_SECOND))
 
 
 def must_hold(look: Look, before: Look | None) -> bool:

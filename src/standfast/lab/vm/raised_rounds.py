@@ -88,8 +88,8 @@ TITLES = (
 
 
 def play(lab: VmLab, count: int, say: Say, profiles: Sequence[Profile] = PROFILES) -> list[Raised]:
-    """So many moves, back and forth. Stops at one that failed, and at the limit of `rounds`. Raises
-    LabError."""
+    """So many moves, back and forth. One that was cancelled counts, and the next one is begun; it stops at a
+    window that is left open, and at the limit of `rounds`. Raises LabError."""
     begun, found = time.monotonic(), list[Raised]()
     try:
         for number in range(count):
@@ -97,7 +97,7 @@ def play(lab: VmLab, count: int, say: Say, profiles: Sequence[Profile] = PROFILE
             found.append(row)
             told = zip(TITLES, row.cells(), strict=True)
             say(f"{number + 1}/{count}: {'; '.join(f'{title} {cell}' for title, cell in told)}")
-            if not row.move.moved or time.monotonic() - begun > rounds.PLAY_LIMIT_SECONDS:
+            if row.move.unfinished or time.monotonic() - begun > rounds.PLAY_LIMIT_SECONDS:
                 break
     finally:
         for host in HOSTS:

@@ -55,6 +55,8 @@ class Move:
     """What `standfast migrate` told of a raise just in time; None: none was asked for."""
     aims_right: bool = True
     """Whether the fence agent, with the parameters of the cluster, shows the guest as on."""
+    unfinished: bool = False
+    """The command has left its window open."""
     note: str = ""
 
 
@@ -141,7 +143,15 @@ def by_standfast(lab: VmLab, host: str, more: Sequence[str] = ()) -> Move:
     if not later and (code != 0 or page.get("how") != "moved"):
         note = f"exit {code}: {driven.told()}"
         raised = page.get("just_in_time")
-        return Move(host, moved=False, whole=whole, refused=refused, just_in_time=raised, note=note)
+        return Move(
+            host,
+            moved=False,
+            whole=whole,
+            refused=refused,
+            just_in_time=raised,
+            unfinished=code == EXIT_UNFINISHED,
+            note=note,
+        )
     told = page["blackout_ms_by_hypervisor"]
     return Move(
         host,
