@@ -112,20 +112,21 @@ _standfast() {
         --to | --host | --skip-save | --saved) _standfast_words "$(_standfast_hosts)"; return ;;
         --mode) _standfast_words "guarded frozen"; return ;;
         --budget) _standfast_words "auto none"; return ;;
+        --raise) _standfast_words "whole-window just-in-time"; return ;;
         --lease | --reason | --wait | --target-user) COMPREPLY=(); return ;;
         --target-password-file) mapfile -t COMPREPLY < <(compgen -f -- "${COMP_WORDS[COMP_CWORD]}"); return ;;
     esac
     if [[ $sub == migrate && ${COMP_WORDS[COMP_CWORD]} != -* ]] && ((COMP_CWORD == 2)); then
         _standfast_words "$(_standfast_guests)"
     elif [[ $sub == migrate ]]; then
-        _standfast_words "--to --mode --budget --lease --cold --force --target-user --target-password-file \
-            --reason -n --dry-run --yes --json --help"
+        _standfast_words "--to --mode --budget --raise --lease --postcopy --cold --force --target-user \
+            --target-password-file --reason -n --dry-run --yes --json --help"
     elif [[ $sub == verify ]]; then
         _standfast_words "--json --help"
     elif [[ $sub == node ]]; then
         _standfast_node "$action"
     elif [[ $sub == window ]] && ((COMP_CWORD == 2)); then
-        _standfast_words "open close status extend repair confirm-dead --help"
+        _standfast_words "open close status extend lower repair confirm-dead --help"
     elif [[ $sub == window && $action =~ ^(open|close|confirm-dead)$ && ${COMP_WORDS[COMP_CWORD]} != -* ]]; then
         _standfast_words "$(_standfast_guests)"
     elif [[ $sub == window ]]; then
@@ -133,6 +134,7 @@ _standfast() {
             open) _standfast_words "--to --mode --budget --lease --reason -n --json --help" ;;
             close) _standfast_words "--to --skip-save --saved --ignore-clocks --reason -n --yes --json --help" ;;
             status) _standfast_words "--wait --json --help" ;;
+            lower) _standfast_words "--overdue --json --help" ;;
             confirm-dead) _standfast_words "--host --reason --yes --json --help" ;;
             *) _standfast_words "--json --help" ;;
         esac

@@ -25,8 +25,11 @@ from standfast.core.steps import (
     CloseGoal,
     Decision,
     Done,
+    Goal,
     Guard,
+    LowerGoal,
     OpenGoal,
+    RaiseGoal,
     Reaim,
     Reload,
     SaveConfiguration,
@@ -97,7 +100,7 @@ class Executor:
     """Drives one goal on this node. `say` gets one line for each thing that happens."""
 
     survey: Survey
-    goal: OpenGoal | CloseGoal
+    goal: Goal
     say: Say = lambda line: None
     total_limit_seconds: float = TOTAL_LIMIT_SECONDS
 
@@ -155,14 +158,17 @@ class Executor:
     ) -> tuple[Snapshot, ET.Element]:
         guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
         ask = self._asks(memory.record)
-        snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
+        if isinstance(self.goal, RaiseGoal | LowerGoal):
+            snapshot, tree = await self.survey.take(quick=True)
+        else:
+            snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
         if self._whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
             snapshot, tree = await self.survey.take(guest, controller=self._asks(snapshot.record))
         memory.at(snapshot.record)
         return replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits)), tree
 
     def _whole(self, found: Record | None) -> bool:
-        return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
+        return needs_whole(found, self.goal)
 
     def _asks(self, found: Record | None) -> bool:
         return needs_controller(found, self.goal, self.survey.me)
@@ -313,7 +319,7 @@ def _rolled_back(why: str) -> Message:
     return Message("ROLLED_BACK", f"the window was not opened, every node is as before: {why}")
 
 
-def _not_saved(error: HostError, goal: OpenGoal | CloseGoal) -> Message:
+def _not_saved(error: HostError, goal: Goal) -> Message:
     hint = ""
     if isinstance(goal, CloseGoal) and isinstance(error, NotSavedYet):
         hint = what_to_type(goal, [error.host])

@@ -25,7 +25,7 @@ from standfast.core.hostlist import ControlDomain
 from standfast.core.opening import called
 from standfast.core.record import Phase, Record
 from standfast.core.report import Report, decode_all
-from standfast.core.steps import CloseGoal, OpenGoal, Snapshot
+from standfast.core.steps import Goal, LowerGoal, OpenGoal, RaiseGoal, Snapshot
 from standfast.core.unbroken import needing_membership
 from standfast.hosts.asking import ask_everywhere
 from standfast.hosts.base import Host
@@ -89,12 +89,13 @@ class Survey:
             await host.close()
 
     async def take(
-        self, guest: str = "", *, whole: bool = True, controller: bool = True
+        self, guest: str = "", *, whole: bool = True, controller: bool = True, quick: bool = False
     ) -> tuple[Snapshot, ET.Element]:
         """A snapshot, and the CIB that it was taken from (the original of the next patch).
 
         `whole`: ask also what only the first and last steps need. `controller`: ask whether the designated
-        controller is idle; it does not answer for a second after each write. Raises EngineError, CibError.
+        controller is idle; it does not answer for a second after each write. `quick`: no host is asked, also
+        where a member is absent. Raises EngineError, CibError.
         """
         began = time.monotonic()
         tree, reports, seen = await asyncio.gather(
@@ -125,7 +126,7 @@ class Survey:
             guarded=(guards := guarded.guarded(tree)),
             guard_whole=frozenset(node for node in guards if guarded.whole(tree, node)),
         )
-        if whole or _absent(snapshot):
+        if not quick and (whole or _absent(snapshot)):
             snapshot = await self._whole(snapshot, tree, guest, controller)
         return snapshot, tree
 
@@ -185,20 +186,24 @@ async def _nothing() -> None:
     return None
 
 
-def needs_whole(found: Record | None, *, closing: bool) -> bool:
-    """Whether the next decision looks at more than files and values. `closing`: it is toward no window.
+def needs_whole(found: Record | None, goal: Goal) -> bool:
+    """Whether the next decision looks at more than files and values.
 
     An opening that was left is closed by somebody who has to know where the guest is.
     """
+    if isinstance(goal, RaiseGoal | LowerGoal):
+        return False
     if found is None:
         return True
     if found.phase is Phase.OPENING:
-        return closing
+        return not isinstance(goal, OpenGoal)
     return not (found.phase is Phase.CLOSING and found.aimed) or found.waits_for_clocks
 
 
-def needs_controller(found: Record | None, goal: OpenGoal | CloseGoal, me: str) -> bool:
+def needs_controller(found: Record | None, goal: Goal, me: str) -> bool:
     """Whether the next decision asks if the controller is idle: only before the first change."""
+    if isinstance(goal, RaiseGoal | LowerGoal):
+        return False
     phase = found.phase if found is not None else Phase.IDLE
     if isinstance(goal, OpenGoal):
         return phase is Phase.IDLE and not (found is not None and called(found, me, goal.since_epoch))

@@ -22,13 +22,14 @@ from standfast.core import (
     lowering,
     members,
     opening,
+    raising,
     strays,
     window,
 )
 from standfast.core.evidence import GuestState
 from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
-from standfast.core.steps import OpenGoal, Snapshot, WriteRecord
+from standfast.core.steps import Done, OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
 from standfast.sim import strays as sim_strays
 from standfast.sim.rules import Rules
@@ -53,6 +54,8 @@ class Bug:
     """It shows in runs with a frozen window that outlives its lease only."""
     clocks: bool = False
     """It shows in runs in which clocks lag only."""
+    driven: bool = False
+    """It shows in runs with a raise just in time only."""
     rare: bool = False
     """None of the seeds that are always played shows it: `seen.py` has one of the 100,000 that were."""
 
@@ -435,6 +438,36 @@ def _who_wakes_up_alone_acts(patch: Patch) -> None:
     patch.setattr(gate, "_astray", lambda view: None)
 
 
+def _let_go_before_it_is_read_back(patch: Patch) -> None:
+    higher = raising.higher
+
+    def believes(snapshot: Snapshot, goal: Any) -> Any:
+        record = snapshot.record
+        asked = record is not None and record.totem is Totem.RAISED
+        return Done("asked for") if asked else higher(snapshot, goal)
+
+    patch.setattr(raising, "higher", believes)
+
+
+def _left_raised(patch: Patch) -> None:
+    patch.setattr(raising, "turn", lambda view: None)
+
+
+def _knet_values_are_left(patch: Patch) -> None:
+    """The closing takes a window that was lowered for one that has raised nothing."""
+    raises = lowering.raises
+
+    def only_now(record: Record) -> bool:
+        return raises(record) and not record.just_in_time
+
+    def nothing(snapshot: Snapshot, record: Record) -> Any:
+        return None if record.just_in_time else lower(snapshot, record)
+
+    lower = lowering._lowering
+    patch.setattr(lowering, "raises", only_now)
+    patch.setattr(lowering, "_lowering", nothing)
+
+
 BUGS = (
     Bug("the gate ignores the membership", ("S8", "S1", "S2"), _gate_ignores_membership),
     Bug("the gate ignores the window and its lease", ("S8",), _gate_ignores_the_window),
@@ -512,5 +545,8 @@ BUGS = (
     Bug("clocks: lowered in spite of them", ("S5",), _lowered_in_spite_of_clocks, clocks=True),
     Bug("clocks: fencing waits for them", ("L3",), _clocks_cost_fencing, clocks=True),
     Bug("clocks: the proof of an earlier command lowers", ("S5",), _old_proof_lowers, clocks=True),
+    Bug("just in time: let go before it is read back", ("S4",), _let_go_before_it_is_read_back, driven=True),
+    Bug("just in time: nobody lowers what a command has left", ("L5",), _left_raised, driven=True),
+    Bug("just in time: the knet values are left", ("S6",), _knet_values_are_left, driven=True),
     Bug("who was moved and wakes up alone acts at once", ("S8",), _who_wakes_up_alone_acts, clocks=True),
 )

@@ -12,7 +12,7 @@ from seen import SEEN_ON
 
 from standfast.sim.clocks import lags
 from standfast.sim.run import run
-from standfast.sim.world import forgotten, guarded
+from standfast.sim.world import driven, forgotten, guarded
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def shown_on(number: int, runs: int) -> int | None:
     for seed in chain(filter(None, [SEEN_ON.get(bug.name)]), range(1, runs + 1)):
         if (bug.guarded and not guarded(seed)) or (bug.forgotten and not forgotten(seed)):
             continue
-        if bug.clocks and not lags(seed):
+        if (bug.clocks and not lags(seed)) or (bug.driven and not driven(seed)):
             continue
         codes = _seen(bug, seed, patch)
         if codes and codes - {one.code for one in run(seed).violations}:

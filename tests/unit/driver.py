@@ -8,14 +8,14 @@ from dataclasses import replace
 from fake_cluster import OPEN, FakeCluster, LostRaceError
 
 from standfast.core.record import Phase
-from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Reload, Stop, Wait
+from standfast.core.steps import Decision, Done, Goal, OpenGoal, Reload, Stop, Wait
 from standfast.core.window import MAX_STEPS, decide
 
 
 class Command:
     """One clovmmigrate on node `me`, as `standfast.execute` runs it. Waits run out at the second look."""
 
-    def __init__(self, cluster: FakeCluster, goal: OpenGoal | CloseGoal, me: str) -> None:
+    def __init__(self, cluster: FakeCluster, goal: Goal, me: str) -> None:
         self.cluster, self.me = cluster, me
         self.goal = replace(goal, since_epoch=cluster.record.epoch)
         self._epoch, self._reloads, self._aborted = -1, 0, False
@@ -53,7 +53,7 @@ class Command:
 
 def drive(
     cluster: FakeCluster,
-    goal: OpenGoal | CloseGoal,
+    goal: Goal,
     me: str = "n1",
     limit: int = MAX_STEPS,
     disturb: Callable[[FakeCluster, int], None] = lambda cluster, step: None,

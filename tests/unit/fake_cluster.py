@@ -107,6 +107,8 @@ class FakeCluster:
     """Nodes with a daemon of before clocks were measured."""
     clock_steps: dict[str, str] = field(default_factory=dict)
     """Node -> what it says of setting its own clock."""
+    older: set[str] = field(default_factory=set)
+    """Nodes with a daemon of before there was a raise just in time."""
     stale_clocks: bool = False
     """Nobody has measured anew since the closing asked."""
     saves: list[str] = field(default_factory=list)
@@ -216,6 +218,7 @@ class FakeCluster:
             killing="" if name in self.slow_fencers else next(iter(self.guarded - {name}), ""),
             fencer=self.odd_fencers.get(name, {}),
             commanding=node.commanding,
+            just_in_time=name not in self.older,
             clocks=(measured := self._measured(name)),
             clocks_out=tuple(other for other, offset in measured.items() if abs(offset) > 5.0),
             clocks_at=0 if self.stale_clocks or self.record.phase is not Phase.CLOSING else self.record.prove,

@@ -16,10 +16,18 @@ import pytest
 from click.testing import CliRunner
 from fake_cluster import FakeCluster
 from test_migrate_course import HOSTS, MOVE, Site, lands
+from test_migrate_raise import Paced, Target
 from test_setup_documents import complete
 
 from standfast import config
-from standfast.commands import migrate_cold, migrate_order, migrate_plan, migrate_run, window_run
+from standfast.commands import (
+    migrate_cold,
+    migrate_order,
+    migrate_plan,
+    migrate_raise,
+    migrate_run,
+    window_run,
+)
 from standfast.commands.migrate import Order
 from standfast.commands.migrate_show import Show
 from standfast.commands.migrate_stop import Interrupts
@@ -27,10 +35,12 @@ from standfast.commands.standfast import main
 from standfast.core import migration
 from standfast.core.blackout import Watch
 from standfast.core.evidence import GuestState
+from standfast.core.libvirt import Domain
 from standfast.core.messages import Message, Refused
 from standfast.core.record import Mode
-from standfast.core.steps import CloseGoal, Done, OpenGoal, Snapshot, Stop
+from standfast.core.steps import CloseGoal, Done, Goal, LowerGoal, OpenGoal, RaiseGoal, Snapshot, Stop
 from standfast.hosts.base import HostUnreachable, MigrationRefused, MigrationTarget
+from standfast.hosts.libvirt import LibvirtAccess, LibvirtHost
 
 SAMPLE = Path(__file__).parents[2] / "packaging" / "clovmmigrate.conf.sample"
 OPEN = OpenGoal("cfguest2", 0, 900, mode=Mode.GUARDED, target="ctrl3")
@@ -42,12 +52,17 @@ class Window:
     opening: Done | Stop = Done("open")
     closing: Done | Stop = Done("closed")
     closed_at: list[str]
+    moved: list[str]
+    """What was wanted of the heartbeat."""
 
     def __init__(self) -> None:
-        self.closed_at = []
+        self.closed_at, self.moved = [], []
 
-    def executor(self, _: object, goal: OpenGoal | CloseGoal, say: object) -> SimpleNamespace:
+    def executor(self, _: object, goal: Goal, say: object, limit_seconds: float = 0) -> SimpleNamespace:
         async def run() -> Done | Stop:
+            if isinstance(goal, RaiseGoal | LowerGoal):
+                self.moved.append(type(goal).__name__)
+                return Done("as wanted")
             if isinstance(goal, CloseGoal):
                 self.closed_at.append(goal.target)
                 return self.closing
@@ -233,6 +248,8 @@ async def test_sigterm_never_asks() -> None:
     assert stop.leave.is_set()
 
 
+JIT = ("guest2", "--to", "ctrl3", "--raise", "just-in-time")
+
 # -- the command line -------------------------------------------------------------------------------------
 
 
@@ -244,6 +261,12 @@ async def test_sigterm_never_asks() -> None:
         (["guest2", "--to", "ctrl3", "--mode", "frozen", "--budget", "none"], "a frozen window raises"),
         (["guest2", "--to", "ctrl3", "--target-user", "root"], "--target-password-file"),
         (["guest2", "--to", "ctrl3", "--cold", "--lease", "10"], "--cold opens no window"),
+        ([*JIT, "--mode", "frozen"], "a frozen window raises at once"),
+        ([*JIT, "--budget", "none"], "goes with --budget auto or SECONDS"),
+        ([*JIT, "--budget", "601"], "600 s at most"),
+        ([*JIT, "--cold"], "goes without --raise just-in-time"),
+        ([*JIT, "--postcopy"], "--postcopy goes without --raise just-in-time"),
+        (["guest2", "--to", "ctrl3", "--postcopy", "--cold"], "--postcopy goes without --cold"),
     ],
 )
 def test_what_cannot_be_meant_is_usage(words: list[str], why: str) -> None:
@@ -320,6 +343,93 @@ def test_libvirt_hosts_reach_each_other_by_uri_or_login(
     with pytest.raises(Refused) as caught:
         migrate_plan.target_of(Order("guest2", "ctrl3", password_file="x"), listed, MOVE)
     assert [message.code for message in caught.value.messages] == ["NO_PASSWORD"]
+
+
+def test_post_copy_is_for_libvirt_and_told_to_its_host(tmp_path: Path) -> None:
+    with pytest.raises(Refused) as caught:
+        migrate_plan.target_of(Order("guest2", "ctrl3", postcopy=True), config.load(str(SAMPLE)).config, MOVE)
+    assert [message.code for message in caught.value.messages] == ["NO_POSTCOPY"]
+    path = tmp_path / "clovmmigrate.conf"
+    path.write_text(LIBVIRT.format(more='login = "standfast"'))
+    listed = config.load(str(path)).config
+    target = migrate_plan.target_of(Order("guest2", "ctrl3", postcopy=True), listed, MOVE)
+    assert target.postcopy
+    host = LibvirtHost(LibvirtAccess("ctrl2", "test:///default"))
+    domain = Domain("guest2", "11111111-2222-3333-4444-555555555555", 1, 1, active=True, persistent=True)
+    words = host._migrate_words(domain, "qemu+ssh://ctrl3/system", target)
+    assert " ".join(words).startswith(
+        "migrate --p2p --live --persistent --undefinesource --postcopy --postcopy-"
+    )
+    stopped = replace(domain, active=False)
+    assert "--postcopy" not in host._migrate_words(stopped, "qemu+ssh://ctrl3/system", target)
+
+
+def test_the_risk_of_post_copy_stands_in_its_help() -> None:
+    told = " ".join(CliRunner().invoke(main, ["migrate", "--help"]).output.split())
+    assert "RISK: if the source or the network dies in this second phase, GUEST is lost" in told
+
+
+# -- a raise just in time ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises", [Done("raised"), None])
+async def test_the_whole_move_with_a_raise_tells_what_it_came_to(
+    window: Window, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], raises: Done | None
+) -> None:
+    monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
+    source = Paced()
+    if raises is None:
+        source.unpaced = "always"  # it cannot be held
+    survey = SimpleNamespace(hosts={"ctrl2": source, "ctrl3": Target(source)}, ask=source.ask)
+    show = Show(as_json=True)
+    given = replace(plan(), goal=replace(OPEN, just_in_time=True))
+    driven = migrate_run.Drive(given, None, survey, show, Interrupts(show, asks=False))  # type: ignore[arg-type]
+    code = await driven.run()
+    told = events(capsys.readouterr().out)
+    (page,) = [event for event in told if event["event"] == "summary"]
+    found = page["just_in_time"]
+    assert isinstance(found, dict)
+    if raises is None:
+        assert (code, window.closed_at, window.moved) == (1, ["ctrl2"], [])
+        assert found["raised_seconds"] is None
+        assert "NOT_RAISED" in [event.get("code") for event in told]
+        return
+    assert (code, window.closed_at, window.moved) == (0, ["ctrl3"], ["RaiseGoal", "LowerGoal"])
+    assert found["budget_seconds"] == 20
+    assert found["hold_seconds"] is not None
+    assert found["raised_seconds"] is not None
+    assert found["lowered"] is True
+
+
+def paced(host: object, budget: int | str | None) -> list[Message]:
+    order = Order("guest2", "ctrl3", budget=budget, raises="just-in-time")
+    survey = SimpleNamespace(hosts={"ctrl2": host})
+    return migrate_plan._paced(order, survey, MOVE, FakeCluster(3).snapshot("n1"))  # type: ignore[arg-type]
+
+
+def test_a_host_that_cannot_hold_the_copy_is_refused_with_what_to_type() -> None:
+    (found,) = paced(Site(), None)
+    assert found.code == "NOT_JUST_IN_TIME"
+    assert found.next_command == (
+        "standfast migrate guest2 --to ctrl3 --budget SECONDS, for the whole window"
+    )
+
+
+@pytest.mark.parametrize(("budget", "codes"), [(None, []), ("auto", []), (45, []), (10, ["NOT_RAISED"])])
+def test_a_number_that_is_no_raise_is_refused_before_anything_is_begun(
+    budget: int | str | None, codes: list[str]
+) -> None:
+    host = LibvirtHost(LibvirtAccess("ctrl2", "test:///default"))
+    assert [message.code for message in paced(host, budget)] == codes
+
+
+def test_the_number_is_not_raised_for_the_whole_window() -> None:
+    wish = migrate_plan._wish(Order("guest2", "ctrl3", budget=45, raises="just-in-time"))
+    assert (wish.budget_seconds, wish.raise_if_needed, wish.just_in_time) == (None, False, True)
+    wish = migrate_plan._wish(Order("guest2", "ctrl3", budget="auto", raises="just-in-time"))
+    assert (wish.budget_seconds, wish.raise_if_needed, wish.just_in_time) == (None, False, True)
+    wish = migrate_plan._wish(Order("guest2", "ctrl3", budget=45))
+    assert (wish.budget_seconds, wish.just_in_time) == (45, False)
 
 
 # -- cold -------------------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ def test_a_record_of_before_there_were_confirmed_hosts_has_none() -> None:
 
 MAY_BE_MISSING = {
     "standfast-armed",
+    "standfast-just-in-time",
     "standfast-owed",
     "standfast-confirmed",
     "standfast-confirmed-at",

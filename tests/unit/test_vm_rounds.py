@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +20,7 @@ from standfast.lab.vm import memory_load, witness
 from standfast.lab.vm.cases import Row
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.memory_load import Memory
+from standfast.lab.vm.raised_rounds import PROFILES, TITLES, Raised
 from standfast.lab.vm.rounds import Move, sentence
 from standfast.lab.vm.witness import _FENCED, Mark, Witness
 
@@ -134,3 +135,45 @@ def test_a_move_is_told_with_what_was_wrong_in_it() -> None:
     bad = Move("host3", moved=True, whole=4.0, pages_wrong=2, aims_right=False)
     assert sentence(bad) == "to host3 in 4.0 s, 2 PAGES WRONG, its fence agent sees it off"
     assert "not moved: exit 1" in sentence(Move("host3", moved=False, note="exit 1"))
+
+
+# -- a raise just in time ---------------------------------------------------------------------------------
+
+
+TOLD = {"budget_seconds": 20, "hold_seconds": 4.25, "raised_seconds": 9.1, "lowered": True}
+
+
+def raised(move: Move, rings: int = 0, services: int = 0, *, booted: bool = False) -> Raised:
+    return Raised(PROFILES[3], move, rings, 0, 0, services, booted)
+
+
+def test_a_move_counts_only_where_all_that_has_to_be_0_is_0() -> None:
+    good = Move("host3", moved=True, blackout=5.2, just_in_time=TOLD)
+    assert raised(good).good
+    assert not raised(good, rings=1).good
+    assert not raised(good, services=2).good
+    assert not raised(good, booted=True).good
+    for other in (
+        {"pages_wrong": 1},
+        {"aims_right": False},
+        {"moved": False},
+        {"just_in_time": None},
+        {"just_in_time": {**TOLD, "lowered": False}},
+        {"just_in_time": {**TOLD, "raised_seconds": None}},
+    ):
+        assert not raised(replace(good, **other)).good  # type: ignore[arg-type]
+
+
+def test_the_row_has_a_cell_for_each_title_and_says_why_it_did_not_move() -> None:
+    row = raised(Move("host3", moved=True, blackout=5.2345, just_in_time=TOLD)).cells()
+    assert len(row) == len(TITLES)
+    assert row[:6] == ["40", "24 at 8/s", "20.0", "4.2", "9.1", "5.234"]
+    failed = raised(Move("host3", moved=False, note="exit 1: NOT_RAISED")).cells()
+    assert (failed[2:6], failed[-1]) == (["-"] * 4, "exit 1: NOT_RAISED")
+
+
+def test_new_rings_are_counted_from_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = "[TOTEM ] A new membership (1.3) was formed. Members joined: 2\n"
+    found = Witness(cast(VmLab, None))
+    monkeypatch.setattr(found, "read", lambda node, path: log * 3)
+    assert found.rings(Mark("cfguest1", 2 * len(log), 0, 0)) == 1

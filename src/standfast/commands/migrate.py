@@ -15,7 +15,11 @@ import click
 from standfast.commands.migrate_show import Show
 from standfast.commands.window import BUDGET_HELP, NONE, budget_option
 from standfast.commands.window_run import EXIT_REFUSED, EXIT_UNFINISHED
+from standfast.core import holding
 from standfast.core.messages import Refused
+
+WHOLE_WINDOW, JUST_IN_TIME = "whole-window", "just-in-time"
+MOST_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,9 @@ class Order:
     to: str
     mode: str = "guarded"
     budget: int | str | None = None
+    raises: str = WHOLE_WINDOW
     lease_minutes: int | None = None
+    postcopy: bool = False
     cold: bool = False
     force: bool = False
     target_user: str = ""
@@ -35,6 +41,11 @@ class Order:
     dry_run: bool = False
     yes: bool = False
     as_json: bool = False
+
+    @property
+    def just_in_time(self) -> bool:
+        """Whether the heartbeat is raised around the switch-over only."""
+        return self.raises == JUST_IN_TIME
 
 
 @click.command()
@@ -48,9 +59,27 @@ class Order:
     help="Who is held while the window is open: see standfast window open.",
 )
 @click.option("--budget", callback=budget_option, metavar="SECONDS|auto|none", help=BUDGET_HELP)
+@click.option(
+    "--raise",
+    "raises",
+    type=click.Choice([WHOLE_WINDOW, JUST_IN_TIME]),
+    default=WHOLE_WINDOW,
+    show_default=True,
+    help="When --budget raises the timeout. just-in-time (libvirt only): around the switch-over. The copy is "
+    "held near its end, the timeout is raised on every node, to --budget SECONDS or (auto, the default here) "
+    f"to twice the predicted blackout, {holding.AUTO_LEAST_SECONDS} to {holding.AUTO_MOST_SECONDS} s, and "
+    "goes down as the guest runs on. Where it cannot be raised in time the migration is cancelled.",
+)
 @click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
               help="How long the window may stay open. The migration is cancelled 5 minutes before its end. "
               "By default twice the time that the guest's memory may take, 15 min to 24 h.")  # fmt: skip
+@click.option(
+    "--postcopy",
+    is_flag=True,
+    help="libvirt only: after one pass over its memory GUEST runs on at HOST, and the rest is fetched while "
+    "it runs. It stands still for some 0.1 s, however much it writes. RISK: if the source or the network "
+    "dies in this second phase, GUEST is lost: its memory is on two hosts, and it can only be started anew.",
+)
 @click.option(
     "--cold", is_flag=True, help="Move a guest that is stopped. No window is needed, none is opened."
 )
@@ -77,12 +106,30 @@ def migrate(**given: object) -> None:
     order = Order(**given)  # type: ignore[arg-type]
     if order.mode == "frozen" and order.budget == NONE:
         raise click.UsageError("--budget none is for --mode guarded: a frozen window raises the timeout")
+    if order.postcopy and (order.just_in_time or order.cold):
+        other = "--cold" if order.cold else "--raise just-in-time"
+        raise click.UsageError(f"--postcopy goes without {other}: nothing has to be held for it")
+    if order.just_in_time:
+        _check_just_in_time(order)
     if order.target_user and not order.password_file:
         raise click.UsageError("--target-user goes with --target-password-file")
     if order.cold and (order.budget is not None or order.lease_minutes):
         raise click.UsageError("--cold opens no window: it goes without --budget and --lease")
     show = Show(order.as_json, sys.stderr.isatty())
     sys.exit(_run(order, show))
+
+
+def _check_just_in_time(order: Order) -> None:
+    """Raises UsageError."""
+    if order.mode == "frozen":
+        raise click.UsageError("--raise just-in-time is for --mode guarded: a frozen window raises at once")
+    if order.budget == NONE:
+        raise click.UsageError("--raise just-in-time goes with --budget auto or SECONDS, not with none")
+    if isinstance(order.budget, int) and order.budget > MOST_SECONDS:
+        text = f"--raise just-in-time raises to {MOST_SECONDS} s at most: a real death is seen no sooner"
+        raise click.UsageError(text)
+    if order.cold:
+        raise click.UsageError("--cold moves a guest that does not run: it goes without --raise just-in-time")
 
 
 def _run(order: Order, show: Show) -> int:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from standfast.commands.migrate_plan import Plan
+from standfast.commands.migrate_raise import JustInTime
 from standfast.commands.migrate_show import Show
 from standfast.commands.migrate_stop import Interrupts, given_up
 from standfast.core import migration
@@ -42,9 +43,18 @@ _NOT_BEGUN = (HostUnreachable, LoginRefused, HostKeyUnknown, HostBug, MovedByHan
 class Course:
     """One migration at its hosts."""
 
-    def __init__(self, plan: Plan, hosts: Mapping[str, Host], ask: Ask, show: Show, stop: Interrupts) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        hosts: Mapping[str, Host],
+        ask: Ask,
+        show: Show,
+        stop: Interrupts,
+        raises: JustInTime | None = None,
+    ) -> None:
+        """`raises`: goes on beside the order, and may want it cancelled."""
         self._plan, self._hosts, self._ask = plan, hosts, ask
-        self._show, self._stop = show, stop
+        self._show, self._stop, self._raises = show, stop, raises
         self._began: float | None = None
         self._cancelled = False
         self._tries = 0
@@ -61,6 +71,10 @@ class Course:
     def _over(self) -> bool:
         return self._began is not None and time.monotonic() - self._began >= self._plan.limit_seconds
 
+    @property
+    def _gave_up(self) -> bool:
+        return self._raises is not None and self._raises.gave_up.is_set()
+
     # -- the order ----------------------------------------------------------------------------------------
 
     async def migrate(self) -> Ended:
@@ -74,15 +88,26 @@ class Course:
         order = asyncio.create_task(
             self._source.migrate(move.guest, self._plan.target, self._show.progress, self._plan.limit_seconds)
         )
-        wanted = asyncio.create_task(self._stop.wanted.wait())
+        ends = [asyncio.create_task(self._stop.wanted.wait())]
+        beside: asyncio.Task[None] | None = None
+        if self._raises is not None:
+            ends.append(asyncio.create_task(self._raises.gave_up.wait()))
+            beside = asyncio.create_task(self._raises.beside(order))
         try:
-            await self._stop.through(asyncio.wait({order, wanted}, return_when=asyncio.FIRST_COMPLETED))
+            await self._stop.through(asyncio.wait({order, *ends}, return_when=asyncio.FIRST_COMPLETED))
             if not order.done():
+                if self._raises is not None:
+                    self._raises.gave_up.set()  # what is being cancelled is not let go any more
                 await self._stop.through(self._cancel_while(order))
+            if beside is not None:
+                await self._stop.through(beside)
             return self._ended(order)
         finally:
-            wanted.cancel()
+            for end in ends:
+                end.cancel()
             await given_up(order)  # our session only: the hosts go on
+            if beside is not None:
+                await given_up(beside)  # what it leaves raised the nodes lower
 
     async def _cancel_while(self, order: asyncio.Task[None]) -> None:
         while not order.done() and not self._cancelled:
@@ -128,7 +153,7 @@ class Course:
             if place is not shown:
                 shown, shown_since = place, now
             sight = Sight(place, answers, now - shown_since, now - since, self._over,
-                          self._stop.wanted.is_set(), self._cancelled)  # fmt: skip
+                          self._stop.wanted.is_set() or self._gave_up, self._cancelled)  # fmt: skip
             step = migration.after(move, ended, sight)
             if isinstance(step, CloseAt | LeaveOpen):
                 self._take_time(shown_since)
@@ -165,6 +190,8 @@ class Course:
         if self._stop.wanted.is_set():
             text = f"the migration of {move.guest} was cancelled by you"
             return Message("MIGRATION_CANCELLED", text, Severity.WARNING, node=move.node, next_command=again)
+        if self._raises is not None and self._raises.why is not None:
+            return self._raises.why
         if self._over:
             text = f"the migration of {move.guest} did not end within {self._plan.limit_seconds // 60} min"
             return Message("MIGRATION_LIMIT", text, node=move.node, next_command=f"{again} --lease MINUTES")

@@ -11,12 +11,19 @@ from standfast.commands.migrate import Order
 from standfast.commands.migrate_show import PROGRAM
 from standfast.commands.migrate_text import size
 from standfast.config import Config
-from standfast.core import fields, migration_before
+from standfast.core import by_kind, fields, heartbeat, holding, migration_before
 from standfast.core.messages import Message, Refused
 from standfast.core.migration import Move
 from standfast.core.steps import OpenGoal, Snapshot, Stop
 from standfast.execute import Executor
-from standfast.hosts.base import HostBug, HostError, HostUnreachable, MigrationTarget, MovedByHand
+from standfast.hosts.base import (
+    HostBug,
+    HostError,
+    HostUnreachable,
+    MigrationTarget,
+    MovedByHand,
+    PacesMigration,
+)
 from standfast.survey import Survey
 
 CHECK_LIMIT_SECONDS = 60.0
@@ -32,6 +39,8 @@ class Plan:
     memory_bytes: int | None
     predicted_seconds: int | None
     snapshot: Snapshot
+    raise_seconds: int | None = None
+    """Of a raise just in time: what was asked for; None: auto."""
 
     @property
     def limit_seconds(self) -> int:
@@ -52,6 +61,11 @@ class Plan:
         if self.predicted_seconds is not None:
             yield f"it may take up to {-(-self.predicted_seconds // 60)} min"
         yield from migration_plan.lines(self.goal, self.snapshot)
+        if self.target.postcopy:
+            yield f"post-copy: if {move.source} or the network dies in the second phase, {move.guest} is lost"
+        if self.goal.just_in_time:
+            to = "by the prediction" if self.raise_seconds is None else f"to {self.raise_seconds} s"
+            yield f"hold the switch-over and raise the heartbeat timeout {to}, until the guest runs on"
         most = f"{self.limit_seconds // 60} min at most"
         yield f"migrate {move.guest} from {move.source} to {move.target}, {most}"
         yield f"close the window, with fencing proven at {move.target}"
@@ -62,6 +76,8 @@ class Plan:
             "guest": self.move.guest, "node": self.move.node, "source": self.move.source,
             "target": self.move.target, "mode": self.goal.mode.value, "memory_bytes": self.memory_bytes,
             "budget_seconds": self.goal.budget_seconds, "lease_seconds": self.goal.lease_seconds,
+            "postcopy": self.target.postcopy, "just_in_time": self.goal.just_in_time,
+            "raise_seconds": self.raise_seconds,
             "predicted_seconds": self.predicted_seconds, "limit_seconds": self.limit_seconds,
         }  # fmt: skip
 
@@ -80,6 +96,8 @@ async def prepared(order: Order, config: Config, survey: Survey) -> Plan:
     _refuse(*migration_before.who_and_where(snapshot, move))
     found = list(decision.messages) if isinstance(decision, Stop) and not order.cold else []
     found += migration_before.others(snapshot, move, places, forced=order.force)
+    if goal.just_in_time:
+        found += _paced(order, survey, move, snapshot)
     target, memory = target_of(order, config, move), None
     answers = places.get(move.guest, ())
     if (wrong := migration_before.placed(move, answers, cold=order.cold)) is not None:
@@ -90,7 +108,22 @@ async def prepared(order: Order, config: Config, survey: Survey) -> Plan:
     _refuse(*found)
     predicted = migration_before.predicted_seconds(memory)
     lease = migration_before.lease_seconds(order.lease_minutes, predicted, config.lease_minutes)
-    return Plan(move, replace(goal, lease_seconds=lease), target, memory, predicted, snapshot)
+    asked = order.budget if goal.just_in_time and isinstance(order.budget, int) else None
+    return Plan(move, replace(goal, lease_seconds=lease), target, memory, predicted, snapshot, asked)
+
+
+def _paced(order: Order, survey: Survey, move: Move, snapshot: Snapshot) -> list[Message]:
+    """What forbids a raise just in time: a host that cannot hold the copy, or a budget that is no raise."""
+    again = f"standfast migrate {move.guest} --to {move.target} --budget SECONDS, for the whole window"
+    if not isinstance(survey.hosts[move.source], PacesMigration):
+        kind = by_kind.kind(move.hosts, move.source)
+        text = f"{move.source} is of kind {kind}: the switch-over of a guest cannot be held there"
+        return [Message("NOT_JUST_IN_TIME", text, host=move.source, next_command=again)]
+    runs = [heartbeat.timeout_ms(report.runtime) for report in snapshot.reports.values() if report.runtime]
+    if isinstance(order.budget, int):
+        wrong = holding.budget(order.budget, None, max(runs, default=0) / 1000)
+        return [wrong] if isinstance(wrong, Message) else []
+    return []
 
 
 def _wish(order: Order) -> window_run.Wish:
@@ -98,14 +131,15 @@ def _wish(order: Order) -> window_run.Wish:
         prepare=True,
         operands=(order.guest,),
         dry_run=order.dry_run,
-        budget_seconds=order.budget if isinstance(order.budget, int) else None,
+        budget_seconds=order.budget if isinstance(order.budget, int) and not order.just_in_time else None,
         lease_minutes=order.lease_minutes,
         skip_save=(),
         saved=(),
         reason=order.reason or PROGRAM,
         guarded=order.mode == "guarded",
         to=order.to,
-        raise_if_needed=order.budget == "auto",
+        raise_if_needed=order.budget == "auto" and not order.just_in_time,
+        just_in_time=order.just_in_time,
         hold_alone=order.budget == "none",
     )
 
@@ -118,13 +152,18 @@ def _refuse(*messages: Message) -> None:
 def target_of(order: Order, config: Config, move: Move) -> MigrationTarget:
     """Where to, as the source host knows it. Raises Refused."""
     entry = config.find_host(move.target)
+    if order.postcopy and entry.kind != "libvirt":
+        text = f"{move.target} is of kind {entry.kind}: it knows no post-copy"
+        raise Refused(
+            Message("NO_POSTCOPY", text, host=move.target, next_command="the same without --postcopy")
+        )
     if entry.kind == "libvirt":
         if order.password_file:
             text = f"{move.target} is of kind libvirt: the hosts log in to each other by keys or certificates"
             raise Refused(Message("NO_PASSWORD", text, host=move.target,
                                   next_command="the same without --target-password-file"))  # fmt: skip
         remote = entry.uri if fields.is_remote(entry.uri) else ""
-        return MigrationTarget(entry.address, user=entry.login or None, uri=remote)
+        return MigrationTarget(entry.address, user=entry.login or None, uri=remote, postcopy=order.postcopy)
     if not order.password_file:
         return MigrationTarget(entry.address)
     password = secret_store.from_file(order.password_file)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import cast
 
 import click
 
@@ -15,6 +16,7 @@ from standfast.commands import migrate_cold, window_run
 from standfast.commands.migrate import Order
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_plan import Plan, prepared
+from standfast.commands.migrate_raise import Ground, JustInTime, Source
 from standfast.commands.migrate_show import PROGRAM, Show
 from standfast.commands.migrate_stop import Interrupts, Left
 from standfast.commands.migrate_text import Summary
@@ -24,7 +26,7 @@ from standfast.config import Config
 from standfast.core import heartbeat, members
 from standfast.core.messages import Refused
 from standfast.core.migration import Ended, LeaveOpen, left_to_lease
-from standfast.core.steps import CloseGoal, Done, Stop
+from standfast.core.steps import CloseGoal, Done, Goal, Stop
 from standfast.execute import Executor
 from standfast.survey import Survey
 
@@ -91,12 +93,14 @@ class Drive:
     async def _course(self, watcher: Watcher) -> tuple[int, str, str]:
         """With the window open: exit status, how it went in a word, and the last line."""
         guest, target = self._plan.move.guest, self._plan.move.target
-        course = Course(self._plan, self._survey.hosts, self._survey.ask, self._show, self._stop)
+        raises = await self._stop.through(self._just_in_time())
+        course = Course(self._plan, self._survey.hosts, self._survey.ask, self._show, self._stop, raises)
         ended = await course.migrate()
         found = await self._stop.through(course.found(ended))
         self._show.migrated()
         self._stop.answered()
         self._note(course, ended)
+        self._page.just_in_time = raises.figures if raises is not None else None
         if isinstance(found, LeaveOpen):
             self._show.tell(found.message)
             return EXIT_UNFINISHED, "not finished", ""
@@ -109,6 +113,24 @@ class Drive:
         if moved:
             return EXIT_DONE, how, f"{guest} is on {target}, and fencing is proven there"
         return EXIT_REFUSED, how, f"{guest} is on {found.host} as before, and the window is closed"
+
+    async def _just_in_time(self) -> JustInTime | None:
+        """What raises the heartbeat beside the order, where that was asked for; the window is open."""
+        if not self._plan.goal.just_in_time:
+            return None
+        move, hosts = self._plan.move, self._survey.hosts
+        source = cast(Source, hosts[move.source])  # the preflight has looked
+        snapshot, _ = await window_run.look(self._survey)
+        window = snapshot.record.window if snapshot.record is not None else 0
+        runs = [r.runtime for r in snapshot.reports.values() if r.runtime]
+        longest = max(map(heartbeat.timeout_ms, runs), default=0)
+        asked = self._plan.raise_seconds
+        raises = JustInTime(move, asked, source, hosts[move.target], self._show, self._executor)
+        await raises.prepare(Ground(window, longest / 1000, self._plan.memory_bytes))
+        return raises
+
+    def _executor(self, goal: Goal, limit_seconds: float) -> Executor:
+        return Executor(self._survey, goal, self._show.say, limit_seconds)
 
     # -- the window ---------------------------------------------------------------------------------------
 

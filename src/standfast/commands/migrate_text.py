@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from standfast.core.jobs import MigrationJob
 
@@ -67,6 +68,15 @@ def live(job: MigrationJob | None, seconds: float, columns: int) -> str:
     return f"[{bar}] {told or 'under way'}  {clock(seconds)}"[: max(columns - 1, 20)]
 
 
+class Raised(Protocol):
+    """What a raise just in time came to (`migrate_raise.Figures`)."""
+
+    budget_seconds: int | None
+    hold_seconds: float | None
+    raised_seconds: float | None
+    lowered: bool
+
+
 @dataclass
 class Summary:
     """What is known at the end. None, or an empty text: not known, and then the page says so."""
@@ -93,6 +103,8 @@ class Summary:
     proven_from: tuple[str, ...] = ()
     begun: bool = field(default=False)
     """Whether the order to migrate was given."""
+    just_in_time: Raised | None = None
+    """What a raise just in time came to, where one was asked for."""
 
     def as_json(self) -> dict[str, object]:
         """The same for programs."""
@@ -101,10 +113,19 @@ class Summary:
             "now_on": self.now_on, "how": self.how, "migration_seconds": _rounded(self.migration_seconds),
             "blackout_ms_by_hypervisor": self.hypervisor_ms, "blackout_by_cluster": self.cluster,
             "dropped_seconds": _rounded(self.dropped_seconds), "timeout_seconds": self.timeout_seconds,
-            "raised": self.raised, "window_closed": self.closed,
+            "raised": self.raised, "just_in_time": self._just_in_time(), "window_closed": self.closed,
             "window_seconds": _rounded(self.open_seconds),
             "opening_seconds": _rounded(self.opening_seconds),
             "closing_seconds": _rounded(self.closing_seconds), "proven_from": list(self.proven_from),
+        }  # fmt: skip
+
+    def _just_in_time(self) -> dict[str, object] | None:
+        told = self.just_in_time
+        if told is None:
+            return None
+        return {
+            "budget_seconds": told.budget_seconds, "hold_seconds": _rounded(told.hold_seconds),
+            "raised_seconds": _rounded(told.raised_seconds), "lowered": told.lowered,
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
@@ -130,8 +151,7 @@ class Summary:
 
     def _window(self) -> Iterator[str]:
         if self.timeout_seconds is not None:
-            kept = "raised for the window" if self.raised else "not raised"
-            yield row("heartbeat", f"timeout {self.timeout_seconds:.0f} s, {kept}")
+            yield row("heartbeat", f"timeout {self.timeout_seconds:.0f} s, {self._kept()}")
         if self.open_seconds is None:
             return
         took = [f"open for {self.open_seconds:.1f} s"]
@@ -143,6 +163,17 @@ class Summary:
         if self.closed:
             seen = ", ".join(self.proven_from)
             yield row("fencing", f"aims at {self.now_on}" + (f", proven from {seen}" if seen else ""))
+
+    def _kept(self) -> str:
+        told = self.just_in_time
+        if told is None:
+            return "raised for the window" if self.raised else "not raised"
+        if told.raised_seconds is None:
+            return "not raised"
+        down = "" if told.lowered else ", NOT DOWN on every member yet"
+        return (
+            f"raised to {told.budget_seconds} s for {told.raised_seconds:.1f} s around the switch-over{down}"
+        )
 
 
 def row(name: str, text: str) -> str:

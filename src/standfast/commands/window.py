@@ -178,6 +178,20 @@ def extend(minutes: int, as_json: bool) -> None:
     _end(Screen(as_json, PROGRAM), lambda screen: window_actions.extend(screen, minutes))
 
 
+@window.command("lower")
+@click.option("--overdue", is_flag=True, help="Also where a command is called alive that has it raised.")
+@json_option
+def lower(overdue: bool, as_json: bool) -> None:
+    """Lower a heartbeat timeout that was raised just in time, and that its command has left raised.
+
+    The window stays open, and its node held. The nodes do this by themselves within a minute; closing the
+    window does it too.
+    """
+    from standfast.commands import window_lower
+
+    _end(Screen(as_json, PROGRAM), lambda screen: window_lower.lower(screen, overdue=overdue))
+
+
 @window.command("confirm-dead")
 @click.argument("guest")
 @click.option("--host", required=True, metavar="HOST", help="Control domain that is dead.")

@@ -103,6 +103,8 @@ class Wish:
     """Lower the heartbeat although clocks do not agree."""
     hold_alone: bool = False
     """Guarded: raise nothing, also where a resource needs it."""
+    just_in_time: bool = False
+    """Guarded: raise nothing yet; the command does it in mid-course."""
 
 
 async def work(wish: Wish, screen: Screen) -> int:
@@ -253,6 +255,7 @@ async def goal_of(wish: Wish, config: Config, survey: Survey, program: str) -> O
             mode=Mode.GUARDED if wish.guarded else Mode.FROZEN,
             target=host_name(config, wish.to) if wish.to else "",
             hold_alone=wish.hold_alone,
+            just_in_time=wish.just_in_time,
         )
     return CloseGoal(
         node=by_guest[guest],

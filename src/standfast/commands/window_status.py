@@ -69,6 +69,8 @@ async def facts(survey: Survey) -> dict[str, object]:
     alive = await asyncio.to_thread(_alive, record, answers)
     away = sorted(set(record.old) - snapshot.members) if record.open else []
     alarms, moved = await _told()
+    from standfast.core.record import Totem
+
     return {
         "open": record.open,
         "phase": record.phase.value,
@@ -84,6 +86,8 @@ async def facts(survey: Survey) -> dict[str, object]:
         "target": record.target,
         "reason": record.why,
         "budget_seconds": record.budget_seconds,
+        "just_in_time": record.just_in_time,
+        "raised": record.totem is Totem.RAISED,
         "open_for_seconds": round(seen.window_seconds) if record.open else 0,
         "lease_seconds": record.lease_seconds,
         "lease_left_seconds": round(record.lease_seconds - seen.window_seconds) if record.open else 0,
@@ -178,7 +182,7 @@ def lines(found: dict[str, object]) -> list[str]:
         if found["armed"]:
             shown.append("opened as a frozen one; the nodes have armed it at the end of its lease")
         if found["budget_seconds"]:
-            shown.append(f"heartbeat timeout raised to {found['budget_seconds']} s")
+            shown.append(_raised(found))
         places = found["places"]
         if isinstance(places, dict) and places:
             shown.append(
@@ -209,6 +213,15 @@ def lines(found: dict[str, object]) -> list[str]:
     if found.get("next_command"):
         shown.append(f"next: {found['next_command']}")
     return shown
+
+
+def _raised(found: dict[str, object]) -> str:
+    if found["just_in_time"] and not found["raised"]:
+        return (
+            f"heartbeat timeout was raised to {found['budget_seconds']} s for the switch-over, and is not now"
+        )
+    until = ", until the guest runs on" if found["just_in_time"] else ""
+    return f"heartbeat timeout raised to {found['budget_seconds']} s{until}"
 
 
 def _offsets(found: dict[str, object]) -> str:

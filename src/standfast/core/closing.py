@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import by_hand, by_kind, clock_gate, lowering, members, others
+from standfast.core import by_hand, by_kind, clock_gate, lowering, members, others, raising
 from standfast.core.evidence import MOVING, GuestState, HostAnswer
 from standfast.core.gate import SKIPPED
 from standfast.core.messages import Message
@@ -62,6 +62,11 @@ def _decide(snapshot: Snapshot, goal: CloseGoal | None, since_epoch: int) -> Dec
         if record.owner != snapshot.me:
             return WriteRecord(record.next(owner=snapshot.me), "take over the closing that was left")
         return lowering.lower(snapshot, record)
+    if record.phase is Phase.OPEN and record.just_in_time and record.totem is not Totem.ORIGINAL:
+        # First of all: until it is down nobody can write in a blackout, and a real death is seen late.
+        step = raising.step_down(snapshot, record)
+        if step is not None:
+            return step
     if goal is None:
         return lowering.unfinished(Message("WINDOW_OPEN", "a window is open"), None)
     if goal.node not in snapshot.aims:
@@ -391,6 +396,8 @@ def _arm(snapshot: Snapshot, goal: CloseGoal, record: Record) -> Decision:
     told: tuple[Message, ...] = ()
     if not lowering.raises(record):
         aimed = record.next(aimed=True, totem=Totem.ORIGINAL)
+    elif record.totem is Totem.LOWERED:
+        aimed = record.next(aimed=True, totem=Totem.EXPLICIT)  # the timeout is down: no clock is waited for
     elif (waits := clock_gate.before_lowering(snapshot, record, goal)) is None:
         aimed = record.next(aimed=True, totem=Totem.EXPLICIT)
         told = clock_gate.ignored(snapshot, record, goal)

@@ -31,6 +31,9 @@ KEYS = (
 )
 """The keys of the totem section that a window may change, in the order in which they are written."""
 
+KNET_KEYS = (PING_INTERVAL, PING_TIMEOUT, PONG_COUNT)
+"""Those of them that are a link's own, and no part of the heartbeat timeout."""
+
 RUNTIME_NAMES = {
     TOKEN: "token",
     TOKEN_RETRANSMIT: "token_retransmit",

@@ -97,7 +97,8 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
         return unfinished(changed, None)
     if snapshot.guarded:
         return unguard(snapshot, record.next())
-    if raises(record):
+    # Files may have been raised just in time by a record of another part of the cluster that has lost.
+    if raises(record) or record.just_in_time:
         step = _lowering(snapshot, record)
         if step is not None:
             return step
@@ -106,7 +107,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
     if (differ := fencers(snapshot, record, None)) is not None:
         return differ
     warnings = listed = _nodes_changed(snapshot, record)
-    if record.old and not record.abort and not raises(record):
+    if record.old and not record.abort and (record.just_in_time or not raises(record)):
         warnings += clock_gate.remark(snapshot, record)
     return WriteRecord(
         record.next(
@@ -118,6 +119,7 @@ def lower(snapshot: Snapshot, record: Record) -> Decision:
             maintenance="",
             mode=Mode.FROZEN,
             armed=Armed.NO,
+            just_in_time=False,
             # What a person swore of a host was true in this window.
             confirmed={},
             confirmed_at={},
@@ -194,7 +196,7 @@ def _lowering(snapshot: Snapshot, record: Record) -> Decision | None:
             snapshot,
             fits,
             "old heartbeat values" if explicit else "keys that were absent removed",
-            always_reload=True,
+            always_reload=raises(record),
         ),
     )
     for step in steps:

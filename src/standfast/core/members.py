@@ -166,15 +166,19 @@ def wanted_keys(
     """What `node`'s corosync.conf must hold at this record; `present` where the record asks nothing.
 
     `membership`: whom the node sees; None: it counts for nothing. An opening raises nothing in a part of the
-    cluster. Its record may have landed in that part alone: where the other part's store wins as they meet,
-    nobody knows any more what the file was. For the same reason a file that is as it was is left so.
+    cluster, nor does a raise just in time. Its record may have landed in that part alone: where the other
+    part's store wins as they meet, nobody knows any more what the file was. For the same reason a file that
+    is as it was is left so.
     """
     old = old_of(record, node)
     if record.totem is Totem.RAISED:
         apart = membership is not None and not membership >= set(record.old)
-        return present if record.phase is Phase.OPENING and apart else heartbeat.raised(record.budget_seconds)
+        begins = record.phase is Phase.OPENING or record.just_in_time
+        return present if begins and apart else heartbeat.raised(record.budget_seconds)
     if old is None or dict(present) == dict(old.file_keys):
         return present
+    if record.totem is Totem.LOWERED:
+        return lowered_keys(record, old)
     return explicit_keys(old) if record.totem is Totem.EXPLICIT else old.file_keys
 
 
@@ -183,6 +187,21 @@ def explicit_keys(old: OldHeartbeat) -> dict[str, str]:
     for a moment would come back in another place and without its comment."""
     own = {key: old.file_keys[key] for key in (heartbeat.PONG_COUNT,) if key in old.file_keys}
     return heartbeat.explicit(old.runtime) | own
+
+
+def lowered_keys(record: Record, old: OldHeartbeat) -> dict[str, str]:
+    """The old token set, with the knet values of the raise (`Totem.LOWERED`)."""
+    raised = heartbeat.raised(record.budget_seconds)
+    return heartbeat.explicit(old.runtime) | {key: raised[key] for key in heartbeat.KNET_KEYS}
+
+
+def is_lowered(keys: Mapping[str, str], old: OldHeartbeat) -> bool:
+    """Whether these are the keys of `lowered_keys`, after a raise to whatever."""
+    timeout = keys.get(heartbeat.PING_TIMEOUT, "")
+    if not (timeout.isascii() and timeout.isdigit()):
+        return False
+    raised = heartbeat.raised(int(timeout) / 1000)
+    return dict(keys) == heartbeat.explicit(old.runtime) | {key: raised[key] for key in heartbeat.KNET_KEYS}
 
 
 def old_of(record: Record, node: str) -> OldHeartbeat | None:

@@ -75,7 +75,8 @@ def _closing(record: Record) -> Message:
 def _other_window(record: Record, goal: OpenGoal) -> Message | None:
     # An armed window keeps the budget that it was opened with: what is asked of it is its killing gate.
     budget = goal.budget_seconds if record.armed is not Armed.NO else record.budget_seconds
-    if (record.mover, budget, record.mode) == (goal.mover, goal.budget_seconds, goal.mode):
+    same = (record.mover, budget, record.mode, record.just_in_time)
+    if same == (goal.mover, goal.budget_seconds, goal.mode, goal.just_in_time):
         return None
     who = record.mover or "every node"
     if record.mode is not goal.mode:
@@ -83,9 +84,13 @@ def _other_window(record: Record, goal: OpenGoal) -> Message | None:
         return Message("WINDOW_OPEN", text, next_command="clovmmigrate -u source-ldom target-host")
     return Message(
         "WINDOW_OPEN",
-        f"a window is {record.phase.value} already, for {who} with {record.budget_seconds} s",
+        f"a window is {record.phase.value} already, for {who} with {_budget(record)}",
         next_command="clovmmigrate -u source-ldom target-host",
     )
+
+
+def _budget(record: Record) -> str:
+    return "a raise just in time" if record.just_in_time else f"{record.budget_seconds} s"
 
 
 def called(record: Record, me: str, since_epoch: int) -> bool:
@@ -149,6 +154,7 @@ def _note_values(snapshot: Snapshot, goal: OpenGoal, record: Record) -> WriteRec
         source=aim.host if aim else "",
         target=goal.target,
         mode=goal.mode,
+        just_in_time=goal.just_in_time,
         totem=Totem.ORIGINAL if enough else Totem.RAISED,
         budget_seconds=goal.budget_seconds,
         lease_seconds=goal.lease_seconds,

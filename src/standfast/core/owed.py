@@ -70,7 +70,8 @@ def debt(
         return Debt.PAID if members.runs(runtime, before) or agrees(runtime, fresh) else Debt.RELOAD
     if dict(keys) == members.explicit_keys(entry):
         return Debt.ORIGINAL if members.runs(runtime, before) else Debt.RELOAD
-    return Debt.EXPLICIT if heartbeat.is_raised(keys) else Debt.FOREIGN
+    ours = heartbeat.is_raised(keys) or members.is_lowered(keys, entry)
+    return Debt.EXPLICIT if ours else Debt.FOREIGN
 
 
 def keys_to_write(entry: OldHeartbeat | None, due: Debt, present: Mapping[str, str]) -> Mapping[str, str]:

@@ -232,18 +232,31 @@ def _guarded(snapshot: Snapshot, goal: OpenGoal) -> Iterator[Message]:
                 if host.kind != "manual"
                 else "standfast window open GUEST --mode frozen (nobody can ask a host of kind manual)",
             )
-    if snapshot.unbroken and not goal.budget_seconds and not goal.hold_alone:
+    if goal.just_in_time and (older := _not_just_in_time(snapshot)):
+        yield Message(
+            "OLDER_DAEMON",
+            f"the standfastd of {_some(older)} is older and does not know a raise just in time",
+            node=older[0],
+            next_command="install the same version of Standfast on every node, or the same command without "
+            "--raise just-in-time",
+        )
+    if snapshot.unbroken and not (goal.budget_seconds or goal.hold_alone or goal.just_in_time):
         yield Message(
             "MEMBERSHIP_NEEDED",
             f"a node that is dropped in its blackout is not taken back by {_some(snapshot.unbroken)}: the "
             "heartbeat timeout must be raised above the blackout",
             next_command="standfast window open GUEST --budget auto (or SECONDS; none: the blackout fits "
-            "into the timeout as it is)",
+            "into the timeout as it is); on libvirt: standfast migrate GUEST --to HOST --raise just-in-time",
         )
 
 
 def _host(snapshot: Snapshot, name: str) -> str:
     return f"{'control domain' if by_kind.kind(snapshot.hosts, name) == 'ldm' else 'host'} {name}"
+
+
+def _not_just_in_time(snapshot: Snapshot) -> list[str]:
+    told = snapshot.reports
+    return [node for node in sorted(snapshot.members) if node in told and not told[node].just_in_time]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -4,8 +4,8 @@ Rules of this file:
 
 * The set exists from set-up on with every name present, so that a change is always a modification
   (the controller ignores options that come with a newly created set) and a missing name is damage; only
-  ``owed``, ``confirmed``, ``confirmed-at``, ``overtaken``, ``stopped`` and ``armed`` may be missing, since
-  older versions did not write them.
+  ``owed``, ``confirmed``, ``confirmed-at``, ``overtaken``, ``stopped``, ``armed`` and ``just-in-time`` may be
+  missing, since older versions did not write them.
 * Every name has the prefix ``standfast-``: names in ``crm_config`` are global to the cluster.
 * The id of the phase's nvpair carries the epoch. A patch that moves it names the old id, so it is refused
   whole when somebody else has moved on, and it cannot apply twice.
@@ -68,6 +68,9 @@ class Totem(Enum):
 
     ORIGINAL = "original"
     RAISED = "raised"
+    LOWERED = "lowered"
+    """After a raise just in time: the old token set, the knet values of the raise. A ping timeout that
+    falls as a guest runs on has its link called down, and the node dropped (6 of 6; measured)."""
     EXPLICIT = "explicit"
 
 
@@ -104,6 +107,7 @@ class Record:
     mode: Mode = Mode.FROZEN
     totem: Totem = Totem.ORIGINAL
     budget_seconds: int = 0
+    """Heartbeat timeout that the window has raised to; just in time: that it was raised to at last."""
     hold_limit_seconds: int = 300
     lease_seconds: int = 0
     window: int = 0
@@ -130,6 +134,8 @@ class Record:
     (core/confirmed.py)."""
     armed: Armed = Armed.NO
     """Of a guarded window: how it became one, where it was opened as a frozen one."""
+    just_in_time: bool = False
+    """A guarded window that raises nothing until its command asks for it, in mid-course (core/raising.py)."""
     maintenance: str = ""
     """What maintenance-mode was before the window set it; empty: the window did not touch it."""
     old: Mapping[str, OldHeartbeat] = field(default_factory=dict)
@@ -162,6 +168,11 @@ class Record:
     def holds(self) -> bool:
         """Whether fencing is held because of this window."""
         return self.open and not self.proven
+
+    @property
+    def raised_now(self) -> bool:
+        """Raised just in time, and not lowered yet."""
+        return self.just_in_time and self.totem is Totem.RAISED
 
     @property
     def left(self) -> str:
@@ -221,6 +232,7 @@ def to_values(record: Record) -> dict[str, str]:
         "confirmed": _dump(dict(record.confirmed)),
         "confirmed-at": _dump(dict(record.confirmed_at)),
         "overtaken": _dump(dict(record.overtaken)),
+        "just-in-time": _flag(record.just_in_time),
         "maintenance": record.maintenance,
         "old": _dump_beats(record.old),
         "owed": _dump_beats(record.owed),
@@ -270,6 +282,7 @@ def from_values(values: Mapping[str, str]) -> Record:
             confirmed_at={str(k): int(v) for k, v in json.loads(get.get("confirmed-at", "{}")).items()},
             overtaken={str(k): str(v) for k, v in json.loads(get.get("overtaken", "{}")).items()},
             armed=Armed(get.get("armed", "")),
+            just_in_time=get.get("just-in-time") == "true",
             owed=_beats(get.get("owed", "{}")),
             stopped=tuple(name for name in get.get("stopped", "").split(",") if name),
             why=get["why"],

@@ -87,6 +87,8 @@ class Report:
     after its name; empty: nothing."""
     commanding: bool = False
     """A command that drives the window is alive on this node."""
+    just_in_time: bool = False
+    """Its daemon knows of a raise just in time (core/raising.py); older ones could not read that record."""
 
 
 def proof(fingerprint: str, epoch: int) -> str:
@@ -128,6 +130,7 @@ def encode(report: Report) -> str:
         "logins": dict(report.logins),
         "sf": report.facility,
         "cmd": report.commanding,
+        "jit": report.just_in_time,
         "kill": report.killing,
         "ans": list(report.answered),
         "fdev": dict(report.fencer),
@@ -170,6 +173,7 @@ def decode(text: str) -> Report:
             logins=_texts(body["logins"]),
             facility=str(body["sf"]),
             commanding=bool(body["cmd"]),
+            just_in_time=bool(body.get("jit", False)),
             # Older daemons do not say it: then a guarded window is not confirmed.
             killing=str(body.get("kill", "")),
             answered=tuple(str(answer) for answer in body.get("ans", ())),

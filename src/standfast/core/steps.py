@@ -130,6 +130,8 @@ class OpenGoal:
     """Control domain that the mover is to come to, as far as the operator says."""
     hold_alone: bool = False
     """The operator says that the timeout is not to be raised, also where a resource does not stand that."""
+    just_in_time: bool = False
+    """The command raises it in mid-course (`RaiseGoal`): the opening raises nothing."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,32 @@ class CloseGoal:
     """Epoch of the record when the command began: a proof that is older does not answer it."""
     ignore_clocks: str = ""
     """Why the heartbeat may come down although clocks do not agree; empty: it may not."""
+
+
+@dataclass(frozen=True)
+class RaiseGoal:
+    """What ``standfast migrate --raise just-in-time`` wants while the switch-over is held: the heartbeat
+    timeout raised, and read back from every member (`core.raising`)."""
+
+    mover: str
+    window: int
+    """Of the window that this command has opened (`Record.window`)."""
+    budget_seconds: int
+    since_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class LowerGoal:
+    """What is wanted as soon as the guest runs on, or nobody can wait for that any longer: the heartbeat
+    timeout of before."""
+
+    window: int
+    since_epoch: int = 0
+    overdue: bool = False
+    """Raised for longer than any command may have it: not left to one that is called alive."""
+
+
+Goal = OpenGoal | CloseGoal | RaiseGoal | LowerGoal
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from standfast.core import closing, opening
+from standfast.core import closing, opening, raising
 from standfast.core.record import Phase, Record
-from standfast.core.steps import CloseGoal, Decision, Done, OpenGoal, Snapshot, Stop
+from standfast.core.steps import (
+    CloseGoal,
+    Decision,
+    Done,
+    Goal,
+    LowerGoal,
+    OpenGoal,
+    RaiseGoal,
+    Snapshot,
+    Stop,
+)
 
 MAX_STEPS = 200
 """A whole opening or closing takes about a dozen steps and as many waits; more is a defect, not patience."""
 
 
-def decide(snapshot: Snapshot, goal: OpenGoal | CloseGoal) -> Decision:
+def decide(snapshot: Snapshot, goal: Goal) -> Decision:
     """The next step toward `goal`, or that it is reached, or why it cannot be reached.
 
     An opening that failed is put back by the same command before it answers: a record that is closing with
     `abort` belongs to it.
     """
+    if isinstance(goal, RaiseGoal):
+        return raising.higher(snapshot, goal)
+    if isinstance(goal, LowerGoal):
+        return raising.lower(snapshot, goal)
     if isinstance(goal, CloseGoal):
         return closing.decide(snapshot, goal, goal.since_epoch)
     record = snapshot.record
@@ -44,7 +58,9 @@ __all__ = [
     "CloseGoal",
     "Decision",
     "Done",
+    "LowerGoal",
     "OpenGoal",
+    "RaiseGoal",
     "Snapshot",
     "Stop",
     "decide",

@@ -39,6 +39,8 @@ from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
+from standfast.daemon.raised_duty import RaisedDuty
+from standfast.daemon.raised_duty import Seen as RaisedSeen
 from standfast.daemon.stray_duty import StrayDuty
 from standfast.daemon.watch import FolderWatch, WatchError
 from standfast.hosts import make
@@ -86,6 +88,7 @@ class Daemon:
         self._back = TakeBack(self._note)
         self._disagrees_since: float | None = None
         self.lease = LeaseDuty(self._where_all, lambda text: self._note("lease", text))
+        self.raised = RaisedDuty(partial(self._note, "heartbeat"))
         self._expects: object = None
         self._expects_since = 0.0
         self._blind = ""
@@ -272,6 +275,7 @@ class Daemon:
             log.warning("%s", trouble)
         self._test_what_is_due(self.board.follow(tree))
         if seen is not None:
+            self._keep_raised()
             await self._keep_lease()
         await self._values()
 
@@ -356,6 +360,12 @@ class Daemon:
                 not_killing=arm_window.not_killing(found, known.members, self.known.texts),
             )
         )
+
+    def _keep_raised(self) -> None:
+        known = self.known
+        jit = known.record is not None and known.record.open and known.record.just_in_time
+        reports = decode_all(known.texts) if jit else {}
+        self.raised.step(RaisedSeen(known.node, known.members, known.record, reports))
 
     async def _where_all(self, asked: Mapping[str, NodeAim]) -> dict[str, tuple[HostAnswer, ...]]:
         """Node -> what every host says of its guest."""
@@ -489,6 +499,7 @@ class Daemon:
             strays=self.strays.told,
             clock_step=self.clock_step.told,
             commanding=self.commanding > 0,
+            just_in_time=True,
         )
 
     async def _publish(self) -> None:
@@ -667,6 +678,8 @@ def _wanted_runtime(found: Record, node: str) -> Mapping[str, int]:
     if found.totem is Totem.RAISED:
         return members.runtime_of(heartbeat.raised(found.budget_seconds))
     old = members.old_of(found, node)
+    if old and found.totem is Totem.LOWERED:
+        return members.runtime_of(members.lowered_keys(found, old))
     return members.comparable(old.runtime) if old else {}
 
 

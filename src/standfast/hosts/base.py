@@ -94,6 +94,8 @@ class MigrationTarget:
     password: str | None = field(default=None, repr=False)
     uri: str = ""
     """libvirt: connection of the source host to the target; empty: `qemu+ssh` to user and address."""
+    postcopy: bool = False
+    """libvirt: switch over after the first pass, and fetch what is left over the network while it runs."""
     migration_uri: str = ""
     """libvirt: where the memory is sent, such as ``tcp://10.20.60.73``; empty: libvirt chooses."""
 
@@ -173,6 +175,23 @@ class TellsEvents(Protocol):
     def events(self) -> AsyncIterator[HostEvent]:
         """Events of all guests, for as long as the caller listens; what happens between LOST and the next
         LISTENING is not told (`core.libvirt_events`)."""
+
+
+@runtime_checkable
+class PacesMigration(Protocol):
+    """A host on which a migration that is under way can be held and let go. All raise HostError."""
+
+    async def copy_rate(self, guest: str) -> int:
+        """MiB/s that a migration of this guest may take."""
+
+    async def set_copy_rate(self, guest: str, mib_per_second: int) -> None:
+        """At once. It stays with the guest for later migrations from this host."""
+
+    async def set_downtime_limit(self, guest: str, milliseconds: int) -> None:
+        """How long a blackout it may expect and switch over; of this migration alone."""
+
+    async def dirty_bytes_per_second(self, guest: str) -> float | None:
+        """What the guest writes of its memory in a second, measured before a migration; None: not known."""
 
 
 class NamedHost(ABC):

@@ -35,11 +35,11 @@ from standfast.hosts.base import (
     HostUnreachable,
     MigrationRefused,
     MigrationTarget,
-    NamedHost,
     NotSavedYet,
     Progress,
 )
 from standfast.hosts.libvirt_listen import listen
+from standfast.hosts.libvirt_pace import PacedByVirsh
 from standfast.hosts.shell import LocalShell, Outcome, Shell, SshLogin, SshShell
 
 PROGRESS_POLL_SECONDS = 1.0
@@ -65,7 +65,7 @@ class LibvirtAccess:
     """Leave the definition on the source of a migration. Makes fence_virsh there lie."""
 
 
-class LibvirtHost(NamedHost):
+class LibvirtHost(PacedByVirsh):
     """One host with libvirt."""
 
     def __init__(self, access: LibvirtAccess) -> None:
@@ -215,6 +215,8 @@ class LibvirtHost(NamedHost):
         words = ["migrate", "--p2p", "--live" if domain.active else "--offline"]
         if domain.persistent:
             words += ["--persistent"] + ([] if self._access.keep_definition else ["--undefinesource"])
+        if target.postcopy and domain.active:
+            words += ["--postcopy", "--postcopy-after-precopy"]
         if target.migration_uri and domain.active:
             words += ["--migrateuri", target.migration_uri]
         # By its UUID: this guest, not another one that has got its name meanwhile.

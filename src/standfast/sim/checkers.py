@@ -346,11 +346,40 @@ class Checkers:
             self.fail("S4", f"{node} runs {timeout_ms} ms while {promised_ms} ms are promised")
 
     def lowered(
-        self, node: str, mover: str, *, reachable: bool, moved_again: bool, alive: bool, aborted: bool
+        self,
+        node: str,
+        mover: str,
+        *,
+        reachable: bool,
+        moved_again: bool,
+        alive: bool,
+        aborted: bool,
+        held: bool = False,
     ) -> None:
-        """S5, when a heartbeat timeout goes down in a window: the devices must reach the guest."""
-        if alive and not (reachable or moved_again or aborted):
+        """S5, when a heartbeat timeout goes down in a window: the devices must reach the guest.
+
+        `held`: it was raised just in time, and the window holds the mover still.
+        """
+        if alive and not (reachable or moved_again or aborted or held):
             self.fail("S5", f"{node} lowers its timeout, but the devices of {mover} do not reach its guest")
+
+    def let_go(self, mover: str, timeouts_ms: Mapping[str, int], budget_ms: int) -> None:
+        """S4, when a guest is let go for which the heartbeat was raised just in time."""
+        for node, timeout_ms in timeouts_ms.items():
+            if timeout_ms < budget_ms and not self.spoiled:
+                self.fail("S4", f"{mover} is let go, and {node} runs {timeout_ms} ms, not {budget_ms} ms")
+
+    def unbroken(self, mover: str, *, dropped: bool, still_s: float) -> None:
+        """S10, when a guest runs on after a blackout that the raise was for."""
+        if dropped and not self.spoiled:
+            self.fail(
+                "S10", f"{mover} was dropped in a blackout of {still_s:.1f} s, below what was raised to"
+            )
+
+    def left_raised(self, seconds: float, limit_seconds: float) -> None:
+        """L5: raised just in time, with nobody who drives it, and somebody who could lower it."""
+        if seconds > limit_seconds:
+            self.fail("L5", f"the heartbeat is left raised for {limit_seconds:.0f} s by a command that ended")
 
     def armed_again(self, unreached: list[str]) -> None:
         """S5, when a closing says that all is proven, so that fencing is armed: whose guests moved in the

@@ -17,6 +17,7 @@ from standfast.core.record import Phase, Record
 from standfast.core.steps import (
     CloseGoal,
     Done,
+    Goal,
     Guard,
     OpenGoal,
     Reaim,
@@ -48,7 +49,6 @@ LOOK_MS = 500
 QUIET_MS = 1_000
 """The controller does not call itself idle for a second after each write."""
 
-Goal = OpenGoal | CloseGoal
 Look = Generator[Effect, Any, tuple[Snapshot, Cib]]
 
 
@@ -94,12 +94,16 @@ class Command:
         self.memory = Memory()
 
     def run(self) -> Steps:
-        """Until Done or Stop."""
+        """Until Done or Stop; None: it was killed."""
         yield self.kernel.between(100, 300)
         goal = self.make_goal(self.node.cib)
         if goal is None:
             return Stop((Message("UNKNOWN_GUEST", "", next_command="clsnmpsetup -l"),), unfinished=False)
-        self.goal = goal
+        return (yield from self.toward(goal))
+
+    def toward(self, goal: Goal) -> Steps:
+        """One goal, as one Executor drives it."""
+        self.goal, self.memory = goal, Memory()
         memory, deadline, whole = self.memory, self.kernel.now_ms + TOTAL_LIMIT_MS, True
         while self.steps < window.MAX_STEPS and self.kernel.now_ms < deadline:
             snapshot, cib = yield from self._look(whole)
@@ -132,7 +136,7 @@ class Command:
     # -- looking -------------------------------------------------------------------------------------------
 
     def _whole(self, found: Record | None) -> bool:
-        return needs_whole(found, closing=isinstance(self.goal, CloseGoal))
+        return needs_whole(found, self.goal)
 
     def _asks(self, found: Record | None) -> bool:
         return needs_controller(found, self.goal, self.node.name)

@@ -19,6 +19,7 @@ from standfast.core.report import Report, proof
 from standfast.sim.clocks import Measuring
 from standfast.sim.kernel import Steps
 from standfast.sim.lease import Lease
+from standfast.sim.raised import Raised
 from standfast.sim.store import Cib, kill_levels, written
 from standfast.sim.strays import TURN_MS, Strays
 
@@ -60,6 +61,7 @@ class Daemon:
         self._aims: object = None
         self._last: Report | None = None
         self.lease: Lease
+        self.raised: Raised
         self.strays = Strays(world, node)
         self.measuring = Measuring(world, node)
         for aim in node.cib.aims.values():
@@ -97,6 +99,7 @@ class Daemon:
         if self.world.kills:
             self.node.spawn(self._watch(run))
             self.lease = Lease(self.world, self.node)
+            self.raised = Raised(self.world, self.node)
             self.node.spawn(forever(AWAY_MS, "keep_lease"))
         if self.world.clocks.lag:
             self.measuring = Measuring(self.world, self.node)
@@ -147,7 +150,9 @@ class Daemon:
             self.kernel.at(TURN_MS, lambda: self._look_for_strays(run, boot))
 
     def keep_lease(self) -> None:
-        """Past its lease a window is closed, armed or alarmed (daemon/lease_duty.py)."""
+        """Past its lease a window is closed, armed or alarmed (daemon/lease_duty.py); what was left raised
+        is lowered."""
+        self.raised.step()
         self.lease.step()
 
     def _mover(self) -> str:
@@ -302,6 +307,7 @@ class Daemon:
             clocks_out=out,
             clocks_at=asked,
             commanding=node.commanding is not None and node.commanding.alive,
+            just_in_time=True,
         )
         if text != self._last or node.published is None:
             self._last = text

@@ -123,7 +123,7 @@ class GuardedStory:
         how = rng.choice(("",) * 6 + ("hangs in it", "hangs after it", "stopped in it", "source off"))
         if how in ("hangs in it", "stopped in it", "source off") and outcome != "stuck":
             at_ms = self.kernel.between(500, 30_000)
-            self.kernel.at(at_ms, lambda: self._die(guest, how))
+            self.kernel.at(at_ms, lambda: self.die(guest, how))
         moving = self.world.move(guest, target, outcome, announced=True, blackout_ms=blackout_ms)
         if outcome == "stuck":
             yield from self._stuck(guest)
@@ -132,14 +132,15 @@ class GuardedStory:
         yield moving
         if how == "hangs after it" and guest.os_alive:
             yield self.kernel.between(0, 5_000)
-            self._die(guest, how)
+            self.die(guest, how)
         if how and (guest.hung or not guest.power):
             # The limits count from the last thing that could have been a blackout.
             ended_ms = max(self.kernel.now_ms, began_ms)
             limit_s = POWER_S if how == "source off" else PLAIN_S if guest.hung else 0.0
             yield from self._recovered(guest, how, ended_ms, limit_s)
 
-    def _die(self, guest: Guest, how: str) -> None:
+    def die(self, guest: Guest, how: str) -> None:
+        """The mover really dies in this way."""
         if not guest.os_alive or guest.hung or self.story.faults.mended:
             return
         self.kernel.say("story", "%s really dies: %s", guest.node, how)
@@ -247,7 +248,7 @@ class GuardedStory:
         """Before its migration."""
         how = self.kernel.rng.choice(("hangs at rest", "stopped at rest", "source off"))
         looked_s = (self.kernel.now_ms - self.opened_ms) / 1000
-        self._die(guest, how)
+        self.die(guest, how)
         if guest.hung or not guest.power:
             limit_s = {"stopped at rest": 0.0, "source off": POWER_S}.get(how, PLAIN_S)
             if how == "hangs at rest" and looked_s > LOOKED_S:

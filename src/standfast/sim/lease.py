@@ -14,7 +14,7 @@ from standfast.core import arming, clock_gate, lease
 from standfast.core.arming import Arm
 from standfast.core.clocks import THRESHOLD_SECONDS as THRESHOLD
 from standfast.core.record import Record
-from standfast.core.steps import CloseGoal, Done, Stop
+from standfast.core.steps import CloseGoal, Done, LowerGoal, Stop
 from standfast.sim.kernel import Process, Steps
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WRITE_LIMIT_MS = 20_000
 SILENT_MS = 2_000
 
-Close = Callable[["Node", CloseGoal, Callable[[Any], None]], Process | None]
+Close = Callable[["Node", CloseGoal | LowerGoal, Callable[[Any], None]], Process | None]
 """Starts the operator's command on this node; None: another one has its lock."""
 
 

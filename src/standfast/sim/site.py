@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from standfast.core.evidence import GuestState, HostAnswer
 from standfast.sim.kernel import Kernel, Steps
 
+HELD_LOOK_MS = 50
 REBOOT_MS = (15_000, 60_000)
 POWER_ANSWERS = 0.7
 BOOT_AGAIN_MS = 1_000
@@ -37,6 +38,10 @@ class Guest:
     moving_to: str = ""
     in_blackout: bool = False
     move_began_ms: int = -1
+    held: bool = False
+    """Its command holds the switch-over: the copy goes on, the guest runs."""
+    at_its_end: bool = False
+    """The copy has come to where it is held."""
     moves: int = 0
     announced: bool = False
     """The present or last move was announced to the cluster."""
@@ -272,11 +277,14 @@ class Site:
         guest.moves += 1
         move = guest.moves
         guest.moving_to, guest.announced = target, announced
-        guest.move_began_ms = self.kernel.now_ms
+        guest.move_began_ms, guest.at_its_end = self.kernel.now_ms, False
         for name in (guest.host, target):
             self.hosts[name].stale.add(guest.name)
         self.kernel.say(guest.name, "starts to move from %s to %s (%s)", guest.host, target, outcome)
         yield copy_ms
+        guest.at_its_end = True
+        while guest.held and guest.moves == move and guest.moving_to:
+            yield HELD_LOOK_MS
         if guest.moves != move or not guest.moving_to:
             return False
         if outcome == "cancelled":
@@ -301,7 +309,7 @@ class Site:
         if not arrived:
             for name in (guest.host, target):
                 self.hosts[name].stale.discard(guest.name)
-        guest.moving_to, guest.in_blackout = "", False
+        guest.moving_to, guest.in_blackout, guest.held = "", False, False
         if arrived:
             guest.host = target
         self.kernel.say(guest.name, "%s %s", "has arrived on" if arrived else "stays on", guest.host)

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from standfast.core import heartbeat
 from standfast.core.evidence import GuestState
 from standfast.core.record import Mode, Phase
-from standfast.core.steps import CloseGoal, Done, OpenGoal, Stop
+from standfast.core.steps import CloseGoal, Done, Goal, LowerGoal, OpenGoal, Stop
 from standfast.sim import store
 from standfast.sim.clock_story import ClockStory
-from standfast.sim.command import Command, Goal
+from standfast.sim.command import Command
 from standfast.sim.faults import Faults
 from standfast.sim.guarded_story import GuardedStory
 from standfast.sim.kernel import Process, Steps
 from standfast.sim.lease_story import LeaseStory
+from standfast.sim.raise_story import RaiseStory, Watch
 from standfast.sim.site import Guest
 from standfast.sim.store import Cib
 
@@ -61,6 +62,9 @@ class Story:
         target = rng.choice([name for name in self.world.site.hosts if name != guest.host])
         if self.kernel.chance(0.08):
             yield from self._without_a_word(guest, target)
+        elif self.world.driven:
+            Process(self.kernel.at, Watch(self).steps())
+            yield from RaiseStory(self).window(guest, target)
         elif self.world.guarded:
             yield from GuardedStory(self).window(guest, target)
         elif self.world.forgotten:
@@ -193,6 +197,13 @@ class Story:
         command = Command(self.world, node, name, goal)
         if self.kernel.chance(dies):
             command.dies_at = self.kernel.rng.randint(1, 12)
+        return self.begin(command, ended)
+
+    def begin(self, command: Command, ended: Callable[[Any], None]) -> Process | None:
+        """Start it on its node; None: another one is at work there."""
+        node = command.node
+        if node.commanding is not None and node.commanding.alive:
+            return None
         self.at_work += 1
         self.begun += 1
         number = self.begun
@@ -208,13 +219,16 @@ class Story:
         self.world.daemon_of(node).poke(30)
         return process
 
-    def _by_lease(self, node: Node, goal: CloseGoal, ended: Callable[[Any], None]) -> Process | None:
+    def _by_lease(
+        self, node: Node, goal: CloseGoal | LowerGoal, ended: Callable[[Any], None]
+    ) -> Process | None:
         """The operator's command, started by a node's daemon."""
 
         def since(cib: Cib) -> Goal:
             return replace(goal, since_epoch=cib.record.epoch)
 
-        return self._start("-u at the end of the lease", since, ended, dies=0.05, chosen=node)
+        name = "lower" if isinstance(goal, LowerGoal) else "-u at the end of the lease"
+        return self._start(name, since, ended, dies=0.05, chosen=node)
 
     def aside(self, name: str, goal: Callable[[Cib], Goal | None]) -> None:
         self._start(name, goal)
@@ -252,7 +266,7 @@ class Story:
             self.kernel.say(command.node.name, "%s done: %s", command.name, outcome.reason)
             if isinstance(command.goal, OpenGoal):
                 self._announce(command)
-            elif alone:
+            elif alone and isinstance(command.goal, CloseGoal):
                 self._nothing_left_soon(command)
 
     def _nothing_left_soon(self, command: Command) -> None:

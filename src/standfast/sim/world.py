@@ -26,8 +26,11 @@ from standfast.sim.store import Change, Cib
 GUARDED_SHARE = 0.3
 FORGOTTEN_SHARE = 0.3
 """Of the others."""
+DRIVEN_SHARE = 0.2
+"""Of the guarded ones."""
 GUARDED_BLACKOUTS_MS = ((100, 3_000), (3_000, 15_000), (10_000, 40_000), (30_000, 100_000), (60_000, 150_000))
 UNTROUBLED_MS = 100_000
+UNBROKEN_MARGIN_MS = 1_000
 JUST_STARTED_MS = 3_000
 JUST_RESUMED_MS = 40_000
 """So long one that has been moved without a word may act on nobody: it holds for 45 s."""
@@ -55,6 +58,15 @@ def guarded(seed: int) -> bool:
     return _extra(seed).random() < GUARDED_SHARE
 
 
+def _driven(seed: int) -> bool:
+    return random.Random(f"driven {seed}").random() < DRIVEN_SHARE
+
+
+def driven(seed: int) -> bool:
+    """Whether the window of this run is guarded, and its heartbeat is raised just in time."""
+    return guarded(seed) and _driven(seed)
+
+
 def forgotten(seed: int) -> bool:
     """Whether the window of this run is frozen, and outlives its lease."""
     extra = _extra(seed)
@@ -80,6 +92,10 @@ class World:
         """Chance of its own for what is played beside a run, and changes nothing of it."""
         self.guarded = self.extra.random() < GUARDED_SHARE
         """The window of this run is guarded."""
+        self.driven = self.guarded and _driven(seed)
+        """Its migration is driven by one command, which raises the heartbeat just in time."""
+        self.released: tuple[str, int, int] | None = None
+        """Mover, window, and budget in ms of a guest that was let go with the heartbeat raised for it."""
         self.forgotten = not self.guarded and self.extra.random() < FORGOTTEN_SHARE
         """The window of this run is frozen, and outlives its lease."""
         self.kills = self.guarded or self.forgotten
@@ -134,7 +150,7 @@ class World:
         """Since when nobody has interfered: no fault, no hand-written change."""
         self.site.died = self._died
         self.site.booted = self._booted
-        self.site.stands_still = lambda guest, still: self.nodes[guest.node].stand("blackout", still)
+        self.site.stands_still = self._stands_still
         self.site.killed = self._killed
 
     # -- lookups -------------------------------------------------------------------------------------------
@@ -168,6 +184,11 @@ class World:
         del why
         self.met_once.discard(guest.node)
         self.nodes[guest.node].die()
+
+    def _stands_still(self, guest: Guest, still: bool) -> None:
+        if not still:
+            self._ran_on(guest, self.kernel.now_ms - self.nodes[guest.node].since_ms)
+        self.nodes[guest.node].stand("blackout", still)
 
     def _booted(self, guest: Guest) -> None:
         self.kernel.at(self.kernel.between(1_000, 5_000), lambda: self._started(guest, guest.incarnation))
@@ -531,7 +552,8 @@ class World:
         self.check.ran(
             node.name,
             timeout_ms=timeout_ms,
-            promised_ms=record.budget_seconds * 1000,
+            # Just in time: promised when the guest is let go, and judged then.
+            promised_ms=0 if record.just_in_time else record.budget_seconds * 1000,
             phase=record.phase.value,
         )
         if new_ms < old_ms and record.open and record.mover and not self.check.spoiled:
@@ -549,7 +571,32 @@ class World:
             moved_again=guest.move_began_ms > (self.lowering_ms if quiet else self.closing_since_ms),
             alive=guest.os_alive,
             aborted=record.abort,
+            held=record.just_in_time and record.holds,
         )
+
+    # -- a raise just in time ------------------------------------------------------------------------------
+
+    def let_go(self, guest: Guest, window: int, budget_ms: int) -> None:
+        """Its command has the guest switch over, believing that every member runs this timeout."""
+        self._now()
+        ring = self.main_ring()
+        if ring is None or ring.cib.record.window != window:
+            return
+        runs = {name: heartbeat.timeout_ms(self.nodes[name].runtime) for name in sorted(ring.members)}
+        self.check.let_go(guest.node, runs, budget_ms)
+        self.released = (guest.node, window, budget_ms)
+
+    def _ran_on(self, guest: Guest, still_ms: int) -> None:
+        """A guest runs on after a blackout."""
+        released, self.released = self.released, None
+        ring = self.main_ring()
+        if released is None or ring is None or released[0] != guest.node:
+            return
+        record = ring.cib.record
+        kept = record.raised_now and record.window == released[1]
+        self._now()
+        if kept and still_ms < released[2] - UNBROKEN_MARGIN_MS and self._untroubled(guest):
+            self.check.unbroken(guest.node, dropped=guest.node in self.dropped_ms, still_s=still_ms / 1000)
 
     def alarmed(self, node: str) -> None:
         """A node alarms."""

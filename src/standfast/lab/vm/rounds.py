@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -58,8 +58,12 @@ class Move:
     closed_later: bool = False
     """The command ended with the window open and the guest moved; what it printed closed it."""
     pages_wrong: int = 0
+    just_in_time: Mapping[str, object] | None = None
+    """What `standfast migrate` told of a raise just in time; None: none was asked for."""
     aims_right: bool = True
     """Whether the fence agent, with the parameters of the cluster, shows the guest as on."""
+    unfinished: bool = False
+    """The command has left its window open."""
     note: str = ""
 
 
@@ -90,7 +94,7 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
         target = HOSTS[(HOSTS.index(at) + 1) % len(HOSTS)]
         move = one(lab, target)
         if move.moved:
-            move = replace(move, pages_wrong=load.compare().wrong)
+            move = compared(move, load)
         tally.moves.append(move)
         say(f"{name}, {number}/{count}: {sentence(move)}")
         if not move.moved:
@@ -125,6 +129,11 @@ def _tested(lab: VmLab, node: str) -> bool:
     return bool(rows) and all(row["test_state"] == "TestWorked" for row in rows)
 
 
+def compared(move: Move, load: MemoryLoad) -> Move:
+    """The move with every page of the load looked at. (Each load counts from its own start.)"""
+    return replace(move, pages_wrong=load.compare().wrong)
+
+
 def _restarts(witness: Witness, mark: Mark) -> int:
     return len(witness.service_events(mark))
 
@@ -141,11 +150,11 @@ def sentence(move: Move) -> str:
     return ", ".join(parts)
 
 
-def by_standfast(lab: VmLab, host: str) -> Move:
-    """`standfast migrate` on the other node, to its end."""
+def by_standfast(lab: VmLab, host: str, more: Sequence[str] = ()) -> Move:
+    """`standfast migrate` on the other node, with `more` options, to its end."""
     refused, began = 0, time.monotonic()
     while True:
-        driven = Driven(lab, NODE, GUEST, host)
+        driven = Driven(lab, NODE, GUEST, host, more)
         code = driven.end()
         codes = {event["code"] for event in driven.events("message")}
         if code == 1 and codes <= {*TRY_AGAIN, ROLLED_BACK} and refused < MAX_TRIES:
@@ -157,7 +166,17 @@ def by_standfast(lab: VmLab, host: str) -> Move:
     later = code == EXIT_UNFINISHED and page.get("how") == "moved" and closed(lab, NODE, GUEST)
     whole = time.monotonic() - began
     if not later and (code != 0 or page.get("how") != "moved"):
-        return Move(host, moved=False, whole=whole, refused=refused, note=f"exit {code}: {driven.told()}")
+        note = f"exit {code}: {driven.told()}"
+        raised = page.get("just_in_time")
+        return Move(
+            host,
+            moved=False,
+            whole=whole,
+            refused=refused,
+            just_in_time=raised,
+            unfinished=code == EXIT_UNFINISHED,
+            note=note,
+        )
     told = page["blackout_ms_by_hypervisor"]
     return Move(
         host,
@@ -170,6 +189,7 @@ def by_standfast(lab: VmLab, host: str) -> Move:
         whole=whole,
         refused=refused,
         closed_later=later,
+        just_in_time=page.get("just_in_time"),
         aims_right=seen_on(lab, NODE, MOVER, GUEST),
         note=driven.told() if later else driven.trouble,
     )

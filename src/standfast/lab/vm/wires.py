@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from standfast.lab.layout import netns
-from standfast.lab.network import SWITCH, batch, pin
+from standfast.lab.network import SWITCH, batch, enter, pin
+from standfast.lab.process import must
 from standfast.lab.vm import layout
 
 BRIDGE = "br0"
 """In each host: its own address, its guests, and the uplink to the others."""
 MIGRATION_LINK = "mig0"
+QUEUE = ("burst", "256kb", "latency", "400ms")
 
 
 def build(root: Path, hosts: Sequence[str]) -> None:
@@ -29,6 +31,19 @@ def plug(root: Path, host: str, connected: bool) -> None:
     """A host without power is silent; its namespace, which stays, would refuse connections."""
     state = "up" if connected else "down"
     batch(netns(root, SWITCH), [f"link set {bridge}-{host} {state}" for bridge in ("lan", "mig")])
+
+
+def limit(root: Path, host: str, mbit_per_second: int | None) -> None:
+    """Let this host send so much of its migrations; None: as it was made. Raises LabError.
+
+    A queue, not a rate of QEMU's own, which it lifts for the last stage.
+    """
+    change = ["qdisc", "replace", "dev", MIGRATION_LINK, "root"]
+    if mbit_per_second is None:
+        argv = ["tc", *change, "noqueue"]  # what a veth has
+    else:
+        argv = ["tc", *change, "tbf", "rate", f"{mbit_per_second}mbit", *QUEUE]
+    must(enter(netns(root, host), argv))
 
 
 def _switch(root: Path, hosts: Sequence[str]) -> list[str]:

@@ -102,6 +102,10 @@ class Witness:
         """How often its corosync has told that somebody left the membership."""
         return self.read(mark.node, RING_LOG)[mark.ring :].count("Sync left")
 
+    def rings(self, mark: Mark) -> int:
+        """How many memberships its corosync has formed (totemsrp.c of 3.1.7: "A new membership")."""
+        return self.read(mark.node, RING_LOG)[mark.ring :].count("A new membership")
+
     def gate_lines(self, mark: Mark, answer: str) -> list[str]:
         """What its gates have answered so: ` hold ` or ` allow `."""
         return [

@@ -1,0 +1,314 @@
+"""``standfast migrate --raise just-in-time``: beside the order to migrate, from the hold to the lowering.
+
+What is decided, and every limit: `core.holding`. What is raised and lowered, and by whom where this command
+is gone: `core.raising`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from standfast.commands.migrate_show import Show
+from standfast.core import holding
+from standfast.core.holding import Budget, Look
+from standfast.core.libvirt_events import HostEvent
+from standfast.core.messages import Message, Severity
+from standfast.core.migration import Move
+from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Stop
+from standfast.hosts.base import Host, HostError, HostUnreachable, PacesMigration, TellsEvents
+
+LOOK_SECONDS = 0.05
+"""Between two looks at the job; each takes a call of virsh."""
+GIVE_UP_LIMIT_SECONDS = 120.0
+"""After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows."""
+RAISE_LIMIT_SECONDS = holding.HOLD_SECONDS
+LOWER_LIMIT_SECONDS = 60.0
+RESUMED = ("lifecycle", "Resumed Migrated")
+"""What the target tells as soon as the guest runs there (libvirt 9.0.0)."""
+
+Order = asyncio.Task[None]
+
+
+class Source(Host, PacesMigration, Protocol):
+    """The host that sends the guest."""
+
+
+class Runs(Protocol):
+    """Drives one goal to its end (`execute.Executor`)."""
+
+    def __call__(self, goal: Goal, limit_seconds: float) -> Runner: ...
+
+
+class Runner(Protocol):
+    """One goal under way."""
+
+    async def run(self) -> Done | Stop: ...
+
+
+@dataclass
+class Figures:
+    """What it came to, for the page. Seconds; None: it did not come to that."""
+
+    budget_seconds: int | None = None
+    why: str = ""
+    hold_seconds: float | None = None
+    """The copy was held at its smallest rate."""
+    raised_seconds: float | None = None
+    """From the write that asks for the raise until every member was seen to run its own values again."""
+    lowered: bool = True
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What it stands on, looked at once the window is open."""
+
+    window: int
+    timeout_seconds: float
+    """The longest heartbeat timeout of a member."""
+    memory_bytes: int | None = None
+    """Of the guest; None: not known."""
+
+
+class JustInTime:
+    """One raise. `gave_up`: the migration is being cancelled, or is to be, whoever wants it; nothing
+    is let go any more. `why`: what is said of it, where it was given up here.
+    """
+
+    def __init__(
+        self, move: Move, asked_seconds: int | None, source: Source, target: Host, show: Show, runs: Runs
+    ) -> None:
+        """`asked_seconds`: None means auto."""
+        self._move, self._asked = move, asked_seconds
+        self._source, self._target, self._show, self._runs = source, target, show, runs
+        self._ground = Ground(0, 0.0)
+        self._full_rate = holding.FULL_RATE_MIB_PER_SECOND
+        self._slower = False
+        """The guest has a migration speed at its source that has to be taken back."""
+        self._dirty: float | None = None
+        self._resumed = asyncio.Event()
+        self._held_at: float | None = None
+        self._raised_at: float | None = None
+        self.gave_up = asyncio.Event()
+        self.why: Message | None = None
+        self.figures = Figures()
+
+    async def prepare(self, ground: Ground) -> None:
+        """Before the order: what the guest writes, and how fast it may be sent. Not known is no obstacle."""
+        self._ground = ground
+        guest = self._move.guest
+        with contextlib.suppress(HostError):
+            self._dirty = await self._source.dirty_bytes_per_second(guest)
+        with contextlib.suppress(HostError):
+            rate = await self._source.copy_rate(guest)
+            # What a command that was killed has left stays with the guest: no migration is to crawl by it.
+            first = holding.first_rate(self._full_rate, ground.memory_bytes)
+            if rate not in (holding.HOLD_RATE_MIB_PER_SECOND, first):
+                self._full_rate = rate
+            first = holding.first_rate(self._full_rate, ground.memory_bytes)
+            if first != rate:
+                self._slower = first != self._full_rate
+                await self._source.set_copy_rate(guest, first)
+
+    async def beside(self, order: Order) -> None:
+        """From the first look at the copy until the heartbeat is down again, however the order ends."""
+        async with self._listening():
+            budget = None
+            if (look := await self._hold(order)) is not None:
+                budget = await self._raise(order, *look)
+            if look is not None and budget is not None and not order.done():
+                limit_ms = budget.first_downtime_ms(look[1], self._dirty)
+                await self._release(limit_ms)
+                await self._switched(order, budget, limit_ms)
+            if self.gave_up.is_set():
+                # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
+                await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
+            await self._end(order)
+
+    # -- the hold -----------------------------------------------------------------------------------------
+
+    async def _hold(self, order: Order) -> tuple[Look, float] | None:
+        """The look by which the copy was held, and its rate until then; None: nothing is held."""
+        before: Look | None = None
+        while not order.done() and not self.gave_up.is_set():
+            look = await self._look()
+            if look is not None:
+                if holding.slipped(look):
+                    self._give_up("the copy was through its first pass before it could be held")
+                    return None
+                if holding.must_hold(look, before):
+                    return (look, holding.rate(look, before)) if await self._slow() else None
+                before = look
+            await asyncio.wait({order}, timeout=LOOK_SECONDS)
+        return None
+
+    async def _look(self) -> Look | None:
+        began = time.monotonic()
+        try:
+            job = await self._source.migration_job(self._move.guest)
+        except HostError:
+            return None  # the next look asks again; the order tells the end
+        # Before it has begun libvirt tells zeros.
+        if job is None or not job.outgoing or not job.total_bytes or job.remaining_bytes is None:
+            return None
+        now = time.monotonic()
+        return Look(job, now, now - began)
+
+    async def _slow(self) -> bool:
+        self._held_at, self._slower = time.monotonic(), True
+        self._show.enter("holding", f"holding the switch-over of {self._move.guest}")
+        try:
+            await self._source.set_copy_rate(self._move.guest, holding.HOLD_RATE_MIB_PER_SECOND)
+        except HostError as error:
+            self._give_up(f"the copy could not be held: {error}")
+            return False
+        return True
+
+    # -- the raise ----------------------------------------------------------------------------------------
+
+    async def _raise(self, order: Order, look: Look, rate: float) -> Budget | None:
+        """None: it is not raised on every member, or too late."""
+        predicted = holding.predicted_seconds(look.remaining, rate, self._dirty)
+        budget = holding.budget(self._asked, predicted, self._ground.timeout_seconds)
+        if isinstance(budget, Message):
+            self.why = budget
+            self.gave_up.set()
+            return None
+        self.figures.budget_seconds, self.figures.why = budget.seconds, budget.why
+        self._show.say(f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}")
+        goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
+        self._raised_at = time.monotonic()
+        raising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
+        await self._watch(order, raising)
+        outcome = await raising
+        if order.done() or self.gave_up.is_set():
+            return None
+        if isinstance(outcome, Stop):
+            self._give_up("; ".join(message.text for message in outcome.messages))
+            return None
+        return budget
+
+    async def _watch(self, order: Order, raising: asyncio.Task[Done | Stop]) -> None:
+        """While it rises: whether the hold still holds."""
+        while not raising.done() and not order.done() and not self.gave_up.is_set():
+            look = await self._look()
+            if raising.done():
+                return
+            if look is not None and holding.slipped(look):
+                self._give_up("the hold slipped before every member ran the raised heartbeat timeout")
+                return
+            await asyncio.wait({order, raising}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+
+    # -- let go -------------------------------------------------------------------------------------------
+
+    async def _release(self, limit_ms: int) -> None:
+        """The rate first: with the downtime limit first the guest had moved before the second call (seen)."""
+        guest = self._move.guest
+        self._show.enter("switching over", f"letting {guest} switch over")
+        if await self._speed_back():  # else it stays held; the limit of the switch-over ends that
+            await self._allow(limit_ms)
+
+    async def _allow(self, limit_ms: int) -> None:
+        try:
+            await self._source.set_downtime_limit(self._move.guest, limit_ms)
+        except HostError as error:
+            self._show.say(f"the downtime limit was not set, it may have switched over already: {error.what}")
+
+    async def _speed_back(self) -> bool:
+        if not self._slower:
+            return True
+        try:
+            await self._source.set_copy_rate(self._move.guest, self._full_rate)
+        except HostError as error:
+            self._show.say(f"the copy did not get its speed back: {error}")
+            return False
+        if self._held_at is not None:
+            self.figures.hold_seconds = time.monotonic() - self._held_at
+        self._held_at, self._slower = None, False
+        return True
+
+    async def _switched(self, order: Order, budget: Budget, limit_ms: int) -> None:
+        """Until the guest runs on: on the target, or, after an order that failed plainly, on the source."""
+        limit_seconds = holding.SWITCH_LIMIT_SECONDS + budget.seconds
+        resumed = asyncio.create_task(self._resumed.wait())
+        deadline = time.monotonic() + limit_seconds
+        waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {order, resumed}
+        try:
+            while waiting and (left := deadline - time.monotonic()) > 0:
+                some = min(left, holding.LONGER_SECONDS)
+                done, _ = await asyncio.wait(waiting, timeout=some, return_when=asyncio.FIRST_COMPLETED)
+                if resumed in done or (order.done() and not _silent(order)):
+                    return
+                waiting -= done  # an order that ended without a word: it may go on
+                if not done and (longer := budget.next_downtime_ms(limit_ms)) > limit_ms:
+                    limit_ms = longer
+                    await self._allow(limit_ms)
+        finally:
+            resumed.cancel()
+        self._give_up(f"{self._move.guest} had not switched over {limit_seconds:.0f} s after the raise")
+
+    # -- down again ---------------------------------------------------------------------------------------
+
+    async def _end(self, order: Order) -> None:
+        """The heartbeat first, however it ended; then what is left of the hold."""
+        if self._raised_at is not None:
+            self._show.say("lowering the heartbeat timeout")
+            outcome = await self._runs(LowerGoal(self._ground.window), LOWER_LIMIT_SECONDS).run()
+            self.figures.raised_seconds = time.monotonic() - self._raised_at
+            if isinstance(outcome, Stop):
+                self.figures.lowered = False
+                for message in outcome.messages:
+                    text = f"the heartbeat timeout is not down on every member yet: {message.text}"
+                    self._show.tell(Message("NOT_LOWERED", text, Severity.WARNING, node=message.node,
+                                            next_command="standfast window lower"))  # fmt: skip
+        if self._resumed.is_set() or _went_well(order) or not self._slower:
+            return  # with the guest its speed has left the host
+        if not await self._speed_back():
+            guest = self._move.guest
+            text = f"{guest} keeps a low migration speed on {self._move.source}, if it is there still"
+            hint = f"virsh migrate-setspeed {guest} {self._full_rate} (on {self._move.source})"
+            self._show.tell(Message("STILL_HELD", text, Severity.WARNING, host=self._move.source,
+                                    next_command=hint))  # fmt: skip
+
+    def _give_up(self, why: str) -> None:
+        """Have the migration cancelled."""
+        self.why = self.why or holding.given_up(why)
+        self.gave_up.set()
+
+    # -- what the target tells ----------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _listening(self) -> AsyncIterator[None]:
+        """Events of the target meanwhile; without them the end of the order tells the same a little later."""
+        listening = asyncio.create_task(self._listen())
+        try:
+            yield
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+
+    async def _listen(self) -> None:
+        if not isinstance(self._target, TellsEvents):
+            return
+        with contextlib.suppress(HostError):
+            async for event in self._target.events():
+                if self._is_ours(event):
+                    self._resumed.set()
+
+    def _is_ours(self, event: HostEvent) -> bool:
+        return event.guest == self._move.guest and (event.kind, event.what) == RESUMED
+
+
+def _went_well(order: Order) -> bool:
+    return order.done() and not order.cancelled() and order.exception() is None
+
+
+def _silent(order: Order) -> bool:
+    """Whether the order ended without a word of how."""
+    if order.cancelled():
+        return True
+    return isinstance(order.exception(), HostUnreachable)

@@ -1,0 +1,223 @@
+"""The heartbeat raised just in time: in an open guarded window, while its command holds the switch-over.
+
+raise: members and files are as the opening has noted them -> record `raised` with the budget -> every file
+rewritten -> one reload -> read back from EVERY member. Only then the command lets the guest switch over.
+lower: record `lowered` -> every file rewritten -> one reload -> read back. The knet values stay raised until
+the closing takes them back with the rest (`Totem.LOWERED`).
+
+* Once in a window: after it was lowered nothing raises it again, so that who lowers never races who raises.
+* A raise that does not come to its end is not taken back here: its command cancels the migration first, since
+  a heartbeat that falls in the switch-over drops the node. What a dead command leaves raised the nodes lower
+  (`turn`), long before the lease is over.
+* The mover is held all that time by its killing gate: to lower before proof and clocks arms nobody.
+* The record keeps the budget to the end of the window. What counts from a drop (`killing.timeout_seconds`)
+  then never counts less than what was in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from standfast.core import heartbeat, lowering, members
+from standfast.core.messages import Message
+from standfast.core.record import Armed, Mode, Phase, Record, Totem
+from standfast.core.report import Report
+from standfast.core.steps import (
+    Decision,
+    Done,
+    LowerGoal,
+    RaiseGoal,
+    Reload,
+    Snapshot,
+    Stop,
+    Wait,
+    WriteRecord,
+)
+
+UNCOMMANDED_SECONDS = 5.0
+"""So long no command has to be seen that drives the raised window. (Its daemon tells at once that it has
+ended, and hides it for a moment where it is started anew itself.)"""
+RAISED_LIMIT_SECONDS = 180.0
+"""So long, and the budget, no command has it raised, whatever it says: its own limits end it sooner
+(core/holding.py). The last report of a daemon that was killed calls its command alive for ever."""
+STAGGER_SECONDS = 15.0
+"""How much later than the node before it in the order a node acts; more than to lower takes."""
+RETRY_SECONDS = 30.0
+"""Between two attempts of one node."""
+BY_HAND = "standfast window lower"
+
+
+def higher(snapshot: Snapshot, goal: RaiseGoal) -> Decision:
+    """The next step toward the raised timeout."""
+    record = snapshot.record
+    if record is None or (wrong := _not_ours(snapshot, record, goal)):
+        return _not_raised(snapshot, wrong if record is not None else snapshot.record_error or "no record")
+    changed = snapshot.members ^ set(record.old)
+    if changed:
+        return _not_raised(
+            snapshot, f"the membership is not that of the opening: {', '.join(sorted(changed))}"
+        )
+    if record.totem is Totem.ORIGINAL:
+        if why := _not_as_noted(snapshot, record, goal):
+            return _not_raised(snapshot, why)
+        new = record.next(totem=Totem.RAISED, budget_seconds=goal.budget_seconds)
+        return WriteRecord(new, f"raise the heartbeat timeout to {goal.budget_seconds} s")
+    if record.totem is not Totem.RAISED or record.budget_seconds != goal.budget_seconds:
+        return _not_raised(snapshot, f"it is {record.totem.value} already, from {record.budget_seconds} s")
+    raised = heartbeat.raised(record.budget_seconds)
+    want = members.runtime_of(raised)
+    for step in (
+        members.files(snapshot, record, lambda _: raised),
+        members.runtime(
+            snapshot,
+            lambda _, report: members.shows(report, want),
+            f"{record.budget_seconds} s on all members",
+        ),
+    ):
+        if isinstance(step, Message):
+            return _not_raised(snapshot, step.text)
+        if step is not None:
+            return step
+    return Done(f"every member runs a heartbeat timeout of {record.budget_seconds} s")
+
+
+def _not_ours(snapshot: Snapshot, record: Record, goal: RaiseGoal) -> str:
+    """Why this is not the open window of the command that asks; empty: it is."""
+    if record.phase is not Phase.OPEN or record.window != goal.window or record.mover != goal.mover:
+        return "its window is not open any more"
+    if not record.just_in_time or record.mode is not Mode.GUARDED or record.armed is not Armed.NO:
+        return "its window was not opened for a raise just in time"
+    if record.owner != snapshot.me:
+        return f"a command on {record.owner} has taken the window over"
+    if goal.mover not in snapshot.guard_whole:
+        return f"{goal.mover} is not fenced by its killing gate alone any more"
+    return ""
+
+
+def _not_as_noted(snapshot: Snapshot, record: Record, goal: RaiseGoal) -> str:
+    """Why the way back would not lead where every member is now; empty: it does."""
+    for node in sorted(snapshot.members):
+        report, old = snapshot.reports.get(node), record.old[node]
+        if report is None:
+            return members.silent(node).text
+        if report.file_error:
+            return f"{node}: {report.file_error}"
+        if dict(report.file_keys) != dict(old.file_keys) or not members.shows(
+            report, members.comparable(old.runtime)
+        ):
+            return f"the heartbeat of {node} is not what it was when the window opened"
+        if heartbeat.timeout_ms(old.runtime) >= goal.budget_seconds * 1000:
+            return f"the heartbeat timeout of {node} is not shorter than {goal.budget_seconds} s"
+    changed = lowering.edited(snapshot, record, None)
+    return changed.text if changed is not None else ""
+
+
+def _not_raised(snapshot: Snapshot, why: str) -> Stop:
+    open_now = snapshot.record is not None and snapshot.record.open
+    message = Message("NOT_RAISED", f"the heartbeat timeout was not raised on every member: {why}",
+                      next_command="standfast window status")  # fmt: skip
+    return Stop((message,), unfinished=open_now)
+
+
+# -- down again ---------------------------------------------------------------------------------------------
+
+
+def lower(snapshot: Snapshot, goal: LowerGoal) -> Decision:
+    """The next step toward the heartbeat timeout of before the raise."""
+    record = snapshot.record
+    if record is None:
+        return Stop((Message("RECORD", snapshot.record_error or "no record", next_command=BY_HAND),), False)
+    if not record.just_in_time or record.window != goal.window or record.phase is not Phase.OPEN:
+        return Done("nothing is raised just in time", changed=False)
+    if record.totem is Totem.ORIGINAL:
+        return Done("the heartbeat timeout was not raised", changed=False)
+    if not goal.overdue and (busy := members.commander(snapshot, record, goal.since_epoch)) is not None:
+        return busy
+    return step_down(snapshot, record) or Done("every member runs its own heartbeat timeout again")
+
+
+def step_down(snapshot: Snapshot, record: Record) -> Decision | None:
+    """The next step down of a window that was raised just in time; None: it is down, but for the knet values.
+
+    Who is away does not count: its daemon follows the record as it comes back, and the closing has every
+    member read back.
+    """
+    if record.totem is Totem.RAISED:
+        down = record.next(totem=Totem.LOWERED, owner=snapshot.me)
+        return WriteRecord(down, "the heartbeat timeout as it was")
+
+    def wanted(node: str) -> dict[str, str]:
+        report = snapshot.reports.get(node)
+        return dict(members.wanted_keys(record, node, report.file_keys if report else {}))
+
+    def fits(node: str, report: Report) -> bool:
+        old = members.old_of(record, node)
+        # One that the raise has not reached runs its old values still.
+        return old is None or heartbeat.timeout_ms(report.runtime) == heartbeat.timeout_ms(old.runtime)
+
+    found = members.files(snapshot, record, wanted)
+    if isinstance(found, Wait):
+        return found
+    # A member that does not follow keeps nobody else raised: the shortest timeout of any member decides.
+    step = members.runtime(snapshot, fits, "the old heartbeat timeout on all members")
+    if isinstance(step, Reload | Wait):
+        return step
+    wrong = found or step
+    if wrong is None:
+        return None
+    return Stop((Message(wrong.code, wrong.text, node=wrong.node, next_command=BY_HAND),), unfinished=True)
+
+
+# -- what a command has left raised -------------------------------------------------------------------------
+
+
+def is_up(record: Record, present: frozenset[str], reports: Mapping[str, Report]) -> bool:
+    """Whether a window is raised just in time, or a member still runs that although the record is lowered.
+
+    Its command has ended between the two, or the member was away then.
+    """
+    if not record.just_in_time or record.phase is not Phase.OPEN or record.totem is Totem.ORIGINAL:
+        return False
+    return record.totem is Totem.RAISED or any(
+        (old := members.old_of(record, node)) is not None
+        and bool(report.runtime)
+        and heartbeat.timeout_ms(report.runtime) > heartbeat.timeout_ms(old.runtime)
+        for node, report in reports.items()
+        if node in present
+    )
+
+
+@dataclass(frozen=True)
+class RaisedView:
+    """What one node knows of a window that is raised just in time. Durations in seconds."""
+
+    me: str
+    members: frozenset[str]
+    record: Record
+    up: bool
+    """`is_up`."""
+    seconds_raised: float
+    """For how long this node has seen that."""
+    seconds_uncommanded: float | None = None
+    """For how long the owner has been no member, or its report has told of no command; None: one is at
+    work."""
+    seconds_since_attempt: float | None = None
+    """Since this node last tried to lower it; None: it has not."""
+
+
+def turn(view: RaisedView) -> LowerGoal | None:
+    """Whether this node lowers it now. One after the other, the mover last: it may be the one that stands
+    still."""
+    record = view.record
+    if not view.up or view.me not in view.members:
+        return None
+    order = [*sorted(view.members - {record.mover}), *sorted(view.members & {record.mover})]
+    later_seconds = order.index(view.me) * STAGGER_SECONDS
+    overdue = view.seconds_raised >= RAISED_LIMIT_SECONDS + record.budget_seconds + later_seconds
+    left = view.seconds_uncommanded
+    if not overdue and (left is None or left < UNCOMMANDED_SECONDS + later_seconds):
+        return None
+    if view.seconds_since_attempt is not None and view.seconds_since_attempt < RETRY_SECONDS:
+        return None
+    return LowerGoal(record.window, record.epoch, overdue)

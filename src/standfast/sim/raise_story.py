@@ -1,0 +1,230 @@
+"""A driven migration that raises the heartbeat just in time, in one command that may be killed at any step.
+
+`Driven` plays commands/migrate_run.py and migrate_raise.py around the production planner: open, hold, raise,
+let go, lower, close. What it holds when it is killed goes on by itself, slowly, and switches over some day.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from standfast.core import heartbeat
+from standfast.core.record import Mode, Phase
+from standfast.core.steps import CloseGoal, Done, LowerGoal, OpenGoal, RaiseGoal
+from standfast.sim.command import Command
+from standfast.sim.guarded_story import GuardedStory
+from standfast.sim.kernel import Steps
+from standfast.sim.site import Guest
+
+if TYPE_CHECKING:
+    from standfast.sim.node import Node
+    from standfast.sim.ring import Ring
+    from standfast.sim.store import Cib
+    from standfast.sim.story import Story
+
+BUDGETS_S = (20, 33, 60, 120)
+LEASES_S = (300, 900, 1800)
+SWITCH_LIMIT_MS = 60_000
+COMMAND_LIMIT_MS = 600_000
+SLOWLY_MS = (2_000, 120_000)
+"""What is held and has no command any more switches over after that."""
+LONG = 0.2
+"""Share of the blackouts that outlast the budget."""
+OUTCOMES = ("moved",) * 6 + ("failed",)
+MARGIN_S = 3.0
+"""So much shorter than the budget a blackout is that must drop nobody."""
+QUIET_MS = 30_000
+"""So long nobody has interfered."""
+LEFT_LIMIT_S = 75.0
+"""Five seconds, 15 for the node before it, and a command with a lost race or two."""
+
+
+class Driven(Command):
+    """``standfast migrate --raise just-in-time``."""
+
+    def __init__(self, story: Story, node: Node, guest: Guest, target: str) -> None:
+        super().__init__(story.world, node, "migrate", lambda cib: None)
+        rng = story.kernel.rng
+        self.story, self.guest, self.target = story, guest, target
+        self.budget, self.lease = rng.choice(BUDGETS_S), rng.choice(LEASES_S)
+        self.outcome = rng.choice(OUTCOMES)
+        self.interrupted = story.kernel.chance(0.1)
+        """The operator wants it cancelled while it is held."""
+        self.let_go = False
+
+    def run(self) -> Steps:
+        """From the opening to the closing. None: it was killed."""
+        yield self.kernel.between(100, 300)
+        outcome = yield from self.toward(self._opening(self.node.cib))
+        if not isinstance(outcome, Done):
+            return outcome
+        opened = self.memory.record
+        window = opened.window if opened is not None else 0
+        moved = self._begin()
+        if moved is not None:
+            raised = yield from self._raised(window)
+            if raised is None:
+                return None
+            if raised:
+                yield from self._switch_over()
+            else:
+                self._cancel()
+            outcome = yield from self.toward(LowerGoal(window, self._epoch()))
+            if outcome is None:
+                return None
+            yield moved
+        yield self.kernel.between(500, 2_000)
+        return (yield from self.toward(self._closing()))
+
+    def _opening(self, cib: Cib) -> OpenGoal:
+        return OpenGoal(
+            self.guest.node, 0, self.lease, False, "", cib.record.epoch, Mode.GUARDED, self.target,
+            just_in_time=True,
+        )  # fmt: skip
+
+    def _closing(self) -> CloseGoal:
+        guest = self.guest
+        return CloseGoal(guest.node, guest.name, guest.host, since_epoch=self._epoch())
+
+    def _epoch(self) -> int:
+        return self.node.cib.record.epoch
+
+    # -- at the hosts -------------------------------------------------------------------------------------
+
+    def _begin(self) -> Any:
+        """The order to migrate, held near the end of its copy; None: it has nothing to move."""
+        guest, kernel = self.guest, self.kernel
+        if not guest.os_alive or guest.moving_to or guest.host == self.target:
+            return None
+        guest.held = True
+        budget_ms = self.budget * 1000
+        longest = 2 * budget_ms if kernel.chance(LONG) else budget_ms - int(MARGIN_S * 1000)
+        blackout_ms = kernel.between(100, longest)
+        world = self.world
+        return world.move(guest, self.target, self.outcome, announced=True, blackout_ms=blackout_ms)
+
+    def _raised(self, window: int) -> Steps:
+        """Whether every member runs the raised timeout, and it is to be let go. None: killed."""
+        while self.guest.moving_to and not self.guest.at_its_end:
+            yield 200
+        goal = RaiseGoal(self.guest.node, window, self.budget, self._epoch())
+        outcome = yield from self.toward(goal)
+        if outcome is None:
+            return None
+        return isinstance(outcome, Done) and not self.interrupted and bool(self.guest.moving_to)
+
+    def _switch_over(self) -> Steps:
+        """The rate is given back. It ends as the guest runs on, or at its limit."""
+        guest, world, record = self.guest, self.world, self.memory.record
+        number = record.window if record is not None else 0
+        world.let_go(guest, number, self.budget * 1000)
+        guest.held, self.let_go = False, True
+        until_ms = self.kernel.now_ms + SWITCH_LIMIT_MS + self.budget * 1000
+        while guest.moving_to and self.kernel.now_ms < until_ms:
+            yield 100
+        self._cancel()
+
+    def _cancel(self) -> None:
+        self.guest.held = False
+        if self.guest.moving_to:
+            self.world.site.cancel(self.guest.host, self.guest.name)
+
+
+class RaiseStory:
+    """The people of one driven move."""
+
+    def __init__(self, story: Story) -> None:
+        self.story, self.world, self.kernel = story, story.world, story.kernel
+
+    def window(self, guest: Guest, target: str) -> Steps:
+        """One command, and what is typed after it."""
+        story, kernel = self.story, self.kernel
+        able = [node for node in self.world.nodes.values() if node.running and node.joined]
+        nodes = [node for node in able if node.name != guest.node]
+        if not nodes:
+            return
+        driven = Driven(story, kernel.rng.choice(nodes), guest, target)
+        if kernel.chance(0.5):
+            # Half of them around the raise.
+            driven.dies_at = kernel.rng.randint(1, 28) if kernel.chance(0.5) else kernel.rng.randint(4, 7)
+        ended: list[Any] = []
+        process = story.begin(driven, ended.append)
+        if process is None:
+            return
+        self._someone_dies(guest)
+        began_ms = self.kernel.now_ms
+        # A node that dies takes its command with it; one that hangs keeps it for ever.
+        while process.alive and not ended and driven.node.commanding is process:
+            yield 500
+            if self.kernel.now_ms - began_ms > COMMAND_LIMIT_MS:
+                break
+        if guest.held and guest.moving_to:
+            yield from self._left(guest)
+        elif not driven.let_go and guest.held:
+            guest.held = False
+        while guest.moving_to:
+            yield 1_000
+        killed = ended == [None]
+        yield kernel.between(100, 150_000 if killed else 20_000)
+        for _ in range(kernel.rng.choice((1, 1, 2, 3))):
+            outcome = yield from story.command("-u", story.close(guest))
+            if isinstance(outcome, Done):
+                break
+            yield kernel.between(1_000, 30_000)
+
+    def _left(self, guest: Guest) -> Steps:
+        """Its command is gone: the copy goes on at the smallest rate."""
+        yield self.kernel.between(*SLOWLY_MS)
+        guest.held = False
+
+    def _someone_dies(self, guest: Guest) -> None:
+        if not self.kernel.chance(0.15):
+            return
+        how = self.kernel.rng.choice(("hangs", "stopped", "source off"))
+        guarded = GuardedStory(self.story)
+
+        def now() -> None:
+            if guest.os_alive and not guest.hung and not self.story.faults.mended:
+                self.story.faults.happened.append(f"the mover {how}")
+                self.story.faults.touched()
+                guarded.die(guest, how)
+
+        self.kernel.at(self.kernel.between(3_000, 60_000), now)
+
+
+class Watch:
+    """Judges what is raised just in time, from outside."""
+
+    def __init__(self, story: Story) -> None:
+        self.story, self.world, self.kernel = story, story.world, story.kernel
+        runs = heartbeat.expected_runtime(self.world.base, len(self.world.nodes))
+        self._timeout_ms = heartbeat.timeout_ms(runs)
+
+    def _up(self, ring: Ring) -> bool:
+        """Whether, in an open window, a member that can follow runs a longer timeout than its own."""
+        nodes = [self.world.nodes[name] for name in ring.members]
+        long = [node for node in nodes if heartbeat.timeout_ms(node.runtime) > self._timeout_ms]
+        able = [node for node in long if not node.deaf and not node.file_trouble]
+        return ring.cib.record.phase is Phase.OPEN and bool(able)
+
+    def steps(self) -> Steps:
+        """Until the end of the run: how long it stands raised with nobody who drives it, while somebody is
+        there to lower it. A ring that stands still lets nobody."""
+        left_s = 0.0
+        while not self.story.over:
+            yield 1_000
+            ring = self.world.main_ring()
+            if ring is None or ring.cib.damage or not self._up(ring):
+                left_s = 0.0
+                continue
+            owner = self.world.nodes[ring.cib.record.owner]
+            driven = owner.commanding is not None and owner.commanding.alive
+            able = all(self.world.daemons[name].alive for name in ring.members)
+            quiet_ms = self.kernel.now_ms - self.world.clean_since_ms
+            troubled = quiet_ms < QUIET_MS or self.world.edited
+            if driven or troubled:
+                left_s = 0.0
+            elif able and not ring.stalled:
+                left_s += 1.0
+            self.world.check.now_ms = self.kernel.now_ms
+            self.world.check.left_raised(left_s, LEFT_LIMIT_S)

@@ -1,0 +1,452 @@
+"""The raise beside a migration at a host with libvirt that is played: held, raised, let go, lowered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+
+import pytest
+from test_migrate_course import Site
+from test_migration import HOSTS, MOVE
+
+from standfast.commands import migrate_order, migrate_raise
+from standfast.commands.migrate_order import Course
+from standfast.commands.migrate_raise import Ground, JustInTime
+from standfast.commands.migrate_show import Show
+from standfast.commands.migrate_stop import Interrupts, Left
+from standfast.core import holding, migration
+from standfast.core.evidence import GuestState
+from standfast.core.holding import MIB
+from standfast.core.jobs import MigrationJob
+from standfast.core.libvirt_events import HostEvent
+from standfast.core.messages import Message
+from standfast.core.migration import CloseAt, Ended
+from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Stop
+from standfast.hosts.base import CommandFailed, HostUnreachable, MigrationRefused, PacesMigration, TellsEvents
+
+FULL = 1000
+
+
+class Paced(Site):
+    """A source that copies at the rate that it is told, and lets go once it is fast and little is left."""
+
+    def __init__(self, left_mib: float = 200.0, *, empties: bool = False) -> None:
+        super().__init__()
+        self.left, self.iteration, self.speed, self.limit_ms = left_mib, 1, FULL, 0
+        self.empties = empties
+        """The last of its memory goes at once, however slow the copy is."""
+        self.told: list[str] = []
+        self.lost: Callable[[], BaseException] | None = None
+        """How the session of the order breaks at the release."""
+        self.switches = True
+        self.ends = asyncio.Event()
+        self.kept_speed = FULL
+        self.unpaced = ""
+
+    async def copy_rate(self, guest: str) -> int:
+        return self.kept_speed
+
+    async def set_copy_rate(self, guest: str, mib_per_second: int) -> None:
+        if self.unpaced == "always" or (self.unpaced == "release" and mib_per_second != 1):
+            raise CommandFailed("ctrl2", "no such job")
+        self.speed = mib_per_second
+        self.told.append(f"speed {mib_per_second}")
+        if mib_per_second >= FULL and self.switches and self.states["ctrl3"] is GuestState.INCOMING:
+            asyncio.get_running_loop().call_later(0.02, self.switched)
+
+    async def set_downtime_limit(self, guest: str, milliseconds: int) -> None:
+        self.told.append(f"limit {milliseconds}")
+
+    async def dirty_bytes_per_second(self, guest: str) -> float | None:
+        return 1.0 * MIB
+
+    def switched(self) -> None:
+        self.told.append("runs on")
+        self.on("ctrl3")
+        self.ends.set()
+
+    async def migrate(self, guest: str, target: object, progress: Callable[..., None], limit: float) -> None:
+        self.moving()
+        await self.ends.wait()
+        await asyncio.sleep(0.05)  # virsh ends some 0.3 s after the guest runs on
+        if self.lost is not None:
+            raise self.lost()
+        if (error := self.end(self)) is not None:
+            raise error
+
+    async def cancel_migration(self, guest: str, limit_seconds: float) -> None:
+        self.told.append("cancelled")
+        await super().cancel_migration(guest, limit_seconds)
+        self.ends.set()
+
+    async def migration_job(self, guest: str) -> MigrationJob:
+        falls = 10.0 if self.speed != 1 else 0.05
+        self.left = 0.0 if self.empties and self.speed == 1 else self.left - falls
+        if self.left <= 0:
+            self.iteration, self.left = 2, 0.1
+        return MigrationJob(
+            guest,
+            50,
+            False,
+            "ctrl3",
+            True,
+            remaining_bytes=round(self.left * MIB),
+            total_bytes=512 * MIB,
+            rate_bytes_per_second=10 * MIB,
+            iteration=self.iteration,
+        )
+
+
+class Target:
+    """Tells that the guest runs on."""
+
+    def __init__(self, source: Paced, *, mute: bool = False) -> None:
+        self.source, self.mute = source, mute
+
+    async def events(self) -> AsyncIterator[HostEvent]:
+        yield HostEvent("lifecycle", MOVE.guest, "Started Migrated")
+        yield HostEvent("lifecycle", "another", "Resumed Migrated")
+        if self.mute:
+            raise HostUnreachable("ctrl3", "cut")
+        await self.source.ends.wait()
+        if "cancelled" not in self.source.told:
+            yield HostEvent("lifecycle", MOVE.guest, "Resumed Migrated")
+        await asyncio.Event().wait()
+
+
+class Cluster:
+    """Plays the raise and the lowering; notes their place among what the host was told."""
+
+    def __init__(self, source: Paced) -> None:
+        self.source = source
+        self.raises: Done | Stop = Done("raised")
+        self.lowers: Done | Stop = Done("lowered")
+        self.takes = 0.02
+        self.goals: list[Goal] = []
+
+    def __call__(self, goal: Goal, limit_seconds: float) -> SimpleNamespace:
+        self.goals.append(goal)
+
+        async def run() -> Done | Stop:
+            up = isinstance(goal, RaiseGoal)
+            await asyncio.sleep(self.takes if up else 0)
+            self.source.told.append("raised" if up else "lowered")
+            return self.raises if up else self.lowers
+
+        return SimpleNamespace(run=run)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LATE_ORDER_SECONDS", "STEADY_SECONDS", "ENDING_LIMIT_SECONDS", "SILENT_LIMIT_SECONDS"):
+        monkeypatch.setattr(migration, name, 0.05)
+    for name in ("LOOK_SECONDS", "CANCEL_AGAIN_SECONDS"):
+        monkeypatch.setattr(migrate_order, name, 0.01)
+    monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
+
+
+class Play:
+    """One move with a raise."""
+
+    def __init__(self, source: Paced, *, asked: int | None = None, mute: bool = False) -> None:
+        self.source, self.cluster = source, Cluster(source)
+        show = Show(as_json=True)
+        self.stop = Interrupts(show, asks=False)
+        self.raises = JustInTime(MOVE, asked, source, Target(source, mute=mute), show, self.cluster)  # type: ignore[arg-type]
+        plan = SimpleNamespace(move=MOVE, target=None, limit_seconds=60.0)
+        hosts = {"ctrl2": source}
+        self.course = Course(plan, hosts, source.ask, show, self.stop, self.raises)  # type: ignore[arg-type]
+
+    async def run(self, memory_bytes: int | None = None) -> tuple[Ended, object]:
+        await self.raises.prepare(Ground(7, 10.0, memory_bytes))
+        how = await self.course.migrate()
+        return how, await self.course.found(how)
+
+    @property
+    def said(self) -> str:
+        assert self.raises.why is not None
+        return f"{self.raises.why.code}: {self.raises.why.text}"
+
+
+def test_what_is_played_has_what_the_real_ones_have() -> None:
+    assert isinstance(Paced(), PacesMigration)
+    assert isinstance(Target(Paced()), TellsEvents)
+
+
+async def test_held_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on() -> None:
+    play = Play(Paced())
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert play.source.told == ["speed 1", "raised", f"speed {FULL}", "limit 300", "runs on", "lowered"]
+    up, down = play.cluster.goals
+    assert up == RaiseGoal(MOVE.node, 7, holding.AUTO_LEAST_SECONDS)
+    assert down == LowerGoal(7)
+    figures = play.raises.figures
+    assert figures.budget_seconds == 20
+    assert figures.hold_seconds is not None
+    assert figures.raised_seconds is not None
+    assert figures.lowered
+    assert play.course.how(Ended.DONE, moved=True) is None
+
+
+async def test_it_is_lowered_before_virsh_has_ended() -> None:
+    play = Play(Paced())
+    ended: list[float] = []
+    loop = asyncio.get_running_loop()
+    whole = play.source.migrate
+
+    async def migrate(*given: object) -> None:
+        await whole(*given)  # type: ignore[arg-type]
+        ended.append(loop.time())
+        play.source.told.append("virsh ended")
+
+    play.source.migrate = migrate  # type: ignore[method-assign]
+    await play.run()
+    assert play.source.told.index("lowered") < play.source.told.index("virsh ended")
+
+
+async def test_what_libvirt_tells_before_the_copy_has_begun_is_not_taken_for_its_end() -> None:
+    source = Paced()
+    whole, looks = source.migration_job, [0]
+
+    async def job(guest: str) -> MigrationJob:
+        looks[0] += 1
+        if looks[0] < 4:
+            return MigrationJob(guest, None, False, "", True, remaining_bytes=0, total_bytes=0)
+        return await whole(guest)
+
+    source.migration_job = job  # type: ignore[method-assign]
+    assert await Play(source).run() == (Ended.DONE, CloseAt("ctrl3"))
+
+
+async def test_without_events_the_end_of_the_order_lowers_it() -> None:
+    play = Play(Paced(), mute=True)
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert play.source.told[-2:] == ["runs on", "lowered"]
+
+
+async def test_a_number_is_what_it_is_raised_to() -> None:
+    play = Play(Paced(), asked=45)
+    await play.run()
+    assert play.cluster.goals[0] == RaiseGoal(MOVE.node, 7, 45)
+
+
+async def test_a_guest_that_writes_all_the_time_is_allowed_a_longer_blackout_step_by_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "LONGER_SECONDS", 0.01)
+    source = Paced()
+    source.switches = False
+    play = Play(source)
+    watching = asyncio.create_task(once(source, "limit 2400", source.switched))
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    await watching
+    told = [word for word in source.told if word.startswith("limit")]
+    assert told[:4] == ["limit 300", "limit 600", "limit 1200", "limit 2400"]
+    assert source.told[-1] == "lowered"
+
+
+@pytest.mark.parametrize("left", [1, 26])
+async def test_a_speed_that_a_killed_command_has_left_is_not_taken_for_the_guests_own(left: int) -> None:
+    source = Paced()
+    source.kept_speed = left
+    play = Play(source)
+    await play.run(512 * MIB)
+    assert source.told[0] == ("speed 26" if left == 1 else "speed 1")
+    assert f"speed {holding.FULL_RATE_MIB_PER_SECOND}" in source.told
+
+
+async def test_a_small_guest_is_sent_slowly_until_it_is_held_and_gets_its_speed_back() -> None:
+    play = Play(Paced())
+    await play.run(512 * MIB)
+    assert play.source.told[:4] == ["speed 26", "speed 1", "raised", f"speed {FULL}"]
+
+
+async def test_an_order_that_fails_before_the_hold_gives_the_speed_back_too() -> None:
+    source = Paced(left_mib=1e9)
+
+    def fails(site: Site) -> MigrationRefused:
+        site.on("ctrl2")
+        return MigrationRefused("ctrl2", "no room", may_have_happened=True)
+
+    source.end = fails
+    source.ends.set()
+    play = Play(source, mute=True)
+    assert await play.run(512 * MIB) == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert source.told == ["speed 26", f"speed {FULL}"]
+    assert not play.cluster.goals
+
+
+async def test_one_that_has_moved_before_it_could_be_held_has_taken_its_speed_along(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = Paced(left_mib=1e9)
+    source.end = lambda site: site.on("ctrl3")
+    source.ends.set()
+    play = Play(source, mute=True)
+    assert await play.run(512 * MIB) == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told == ["speed 26"]
+    assert "STILL_HELD" not in capsys.readouterr().out
+
+
+# -- what goes wrong ----------------------------------------------------------------------------------------
+
+
+async def once(source: Paced, told: str, *then: Callable[[], object]) -> None:
+    """As soon as the host was told that."""
+    while told not in source.told:  # noqa: ASYNC110 - the host has no event for it
+        await asyncio.sleep(0.001)
+    for do in then:
+        do()
+        await asyncio.sleep(0.01)
+
+
+def not_raised(why: str = "n3 did not take it") -> Stop:
+    return Stop((Message("NOT_RAISED", why, next_command="look"),), unfinished=True)
+
+
+async def test_a_raise_that_fails_cancels_lowers_and_gives_the_speed_back() -> None:
+    play = Play(Paced())
+    play.cluster.raises = not_raised()
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert play.source.told == ["speed 1", "raised", "cancelled", "lowered", f"speed {FULL}"]
+    assert "n3 did not take it" in play.said
+    message = play.course.how(Ended.REFUSED, moved=False)
+    assert message is play.raises.why
+
+
+async def test_a_hold_that_slips_before_the_raise_is_read_back_is_cancelled_and_never_let_go() -> None:
+    play = Play(Paced(empties=True))
+    play.cluster.takes = 0.2
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert play.source.told == ["speed 1", "cancelled", "raised", "lowered", f"speed {FULL}"]
+    assert "slipped before every member" in play.said
+
+
+async def test_a_copy_that_was_never_seen_in_its_first_pass_is_cancelled() -> None:
+    source = Paced()
+    source.iteration = 2
+    play = Play(source)
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert source.told == ["cancelled"]
+    assert not play.cluster.goals
+
+
+async def test_a_host_that_does_not_slow_down_is_cancelled() -> None:
+    source = Paced()
+    source.unpaced = "always"
+    play = Play(source)
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert "could not be held" in play.said
+    assert not play.cluster.goals
+
+
+async def test_raised_and_not_switched_over_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.8)
+    source = Paced()
+    source.switches = False
+    play = Play(source)
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert source.told[-2:] == ["cancelled", "lowered"]
+    assert "had not switched over" in play.said
+
+
+async def test_a_prediction_above_what_auto_takes_raises_nothing_and_cancels() -> None:
+    source = Paced()
+
+    async def busy(guest: str) -> float:
+        return 2e9 * MIB
+
+    source.dirty_bytes_per_second = busy  # type: ignore[method-assign, assignment]
+    play = Play(source)
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert source.told == ["speed 1", "cancelled", f"speed {FULL}"]
+    assert not play.cluster.goals
+
+
+async def test_an_interruption_while_it_is_held_cancels_and_then_lowers() -> None:
+    play = Play(Paced())
+    play.cluster.takes = 0.3
+    watching = asyncio.create_task(once(play.source, "speed 1", play.stop.interrupt))
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    await watching
+    told = play.source.told
+    assert told.index("cancelled") < told.index("lowered")
+    assert "limit 300" not in told
+    message = play.course.how(Ended.REFUSED, moved=False)
+    assert message is not None
+    assert message.code == "MIGRATION_CANCELLED"
+
+
+async def test_a_second_interruption_leaves_at_once_what_is_raised_to_the_nodes() -> None:
+    source = Paced()
+    source.cancel_fails = 100
+    play = Play(source)
+    play.cluster.takes = 5.0
+    watching = asyncio.create_task(once(source, "speed 1", play.stop.interrupt, play.stop.interrupt))
+    await play.raises.prepare(Ground(7, 10.0))
+    with pytest.raises(Left):
+        await play.course.migrate()
+    await watching
+    assert "lowered" not in source.told
+
+
+@pytest.mark.parametrize("after", ["speed 1", "raised"])
+async def test_a_target_that_dies_while_held_lowers_and_closes_at_the_source(after: str) -> None:
+    source = Paced()
+    play = Play(source)
+    play.cluster.takes = 0.05
+    source.switches = False
+
+    def dies() -> None:
+        source.on("ctrl2")
+        source.end = lambda site: MigrationRefused(
+            "ctrl2", "Connection reset by peer", may_have_happened=True
+        )
+        source.ends.set()
+
+    watching = asyncio.create_task(once(source, after, dies))
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    await watching
+    assert "lowered" in source.told
+    assert source.speed == FULL
+
+
+async def test_an_order_whose_session_broke_is_lowered_when_the_target_tells_that_it_runs_on() -> None:
+    source = Paced()
+    source.switches = False
+    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    play = Play(source)
+
+    # The session breaks, and the target tells.
+    watching = asyncio.create_task(once(source, "limit 300", source.ends.set, lambda: source.on("ctrl3")))
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
+    await watching
+    assert source.told[-1] == "lowered"
+
+
+async def test_what_cannot_be_lowered_is_said_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
+    play = Play(Paced())
+    play.cluster.lowers = Stop((Message("STALLED", "the cluster cannot be written"),), unfinished=True)
+    await play.run()
+    told = capsys.readouterr().out
+    assert "NOT_LOWERED" in told
+    assert "standfast window lower" in told
+    assert not play.raises.figures.lowered
+
+
+async def test_a_speed_that_does_not_come_back_is_said_with_what_to_type(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source = Paced()
+    source.unpaced = "release"
+    play = Play(source)
+    play.cluster.raises = not_raised()
+    await play.run()
+    told = capsys.readouterr().out
+    assert "STILL_HELD" in told
+    assert f"virsh migrate-setspeed {MOVE.guest} {FULL} (on ctrl2)" in told
+
+
+def test_every_host_of_the_move_is_known() -> None:
+    assert {MOVE.source, MOVE.target} <= set(HOSTS)
