@@ -267,8 +267,11 @@ class Network:
                 self._merging.add(side)
                 delay_ms = self.kernel.between(200, 1200)
                 stalled = [n for n in alive if n.ring.stalled and not n.ring.over]
-                if stalled:
+                if stalled and not all(
+                    self.world.nodes[name] in alive for node in stalled for name in node.ring.members
+                ):
                     # A join in a stall: the consensus runs from here, and then the silent one is left out.
+                    # (Not where the one that was silent has booted, and is itself who joins.)
                     delay_ms = min(node.runtime["consensus"] for node in stalled)
                 elif self.kernel.chance(0.25 if self.world.kills or self.world.clocks.lag else 0.05):
                     delay_ms = self.kernel.between(2000, 30_000)
