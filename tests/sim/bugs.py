@@ -386,7 +386,7 @@ def _never_armed(patch: Patch) -> None:
 
 def _armed_without_its_killing_gate(patch: Patch) -> None:
     """The record alone: nobody can kill the mover then."""
-    patch.setattr(World, "changed", lambda self, epoch, record, guard: written(epoch, record))
+    patch.setattr(World, "changed", lambda self, epoch, record, **topology: written(epoch, record))
 
 
 def _saved_for_ever(patch: Patch) -> None:
