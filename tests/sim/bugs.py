@@ -84,6 +84,7 @@ def _gate_accepts_unsafe_levels(patch: Patch) -> None:
 
 def _no_settling(patch: Patch) -> None:
     patch.setattr(gate, "SETTLE_SECONDS", 0)
+    patch.setattr(gate, "JUST_BACK_SECONDS", 0)
     patch.setattr(closing, "SETTLE_SECONDS", 0)
     settling = gate._settling
     patch.setattr(

@@ -8,8 +8,7 @@ import itertools
 import pytest
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.gate import JOINED_STATES, MET_SECONDS, Answer, GateView, Rule, decide
-from standfast.core.names import SETTLE_SECONDS
+from standfast.core.gate import JOINED_STATES, JUST_BACK_SECONDS, MET_SECONDS, Answer, GateView, Rule, decide
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.topology import Device, Level
 
@@ -177,9 +176,9 @@ def test_after_the_lease_a_target_that_came_back_and_left_again_still_has_its_gr
 def test_after_the_lease_a_member_may_be_fenced_once_it_has_settled() -> None:
     """A failed stop asks for the fencing of a member: no rule of the window may refuse it for ever."""
     members = frozenset({"n1", "n2"})
-    returning = ask(**OVER, membership=members, seconds_since_return=14.9)
+    returning = ask(**OVER, membership=members, seconds_since_return=JUST_BACK_SECONDS - 0.1)
     assert (returning.allow, returning.rule, returning.final) == (False, Rule.TARGET_BACK, True)
-    assert ask(**OVER, membership=members, seconds_since_return=15.0).allow
+    assert ask(**OVER, membership=members, seconds_since_return=float(JUST_BACK_SECONDS)).allow
     assert ask(**OVER, membership=members).allow
     before = ask(record=SAVED, seconds_since_window_seen=99.9, membership=members)
     assert (before.rule, before.final) == (Rule.TARGET_BACK, True)
@@ -295,9 +294,9 @@ def test_every_hold_has_a_sentence_and_no_allow_has_another_rule() -> None:
 def test_a_member_that_came_back_a_moment_ago_is_not_killed_without_a_window_either() -> None:
     """The fencing that was asked for while it was away may still go on: another node's gate has held it."""
     member = frozenset({"n1", "n2"})
-    answer = ask(membership=member, seconds_since_return=SETTLE_SECONDS - 0.1)
+    answer = ask(membership=member, seconds_since_return=JUST_BACK_SECONDS - 0.1)
     assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
-    assert ask(membership=member, seconds_since_return=float(SETTLE_SECONDS)).allow  # on-fail=fence
+    assert ask(membership=member, seconds_since_return=float(JUST_BACK_SECONDS)).allow  # on-fail=fence
     assert ask(membership=member).allow
     assert ask(seconds_since_return=1.0).allow  # back, and lost again: no member
 

@@ -8,7 +8,15 @@ import pytest
 from test_gate import CLEAR, GOOD, HOME, hosts
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.gate import MOVER_HOLD_SECONDS, Answer, GateView, Rule, decide, plainly_on
+from standfast.core.gate import (
+    JUST_BACK_SECONDS,
+    MOVER_HOLD_SECONDS,
+    Answer,
+    GateView,
+    Rule,
+    decide,
+    plainly_on,
+)
 from standfast.core.killing import RUNNING_LIMIT_SECONDS
 from standfast.core.names import SETTLE_SECONDS
 from standfast.core.record import Armed, Mode, Phase, Record
@@ -89,9 +97,9 @@ def test_another_node_is_fenced_as_always() -> None:
 def test_another_node_that_came_back_a_moment_ago_is_not_killed() -> None:
     """The mover's gate may have held it until now, while the window was not whole."""
     member = frozenset({"n1", "n3"})
-    answer = ask(OTHER, membership=member, seconds_since_return=SETTLE_SECONDS - 0.1)
+    answer = ask(OTHER, membership=member, seconds_since_return=JUST_BACK_SECONDS - 0.1)
     assert (answer.allow, answer.rule, answer.final) == (False, Rule.TARGET_BACK, True)
-    assert ask(OTHER, membership=member, seconds_since_return=float(SETTLE_SECONDS)).allow
+    assert ask(OTHER, membership=member, seconds_since_return=float(JUST_BACK_SECONDS)).allow
 
 
 @pytest.mark.parametrize(

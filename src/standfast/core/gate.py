@@ -9,7 +9,7 @@ NOT_JOINED          this boot's controller has not joined: a starting fencer wor
 RECORD_UNKNOWN      the record is missing, damaged or of an unknown format
 LEVELS_UNSAFE       a level of the target is not ``[gate, real ...]``: our yes alone would be a success
 TARGET_BACK         lease, or a window that closed within 15 s, and the target is a member: a healthy node
-                    would be killed. Window or not: it came back as a member within 15 s
+                    would be killed. Window or not: it came back as a member within 30 s
 SETTLING            within 15 s of the target's return in a window or of the end of its window
 EXECUTOR_MOVING     this node itself is settling: what it believes about others is stale
 EXECUTOR_MOVING     guarded: this node itself is the mover (two nodes), and its own guest is not plainly
@@ -59,6 +59,9 @@ MET_SECONDS = 4.0
 """The copy of the CIB of a node that had stood still was the current one 0.2 to 0.8 s after its ring had met
 the others' (6 of 6, three nodes on two processors); its controller says S_NOT_DC, or S_IDLE, before that.
 Shorter than a hold is polled for, and the hosts are asked meanwhile: one call is enough for a yes."""
+JUST_BACK_SECONDS = 30
+"""How long a member is held that has come back. Longer than the fencer waits for a gate whose node has died
+(its time-out and a fifth of it, 24 s): what was asked for before the return then goes to another node's."""
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
@@ -176,12 +179,12 @@ def _just_back(view: GateView) -> Answer | None:
     may still be under way, held until now by another node's gate, of which this node knows nothing. Who is
     fenced for a new reason (`on-fail=fence`) waits for the rest of the time."""
     since = view.seconds_since_return
-    if not _back(view) or since is None or since >= SETTLE_SECONDS:
+    if not _back(view) or since is None or since >= JUST_BACK_SECONDS:
         return None
     return hold(
         Rule.TARGET_BACK,
-        f"{view.target} is a member again, and came back less than {SETTLE_SECONDS} s ago "
-        f"({SETTLE_SECONDS - since:.0f} s left)",
+        f"{view.target} is a member again, and came back less than {JUST_BACK_SECONDS} s ago "
+        f"({JUST_BACK_SECONDS - since:.0f} s left)",
         final=True,
     )
 
@@ -217,12 +220,13 @@ def _window(view: GateView) -> Answer | None:
             return None
         if left > 0:
             return _not_ours(record, view)
-    if view.seconds_since_return is not None and view.seconds_since_return < SETTLE_SECONDS:
-        back = _back(view)
+    back = _back(view)
+    settles = JUST_BACK_SECONDS if back else SETTLE_SECONDS
+    if view.seconds_since_return is not None and view.seconds_since_return < settles:
         # At once: four levels of one request, polled for 5 s each, would outlast the settling.
         return hold(
             Rule.TARGET_BACK if back else Rule.SETTLING,
-            f"{view.target} came back less than {SETTLE_SECONDS} s ago",
+            f"{view.target} came back less than {settles} s ago",
             final=back,
         )
     if left > 0:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from standfast.core.device_objects import GATE_LIMIT_SECONDS
 from standfast.core.guarded import KILL_LIMIT_SECONDS
 from standfast.core.topology import Device, Level
 from standfast.sim import gate, killing
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from standfast.sim.world import World
 
 CALL_LIMIT_MS = 60_000
+GATE_LIMIT_MS = GATE_LIMIT_SECONDS * 1200
+"""The fencer that has asked waits for a time-out, and a fifth of it, also where the executor is dead."""
 KILL_LIMIT_MS = KILL_LIMIT_SECONDS * 1000
 NO_DEVICE_MS = 500
 """The fencer finds nobody who has the device, and says so."""
@@ -122,7 +125,8 @@ class Fencer:
                     steps = killing.call(self.world, executor, target)
                     good = yield self._call(executor, target, steps, KILL_LIMIT_MS)
                 elif device.agent == "fence_standfast":
-                    good = yield self._call(executor, target, gate.call(self.world, executor, target, level))
+                    steps = gate.call(self.world, executor, target, level)
+                    good = yield self._call(executor, target, steps, GATE_LIMIT_MS)
                 else:
                     good = yield self._call(executor, target, self._device(executor, target, level))
                 if coordinator.boot != boot:
