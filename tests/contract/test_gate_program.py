@@ -19,7 +19,7 @@ from gate_world import CONF, HOME, IDLE, WINDOW, Called, World
 
 from standfast.commands import build_gate
 from standfast.core import names
-from standfast.core.gate import JOINED_STATES
+from standfast.core.gate import JOINED_STATES, MET_SECONDS
 from standfast.core.record import Mode, Phase, Totem
 from standfast.sightings import Sightings
 
@@ -59,7 +59,6 @@ RULES: dict[str, tuple[Arrange, dict[str, str] | None, str, bool]] = {
     "facility-stopped": (_facility, None, "sdtool -b", True),
     "not-joined": (lambda w: w.controller("S_PENDING"), None, "S_PENDING", False),
     "not-joined: no answer": (lambda w: w.tool("crmadmin", "exit 1"), None, "no answer", False),
-    "not-joined: has met others": (lambda w: w.rings(20, 28), None, "may be old", False),
     "record-unknown": (lambda w: w.cib(None), None, "no record", False),
     "record-unknown: damaged CIB": (lambda w: w.cib(None, text="<cib><conf"), None, "damaged", False),
     "record-unknown: cut CIB": (lambda w: w.cib(None, text="<cib/>"), None, "damaged", False),
@@ -149,6 +148,14 @@ def test_with_nothing_against_it_fencing_is_allowed(world: World, state: str, ac
         r"allow rule=clear \d+\.\d\ds: ",
         called.log,
     )
+
+
+def test_a_node_that_has_just_met_others_waits_before_it_says_yes(world: World) -> None:
+    world.rings(20, 28)
+    with world.daemon(HOME):
+        called = world.gate()
+    assert (called.code, called.rule) == (0, "clear")
+    assert called.seconds >= MET_SECONDS - 0.5  # its clock began a moment before the call's
 
 
 def test_a_ring_that_has_only_lost_the_target_changes_nothing(world: World) -> None:
