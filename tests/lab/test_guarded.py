@@ -174,6 +174,34 @@ def test_a_host_that_loses_power_is_proven_off_by_its_service_processor(scene: S
 
 
 @pytest.mark.full
+def test_a_host_that_nobody_can_ask_is_dead_by_a_persons_word_until_it_is_heard(scene: Scene) -> None:
+    """Its power and its service processor are gone. The word is a note and a second question, then itself."""
+    word = ("window", "confirm-dead", GUEST, "--host", home(scene), "--yes", "--reason", "burnt")
+    guard(scene)
+    answers = scene.run("cfguest1", "standfast", *word, limit_seconds=COMMAND_LIMIT_SECONDS)
+    assert (answers.returncode, "HOST_ANSWERS" in answers.stderr) == (1, True), answers.stderr
+    known, said = len(starts_and_stops(scene.lab)), gate_lines(scene, MOVER)
+    scene.control.inject("path_dead", home(scene), "xscf", mode="refused")
+    scene.control.call("power_off", host=home(scene))
+    asks = f"confirm-dead {GUEST} --host {home(scene)}"
+    assert eventually(lambda: any(asks in line for line in answers_since(scene, said)), 90), (
+        "held, and says so"
+    )
+    assert not any(" allow " in line for line in answers_since(scene, said))
+    done = scene.run("cfguest1", "standfast", *word, limit_seconds=COMMAND_LIMIT_SECONDS)
+    assert done.returncode == 0, done.stderr
+    found = window(scene, "cfguest3")
+    assert found.confirmed == {home(scene): "burnt"}
+    assert found.confirmed_at[home(scene)] < found.epoch, "the note came before it"
+    took = recovered(scene, known, 60)
+    print(f"recovered {took:.1f} s after the word")
+    scene.control.clear(kind="path_dead")
+    scene.control.call("power_on", host=home(scene))
+    assert eventually(lambda: not window(scene, "cfguest1").confirmed, 30), "it was heard"
+    assert window(scene, "cfguest1").overtaken == {home(scene): "burnt"}
+
+
+@pytest.mark.full
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("nodes", [2, 5])
 def test_with_two_and_five_nodes_several_blackouts_in_one_window(nodes: int) -> None:
