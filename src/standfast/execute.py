@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from xml.etree import ElementTree as ET
 
 from standfast.cluster import cib, cmap
-from standfast.cluster.run import EngineError
+from standfast.cluster.run import LATE_LIMIT_SECONDS, EngineError
 from standfast.core import devices, guarded, record
 from standfast.core.by_hand import what_to_type
 from standfast.core.messages import Message, Severity
@@ -51,8 +51,6 @@ LOOK_SECONDS = 0.5
 """The whole picture is taken anew so often while nobody reports anything new."""
 MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
-LATE_LIMIT_SECONDS = 30.0
-"""So long nothing but looks that found no answer in time, one after the other: a slow node is no lost one."""
 TOTAL_LIMIT_SECONDS = 300.0
 SAVE_LIMIT_SECONDS = 60.0
 BARRIER_LIMIT_SECONDS = 20.0

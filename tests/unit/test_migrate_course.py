@@ -68,6 +68,11 @@ class Site:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    hurry(monkeypatch)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short limits and looks for an order and what comes after it."""
     for name in ("LATE_ORDER_SECONDS", "STEADY_SECONDS", "ENDING_LIMIT_SECONDS", "SILENT_LIMIT_SECONDS"):
         monkeypatch.setattr(migration, name, 0.05)
     for name in ("LOOK_SECONDS", "CANCEL_AGAIN_SECONDS"):

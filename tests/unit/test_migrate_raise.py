@@ -7,15 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 
 import pytest
-from test_migrate_course import Site
+from test_migrate_course import Site, hurry
 from test_migration import HOSTS, MOVE
 
-from standfast.commands import migrate_order, migrate_raise
+from standfast.commands import migrate_raise
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_raise import Ground, JustInTime
 from standfast.commands.migrate_show import Show
 from standfast.commands.migrate_stop import Interrupts, Left
-from standfast.core import holding, migration
+from standfast.core import holding
 from standfast.core.evidence import GuestState
 from standfast.core.holding import MIB
 from standfast.core.jobs import MigrationJob
@@ -139,10 +139,7 @@ class Cluster:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LATE_ORDER_SECONDS", "STEADY_SECONDS", "ENDING_LIMIT_SECONDS", "SILENT_LIMIT_SECONDS"):
-        monkeypatch.setattr(migration, name, 0.05)
-    for name in ("LOOK_SECONDS", "CANCEL_AGAIN_SECONDS"):
-        monkeypatch.setattr(migrate_order, name, 0.01)
+    hurry(monkeypatch)
     monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import count
 from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
@@ -182,22 +183,29 @@ async def test_a_silent_host_may_be_confirmed_dead_and_one_that_answers_may_not(
     assert cluster.record.confirmed_at == {"ctrl1": cluster.record.epoch - 1}
 
 
+def before_each_change(monkeypatch: pytest.MonkeyPatch, happens: Callable[[int], None]) -> None:
+    """Something happens right before each change of the record; it is given the number of that."""
+    change, numbers = record_change.change, count(1)
+
+    def changed(decide: record_change.Decide) -> Record:
+        happens(next(numbers))
+        return change(decide)
+
+    monkeypatch.setattr(record_change, "change", changed)
+
+
 async def test_a_word_is_not_written_once_somebody_has_heard_the_host(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
-    change, changes = record_change.change, 0
 
-    def heard(decide: record_change.Decide) -> Record:
-        nonlocal changes
-        changes += 1
-        if changes == 2:  # a node has heard it since it was noted that it is about to be called dead
+    def heard(number: int) -> None:
+        if number == 2:  # a node has heard it since it was noted that it is about to be called dead
             cluster.record = (
                 confirmed.overtake(cluster.record, confirmed.asked(cluster.record)) or cluster.record
             )
-        return change(decide)
 
-    monkeypatch.setattr(record_change, "change", heard)
+    before_each_change(monkeypatch, heard)
     with pytest.raises(Refused) as moved:
         await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
     assert refused(moved) == ["MOVED_ON"]
@@ -208,13 +216,11 @@ async def test_a_host_that_answers_the_second_question_is_not_called_dead(
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
-    change = record_change.change
 
-    def back(decide: record_change.Decide) -> Record:
+    def back(_: int) -> None:
         cluster.guest_on = {"ctrl1": GuestState.ABSENT}
-        return change(decide)
 
-    monkeypatch.setattr(record_change, "change", back)
+    before_each_change(monkeypatch, back)
     with pytest.raises(Refused) as answers:
         await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt")
     assert refused(answers) == ["HOST_ANSWERS"]
@@ -225,13 +231,11 @@ async def test_a_word_is_written_although_the_window_has_moved_on_for_another_re
     cluster: FakeCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.guest_on = {"ctrl1": GuestState.SILENT}
-    change = record_change.change
 
-    def longer(decide: record_change.Decide) -> Record:
+    def longer(_: int) -> None:
         cluster.record = cluster.record.next(lease_seconds=cluster.record.lease_seconds + 60)
-        return change(decide)
 
-    monkeypatch.setattr(record_change, "change", longer)
+    before_each_change(monkeypatch, longer)
     assert await window_actions.confirm_dead(Screen(True), "g2", "ctrl1", "burnt") == 0
     assert cluster.record.confirmed == {"ctrl1": "burnt"}
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from standfast.lab.vm.cluster import VmLab
-from standfast.lab.vm.rounds import MAX_TRIES, TRY_AGAIN
+from standfast.lab.vm.rounds import MAX_TRIES, TRY_AGAIN, tested
 from standfast.lab.vm.seed import BUDGET_SECONDS
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.lab, pytest.mark.full]
@@ -154,13 +154,6 @@ def proven(lab: VmLab, aims: dict[str, str]) -> None:
     assert all(not entry["faults"] for entry in shown)
     for node in lab.nodes:
         lab.wait(lambda node=node: tested(lab, node), SETTLED_LIMIT_SECONDS, f"the agents on {node}")  # type: ignore[misc]
-
-
-def tested(lab: VmLab, node: str) -> bool:
-    """Every row of sdtool -s shows TestWorked."""
-    said: dict[str, Any] = json.loads(run(lab, node, "sdtool", "-s", "--json"))
-    states = [row["test_state"] for row in said["agents"]]
-    return bool(states) and set(states) == {"TestWorked"}
 
 
 def together(lab: VmLab) -> None:

@@ -40,9 +40,7 @@ def reports(limit_seconds: float = 5.0) -> dict[str, str]:
     if _NO_SUCH_ATTRIBUTE in result.stderr:
         return {}
     if not result.ok:
-        raise EngineError(
-            f"the nodes' reports cannot be read: {result.complaint()}", timed_out=result.timed_out
-        )
+        raise EngineError.of("the nodes' reports cannot be read", result)
     return parse(result.stdout)
 
 

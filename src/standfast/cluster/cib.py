@@ -59,7 +59,7 @@ def query(limit_seconds: float = 5.0) -> ElementTree.Element:
     """The whole local copy of the CIB; answers while the ring is stalled too. Raises CibError."""
     result = run(["cibadmin", "--query", "--local"], limit_seconds=limit_seconds)
     if not result.ok:
-        raise CibError(f"the CIB cannot be read: {result.complaint()}", timed_out=result.timed_out)
+        raise CibError.of("the CIB cannot be read", result)
     try:
         return ElementTree.fromstring(result.stdout)
     except ElementTree.ParseError as error:

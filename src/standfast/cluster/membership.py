@@ -89,9 +89,7 @@ def own_node(limit_seconds: float = 5.0) -> str:
     result = run(["crm_node", "--name"], limit_seconds=limit_seconds)
     name = result.stdout.strip()
     if not result.ok or not name:
-        raise EngineError(
-            f"this node's cluster name cannot be read: {result.complaint()}", timed_out=result.timed_out
-        )
+        raise EngineError.of("this node's cluster name cannot be read", result)
     return name
 
 
@@ -99,7 +97,7 @@ def partition(limit_seconds: float = 5.0) -> frozenset[str]:
     """The members that this node sees. Raises EngineError."""
     result = run(["crm_node", "--partition"], limit_seconds=limit_seconds)
     if not result.ok:
-        raise EngineError(f"the members cannot be read: {result.complaint()}", timed_out=result.timed_out)
+        raise EngineError.of("the members cannot be read", result)
     return frozenset(result.stdout.split())
 
 
@@ -133,9 +131,7 @@ def status(limit_seconds: float = 5.0) -> ClusterStatus:
     result = run(["crm_mon", "--one-shot", "--output-as=xml"], limit_seconds=limit_seconds)
     root = xml_of(result)
     if not result.ok or root is None or root.find("nodes") is None:
-        raise EngineError(
-            f"the cluster's state cannot be read: {result.complaint()}", timed_out=result.timed_out
-        )
+        raise EngineError.of("the cluster's state cannot be read", result)
     return parse_status(root)
 
 

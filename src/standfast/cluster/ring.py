@@ -29,7 +29,7 @@ def look(limit_seconds: float = 3.0) -> Ring:
     """Read it. Raises EngineError."""
     result = run(["corosync-cmapctl"], limit_seconds=limit_seconds)
     if not result.ok:
-        raise EngineError(f"corosync does not answer: {result.complaint()}", timed_out=result.timed_out)
+        raise EngineError.of("corosync does not answer", result)
     found = parse(result.stdout)
     if found is None:
         # A nodelist without names: only Pacemaker knows how the nodes are called.

@@ -17,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 from xml.etree import ElementTree
 
 MAX_OUTPUT_BYTES = 32 * 1024 * 1024
@@ -24,6 +25,8 @@ TIMED_OUT = 124
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 LOOK_SHARE = 2.0
+LATE_LIMIT_SECONDS = 30.0
+"""So long nothing but looks that found no answer in time, one after the other: a slow node is no lost one."""
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _CHUNK_BYTES = 65536
 _NO_NEWS = ("Init failed, could not perform", "Please try a longer timeout")
@@ -38,6 +41,11 @@ class EngineError(Exception):
     def __init__(self, text: str = "", *, timed_out: bool = False) -> None:
         super().__init__(text)
         self.timed_out = timed_out
+
+    @classmethod
+    def of(cls, what: str, result: Result) -> Self:
+        """`what` could not be had: with the program's own last words, or how it ended."""
+        return cls(f"{what}: {result.complaint()}", timed_out=result.timed_out)
 
 
 @dataclass(frozen=True)

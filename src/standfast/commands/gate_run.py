@@ -13,7 +13,6 @@ from standfast.commands.gate_tools import Tools
 from standfast.core.evidence import HostAnswer
 from standfast.core.gate import Answer, GateView, Rule, astray, decide, plainly_on
 from standfast.core.names import HOLD_POLL_SECONDS, SIGHTINGS_FILE
-from standfast.core.record import Mode
 from standfast.sightings import Sightings, ring_number
 
 POLL_INTERVAL_SECONDS = 0.25
@@ -159,10 +158,8 @@ class Gate:
 
     def _mover_guest(self, sight: Sight) -> str:
         """The guest that a guarded window is for; empty where there is none."""
-        record = sight.record
-        if record is None or not record.holds or record.mode is not Mode.GUARDED:
-            return ""
-        return gate_sight.guest_of(sight.cib, record.mover)
+        mover = sight.record.guarded_mover if sight.record is not None else ""
+        return gate_sight.guest_of(sight.cib, mover) if mover else ""
 
     def _view(
         self,

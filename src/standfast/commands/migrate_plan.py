@@ -11,7 +11,7 @@ from standfast.commands.migrate import Order
 from standfast.commands.migrate_show import PROGRAM
 from standfast.commands.migrate_text import size
 from standfast.config import Config
-from standfast.core import by_kind, fields, heartbeat, holding, migration_before
+from standfast.core import by_kind, fields, holding, members, migration_before
 from standfast.core.messages import Message, Refused
 from standfast.core.migration import Move
 from standfast.core.steps import OpenGoal, Snapshot, Stop
@@ -119,9 +119,8 @@ def _paced(order: Order, survey: Survey, move: Move, snapshot: Snapshot) -> list
         kind = by_kind.kind(move.hosts, move.source)
         text = f"{move.source} is of kind {kind}: the switch-over of a guest cannot be held there"
         return [Message("NOT_JUST_IN_TIME", text, host=move.source, next_command=again)]
-    runs = [heartbeat.timeout_ms(report.runtime) for report in snapshot.reports.values() if report.runtime]
     if isinstance(order.budget, int):
-        wrong = holding.budget(order.budget, None, max(runs, default=0) / 1000)
+        wrong = holding.budget(order.budget, None, members.longest_timeout_seconds(snapshot.reports))
         return [wrong] if isinstance(wrong, Message) else []
     return []
 

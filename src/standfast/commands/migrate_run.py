@@ -122,11 +122,10 @@ class Drive:
         source = cast(Source, hosts[move.source])  # the preflight has looked
         snapshot, _ = await window_run.look(self._survey)
         window = snapshot.record.window if snapshot.record is not None else 0
-        runs = [r.runtime for r in snapshot.reports.values() if r.runtime]
-        longest = max(map(heartbeat.timeout_ms, runs), default=0)
+        longest_seconds = members.longest_timeout_seconds(snapshot.reports)
         asked = self._plan.raise_seconds
         raises = JustInTime(move, asked, source, hosts[move.target], self._show, self._executor)
-        await raises.prepare(Ground(window, longest / 1000, self._plan.memory_bytes))
+        await raises.prepare(Ground(window, longest_seconds, self._plan.memory_bytes))
         return raises
 
     def _executor(self, goal: Goal, limit_seconds: float) -> Executor:

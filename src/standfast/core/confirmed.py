@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from standfast.core.evidence import GuestState, HostAnswer
-from standfast.core.record import Mode, Record
+from standfast.core.record import Record
 
 
 def asking(record: Record, host: str) -> Record:
@@ -85,8 +85,7 @@ class Followed:
     def of(self, record: Record | None, *, damaged: bool) -> Record | None:
         """The record to go by: as it was last readable, while it is not. None: there is no such window."""
         if record is not None or not damaged:
-            guarded = record is not None and record.holds and record.mode is Mode.GUARDED
-            self._last = record if guarded else None
+            self._last = record if record is not None and record.guarded_mover else None
         return self._last
 
     def heard(self, answers: Iterable[HostAnswer]) -> dict[str, int]:

@@ -182,6 +182,12 @@ def wanted_keys(
     return explicit_keys(old) if record.totem is Totem.EXPLICIT else old.file_keys
 
 
+def longest_timeout_seconds(reports: Mapping[str, Report]) -> float:
+    """The longest heartbeat timeout that a node has reported; 0: none has."""
+    runs = [report.runtime for report in reports.values() if report.runtime]
+    return max(map(heartbeat.timeout_ms, runs), default=0) / 1000
+
+
 def explicit_keys(old: OldHeartbeat) -> dict[str, str]:
     """The old effective values written out. A pong count of the user's own stays: a line that is taken away
     for a moment would come back in another place and without its comment."""

@@ -221,3 +221,53 @@ def turn(view: RaisedView) -> LowerGoal | None:
     if view.seconds_since_attempt is not None and view.seconds_since_attempt < RETRY_SECONDS:
         return None
     return LowerGoal(record.window, record.epoch, overdue)
+
+
+def commanded(record: Record, present: frozenset[str], reports: Mapping[str, Report]) -> bool:
+    """Whether the owner of the window is there, and says that a command is alive on it."""
+    report = reports.get(record.owner)
+    return record.owner in present and report is not None and report.commanding
+
+
+class Book:
+    """What one node has seen of a raise, look by look, by its own clock. A new one counts anew: late, never
+    early."""
+
+    def __init__(self) -> None:
+        self._window = 0
+        self._raised_at = 0.0
+        self._left_at: float | None = None
+        self._tried_at: float | None = None
+
+    def turn(
+        self,
+        me: str,
+        present: frozenset[str],
+        record: Record | None,
+        reports: Mapping[str, Report],
+        now: float,
+        *,
+        busy: bool,
+    ) -> LowerGoal | None:
+        """One look. Whether this node lowers it now, which counts as tried; not while it is `busy` so."""
+        if record is None or not is_up(record, present, reports):
+            self._window, self._left_at, self._tried_at = 0, None, None
+            return None
+        if record.window != self._window:
+            self._window, self._raised_at, self._left_at, self._tried_at = record.window, now, None, None
+        if commanded(record, present, reports):
+            self._left_at = None
+        elif self._left_at is None:
+            self._left_at = now
+        if busy:
+            return None
+        left = None if self._left_at is None else now - self._left_at
+        tried = None if self._tried_at is None else now - self._tried_at
+        goal = turn(RaisedView(me, present, record, True, now - self._raised_at, left, tried))
+        if goal is not None:
+            self.tried(now)
+        return goal
+
+    def tried(self, now: float) -> None:
+        """An attempt begins, or has ended."""
+        self._tried_at = now

@@ -170,6 +170,11 @@ class Record:
         return self.open and not self.proven
 
     @property
+    def guarded_mover(self) -> str:
+        """The node that a guarded window is for, while it holds; empty: there is no such window."""
+        return self.mover if self.holds and self.mode is Mode.GUARDED else ""
+
+    @property
     def raised_now(self) -> bool:
         """Raised just in time, and not lowered yet."""
         return self.just_in_time and self.totem is Totem.RAISED

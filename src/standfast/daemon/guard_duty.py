@@ -20,7 +20,7 @@ from standfast.cluster.run import EngineError
 from standfast.core import confirmed, topology
 from standfast.core.gate import plainly_on
 from standfast.core.guarded import kill_id
-from standfast.core.record import Mode, Record, RecordError
+from standfast.core.record import Record, RecordError
 from standfast.hosts.asking import ask_everywhere
 
 if TYPE_CHECKING:
@@ -58,9 +58,8 @@ class GuardDuty:
         return self._mover_of(self._known.record)
 
     def _mover_of(self, found: Record | None) -> str:
-        if found is None or not found.holds or found.mode is not Mode.GUARDED:
-            return ""
-        return found.mover if found.mover != self._known.node else ""
+        mover = found.guarded_mover if found is not None else ""
+        return mover if mover != self._known.node else ""
 
     async def look(self) -> None:
         """After each look at the CIB: ask the fencer, note a mover that is away."""

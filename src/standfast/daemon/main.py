@@ -18,7 +18,7 @@ from xml.etree import ElementTree as ET
 
 from standfast import config, refusals
 from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
-from standfast.cluster.run import EngineError, pause_seconds
+from standfast.cluster.run import LATE_LIMIT_SECONDS, EngineError, pause_seconds
 from standfast.core import clock_gate, devices, heartbeat, members, names, owed, record, topology
 from standfast.core.aims import entries
 from standfast.core.clock_step import OFF
@@ -54,8 +54,6 @@ TICK_WINDOW_SECONDS = 1.0
 VALUES_POLL_SECONDS = 0.02
 VALUES_LIMIT_SECONDS = 10.0
 ALARM_PERIOD_SECONDS = 60.0
-LATE_LIMIT_SECONDS = 30.0
-"""So long nothing but answers that are late, and the engine counts as there."""
 RETRY_SECONDS = 1.0
 TESTS_NEWS_SECONDS = 0.25
 UNDER_WAY = ("Init-ing", "Testing")

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from standfast.core import raising
-from standfast.core.raising import RaisedView
 from standfast.core.record import Record
 from standfast.core.report import Report
 from standfast.core.steps import LowerGoal
@@ -42,37 +41,14 @@ class RaisedDuty:
     ) -> None:
         """`lower`: carries it out; empty: it is down, else why not."""
         self._tell, self._lower, self._clock = tell, lower or run_lower, clock
-        self._window = 0
-        self._raised_at = 0.0
-        self._left_at: float | None = None
-        self._tried_at: float | None = None
+        self._book = raising.Book()
         self._work: asyncio.Task[None] | None = None
 
     def step(self, seen: Seen) -> None:
         """Do what is due now. Never raises for what the world does; the lowering goes on by itself."""
-        record, now = seen.record, self._clock()
-        if record is None or not raising.is_up(record, seen.members, seen.reports):
-            self._window, self._left_at, self._tried_at = 0, None, None
-            return
-        if record.window != self._window:
-            self._window, self._raised_at, self._left_at, self._tried_at = record.window, now, None, None
-        if commanded(record, seen.members, seen.reports):
-            self._left_at = None
-        elif self._left_at is None:
-            self._left_at = now
-        if self._work is not None and not self._work.done():
-            return
-        view = RaisedView(
-            seen.me,
-            seen.members,
-            record,
-            True,
-            now - self._raised_at,
-            None if self._left_at is None else now - self._left_at,
-            None if self._tried_at is None else now - self._tried_at,
-        )
-        if (goal := raising.turn(view)) is not None:
-            self._tried_at = now
+        busy = self._work is not None and not self._work.done()
+        goal = self._book.turn(seen.me, seen.members, seen.record, seen.reports, self._clock(), busy=busy)
+        if goal is not None:
             self._work = asyncio.create_task(self._try(goal))
 
     async def ended(self) -> None:
@@ -84,14 +60,8 @@ class RaisedDuty:
         why = "for longer than any command may have it" if goal.overdue else "and no command drives it"
         self._tell(f"the heartbeat timeout is raised {why}: lowering it")
         refusal = await self._lower(goal)
-        self._tried_at = self._clock()
+        self._book.tried(self._clock())
         self._tell(f"not lowered: {refusal}" if refusal else "the heartbeat timeout is as it was")
-
-
-def commanded(record: Record, members: frozenset[str], reports: Mapping[str, Report]) -> bool:
-    """Whether the owner of the window is there, and says that a command is alive on it."""
-    report = reports.get(record.owner)
-    return record.owner in members and report is not None and report.commanding
 
 
 async def run_lower(goal: LowerGoal) -> str:

@@ -14,7 +14,7 @@ from standfast.core import confirmed, evidence, heartbeat, members, owed, xscf
 from standfast.core.evidence import GuestState
 from standfast.core.gate import plainly_on
 from standfast.core.owed import Debt
-from standfast.core.record import Mode, Phase, Record
+from standfast.core.record import Phase, Record
 from standfast.core.report import Report, proof
 from standfast.sim.clocks import Measuring
 from standfast.sim.kernel import Steps
@@ -160,9 +160,8 @@ class Daemon:
         return self._mover_of(self.node.cib.readable)
 
     def _mover_of(self, record: Record | None) -> str:
-        if record is None or not record.holds or record.mode is not Mode.GUARDED:
-            return ""
-        return record.mover if record.mover != self.node.name else ""
+        mover = record.guarded_mover if record is not None else ""
+        return mover if mover != self.node.name else ""
 
     def _watch(self, run: int) -> Steps:
         """In a guarded window, each second: where does the mover's guest run, and is it away?"""

@@ -13,7 +13,6 @@ from standfast.core import evidence, xscf
 from standfast.core import gate as core_gate
 from standfast.core.evidence import HostAnswer
 from standfast.core.gate import GateView, Rule
-from standfast.core.record import Mode
 from standfast.core.topology import Level
 from standfast.core.xscf import Proof, Verdict
 from standfast.sim.kernel import Steps
@@ -137,8 +136,7 @@ def call(world: World, node: Node, target: str, level: Level) -> Steps:
 def _mover(node: Node) -> str:
     """The mover of a guarded window, as this node's copy has it."""
     record = node.cib.readable
-    guarded = record is not None and record.holds and record.mode is Mode.GUARDED
-    return record.mover if record is not None and guarded else ""
+    return record.guarded_mover if record is not None else ""
 
 
 def ask(world: World, node: Node, guest: str) -> Steps:

@@ -120,10 +120,11 @@ def ready(lab: VmLab) -> None:
     lab.wait_settled()
     if lab.spec.fencing == "standfast":
         for node in lab.nodes:
-            lab.wait(partial(_tested, lab, node), TESTS_LIMIT_SECONDS, f"the agents on {node}", LOOK_SECONDS)
+            lab.wait(partial(tested, lab, node), TESTS_LIMIT_SECONDS, f"the agents on {node}", LOOK_SECONDS)
 
 
-def _tested(lab: VmLab, node: str) -> bool:
+def tested(lab: VmLab, node: str) -> bool:
+    """Every row of sdtool -s on this node shows TestWorked."""
     done = lab.exec(node, ["sdtool", "-s", "--json"], TESTS_LIMIT_SECONDS)
     rows = json.loads(done.stdout)["agents"] if done.ok else []
     return bool(rows) and all(row["test_state"] == "TestWorked" for row in rows)
