@@ -52,6 +52,8 @@ LOOK_SECONDS = 0.5
 MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
 TOTAL_LIMIT_SECONDS = 300.0
+OVERTAKEN_SECONDS = 2.0
+"""A final word after a look that took longer is compared with the record once more."""
 SAVE_LIMIT_SECONDS = 60.0
 BARRIER_LIMIT_SECONDS = 20.0
 POST_MIGRATION = "@post-migration"
@@ -108,6 +110,7 @@ class Executor:
         deadline = time.monotonic() + self.total_limit_seconds
         whole, steps, answered = True, 0, time.monotonic()
         while steps < MAX_STEPS and time.monotonic() < deadline:
+            began = time.monotonic()
             try:
                 snapshot, tree = await self._look(whole, memory, limits)
             except EngineError as error:
@@ -121,6 +124,8 @@ class Executor:
                 return Stop((_rolled_back(memory.aborted),), unfinished=False)
             whole = self._whole(snapshot.record)
             decision = decide(snapshot, self.goal)
+            if await self._overtaken(decision, snapshot, time.monotonic() - began):
+                continue
             if isinstance(decision, Done):
                 warnings = (*memory.warnings, *decision.warnings)
                 return replace(decision, changed=self._changed(snapshot, steps), warnings=warnings)
@@ -139,6 +144,21 @@ class Executor:
             (Message("TOO_LONG", f"not finished after {self.total_limit_seconds:.0f} s and {steps} steps"),),
             unfinished=True,
         )
+
+    async def _overtaken(self, decision: Decision, snapshot: Snapshot, took_seconds: float) -> bool:
+        """Whether a word that nothing is left is already stale: a host that is silent makes a look long, and
+        what another command had sent, when the ring stood still, may have been carried out meanwhile."""
+        final = isinstance(decision, Done) or (isinstance(decision, Stop) and not decision.unfinished)
+        if not final or took_seconds < OVERTAKEN_SECONDS:
+            return False
+        try:
+            now, _ = await self.survey.take(quick=True)
+        except EngineError:
+            return False
+        if now.record == snapshot.record:
+            return False
+        self.say("the window has changed meanwhile; looking again")
+        return True
 
     def _changed(self, snapshot: Snapshot, steps: int) -> bool:
         """Whether this command has done it: opening again takes over, asks, and changes no window."""

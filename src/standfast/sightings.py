@@ -134,9 +134,13 @@ class Sightings:
         A ring that is the next one, with some members less, is a plain loss: nobody was met. Any other new
         ring may be one in which this node, having stood still, has met those who went on without it, and what
         it knows of the configuration is from before. None: nobody was met in the last hour.
+
+        Who is new in it has returned just now; where rings were missed, nobody having looked meanwhile, or
+        the members are the same, that may be each of them. But not in the first ring of a boot.
         """
         now, _, times = self._times()
-        there = frozenset(name.casefold() for name in members)
+        named = {name.casefold(): name for name in members}
+        there = frozenset(named)
         before = max((name for name in times if name.startswith(_RING)), key=times.__getitem__, default="")
         last, known = _ring_of(before)
         if number == last and there <= known:
@@ -154,7 +158,9 @@ class Sightings:
         if number == last + RING_STEP and there < known:
             self._note(new)
             return now - times[_MET] if _MET in times else None
-        self._note({**new, _MET: now})
+        came = there - known if number in (last, last + RING_STEP) and there != known else there
+        back = {f"{_RETURNED}{named[name]}": now for name in came if name in named} if before else {}
+        self._note({**new, _MET: now, **back})
         return 0.0
 
     def returned(self, node: str) -> None:

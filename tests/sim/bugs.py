@@ -31,6 +31,7 @@ from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.steps import Done, OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
+from standfast.sim import command
 from standfast.sim import strays as sim_strays
 from standfast.sim.rules import Rules
 from standfast.sim.store import written
@@ -439,6 +440,38 @@ def _who_wakes_up_alone_acts(patch: Patch) -> None:
     patch.setattr(gate, "_astray", lambda view: None)
 
 
+def _clocks_say_nothing_of_itself(patch: Patch) -> None:
+    """Who waits for clocks, and wakes up alone, asks the hosts about itself only."""
+    found = gate.astray
+
+    def by_hosts(view: Any) -> str:
+        where = found(view)
+        return "" if where == gate.CLOCKS else where
+
+    patch.setattr(gate, "astray", by_hosts)
+
+
+def _nobody_returns_unseen(patch: Patch) -> None:
+    """Who was away and came back while no daemon looked has not returned."""
+    met, note = Sightings.met, Sightings._note
+
+    def only_met(self: Sightings, number: int, members: Any) -> Any:
+        def kept(new: dict[str, float]) -> bool:
+            return note(self, {name: at for name, at in new.items() if not name.startswith("returned ")})
+
+        self._note = kept  # type: ignore[method-assign]
+        try:
+            return met(self, number, members)
+        finally:
+            del self._note
+
+    patch.setattr(Sightings, "met", only_met)
+
+
+def _a_long_look_is_believed(patch: Patch) -> None:
+    patch.setattr(command, "OVERTAKEN_MS", 10**9)
+
+
 def _let_go_before_it_is_read_back(patch: Patch) -> None:
     higher = raising.higher
 
@@ -549,5 +582,14 @@ BUGS = (
     Bug("just in time: let go before it is read back", ("S4",), _let_go_before_it_is_read_back, driven=True),
     Bug("just in time: nobody lowers what a command has left", ("L5",), _left_raised, driven=True),
     Bug("just in time: the knet values are left", ("S6",), _knet_values_are_left, driven=True),
+    Bug(
+        "clocks: only hosts speak for having slept",
+        ("S8",),
+        _clocks_say_nothing_of_itself,
+        clocks=True,
+        rare=True,
+    ),
+    Bug("who came back unseen has not returned", ("S8",), _nobody_returns_unseen, rare=True),
+    Bug("what a long look has seen is believed", ("L2",), _a_long_look_is_believed, rare=True),
     Bug("who was moved and wakes up alone acts at once", ("S8",), _who_wakes_up_alone_acts, clocks=True),
 )

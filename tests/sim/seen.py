@@ -2,7 +2,7 @@
 (the world has changed), the search begins at seed 1, and this list should be brought up to date."""
 
 SEEN_ON: dict[str, int] = {
-    "the gate ignores the membership": 194,
+    "the gate ignores the membership": 233,
     "the gate ignores the window and its lease": 138,
     "the gate allows where the record cannot be read": 821,
     "levels without a real device are accepted": 1004,
@@ -24,6 +24,9 @@ SEEN_ON: dict[str, int] = {
     "closing stops for good at its last steps": 1,
     "the hold outlives its lease": 24,
     "the lease begins anew with each look": 12,
+    "clocks: only hosts speak for having slept": 82351,
+    "who came back unseen has not returned": 41117,
+    "what a long look has seen is believed": 37415,
     "guarded: silence counts as gone": 213,
     "guarded: running counts from the drop": 138,
     "guarded: the source is killed before the target": 219,

@@ -176,7 +176,7 @@ async def test_starting_the_facility_shows_old_kills_no_more(
     async def nothing() -> None:
         return
 
-    monkeypatch.setattr(site.daemon, "retest", nothing)
+    monkeypatch.setattr(site.daemon.tests, "test_all", nothing)
     site.daemon.board.shut("n2", "KillFailed")
     assert (await site.door.handle({"op": "facility", "want": "start"}))["ok"] is True
     assert site.states("n2") == {"Unknown"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import time
 from pathlib import Path
@@ -107,6 +108,32 @@ async def test_an_engine_that_never_answers_in_time_is_given_up_at_the_limit(
     outcome = await run(Scripted(FakeCluster(), late=range(1, 10_000_000)), CLOSE, 5.0)
     assert [message.code for message in outcome.messages] == ["ENGINE"]
     assert not outcome.unfinished
+
+
+class Overtaken(Scripted):
+    """Between its first look, which takes long for the sake of a silent host, and its word an opening lands
+    that another command had sent; then nothing more happens."""
+
+    async def take(self, guest: str = "", **how: bool) -> tuple[Snapshot, ET.Element]:
+        seen = await super().take(guest, **how)
+        if self.looks == 1:
+            await asyncio.sleep(0.02)
+            self.cluster.record = opened().record
+        return seen
+
+
+@pytest.mark.parametrize(("limit_seconds", "looked_again"), [(0.01, True), (60.0, False)])
+async def test_a_word_that_nothing_is_left_is_compared_with_the_record_after_a_long_look(
+    monkeypatch: pytest.MonkeyPatch, limit_seconds: float, looked_again: bool
+) -> None:
+    monkeypatch.setattr(execute, "OVERTAKEN_SECONDS", limit_seconds)
+    said: list[str] = []
+    cluster = FakeCluster()
+    late = cast(Survey, Overtaken(cluster))
+    outcome = await Executor(late, dataclasses.replace(CLOSE, target="ctrl9"), said.append).run()
+    assert isinstance(outcome, Stop)
+    assert outcome.unfinished is looked_again
+    assert ("the window has changed meanwhile; looking again" in said) is looked_again
 
 
 async def test_a_reason_that_the_record_cannot_hold_is_refused() -> None:

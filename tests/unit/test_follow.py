@@ -210,7 +210,7 @@ async def test_logins_are_tried_with_a_password_that_is_on_this_node(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     outside = Outside(monkeypatch, tmp_path)
-    await outside.daemon.retest()
+    await outside.daemon.tests.test_all()
     assert outside.tried == ["n2"]
     assert outside.daemon.known.probed.logins == {"10.20.30.71": ""}
 
@@ -220,11 +220,11 @@ async def test_logins_are_tried_again_when_a_password_has_come(
 ) -> None:
     outside = Outside(monkeypatch, tmp_path)
     monkeypatch.setattr(outside.daemon.board, "mended", lambda: ["SA-n1"])
-    outside.daemon._test_what_is_due([])
+    outside.daemon.tests.follow([])
     await asyncio.gather(*outside.daemon._tasks)
     assert outside.tried == ["n2"]
     monkeypatch.setattr(outside.daemon.board, "mended", list)
-    outside.daemon._test_what_is_due(["SA-n2"])
+    outside.daemon.tests.follow(["SA-n2"])
     await asyncio.gather(*outside.daemon._tasks)
     assert outside.tried == ["n2"], "an aim that changes is no reason to log in everywhere"
 

@@ -336,11 +336,31 @@ def test_once_all_is_proven_fencing_is_as_after_a_window_whatever_the_heartbeat(
     allowed = 0
     for view in views:
         answer, after = ask(record=proven, **view), ask(record=closed, **view)
+        alone = view["membership"] == {view["executor"]}
+        if proven.waits_for_clocks and alone and answer.rule is Rule.EXECUTOR_MOVING:
+            # The one thing that is otherwise: who sees no other node may have been moved once more.
+            assert after.allow or after.rule in (Rule.EXECUTOR_MOVING, Rule.SETTLING), view
+            continue
         assert (answer.allow, answer.rule, answer.final) == (after.allow, after.rule, after.final), view
         allowed += answer.allow
     assert 0 < allowed < len(views)
     settling = ask(record=proven, seconds_since_epoch_seen=3.0)
     assert settling.reason.startswith("fencing was armed again less than 15 s ago (12 s left)")
+
+
+def test_while_clocks_are_waited_for_a_node_that_sees_no_other_may_have_stood_still_itself() -> None:
+    """Two nodes: a move without a word that was called off leaves its guest where its devices aim, so that no
+    host tells that its node was asleep."""
+    alone = {"target": "n1", "executor": "n2", "membership": frozenset({"n2"}), **ASTRAY}
+    alone["own_hosts"], alone["own_aim"] = hosts(ctrl1=GuestState.RUNNING), "ctrl1"
+    assert ask(record=dataclasses.replace(IDLE, settle=()), **alone).allow
+    held = ask(record=PROVEN, **alone)
+    assert (held.allow, held.rule, held.final) == (False, Rule.EXECUTOR_MOVING, False)
+    assert "a window still waits for the clocks to agree; it holds for 45 s more" in held.reason
+    assert ask(record=PROVEN, seconds_held_as_mover=45.0, **alone).allow
+    assert ask(record=PROVEN, **(alone | {"hosts": NOWHERE, "hosts_before": NOWHERE})).allow
+    assert ask(record=PROVEN, **(alone | {"membership": frozenset({"n2", "n3"})})).allow
+    assert ask(record=dataclasses.replace(PROVEN, totem=Totem.LOWERED), **alone).allow
 
 
 def test_an_opening_that_is_put_back_holds_as_before() -> None:

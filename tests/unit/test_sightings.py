@@ -432,6 +432,27 @@ def test_any_other_new_ring_may_have_met_somebody(node: Node, number: int, membe
     assert node.process().met(number, members) == 2.0
 
 
+@pytest.mark.parametrize(
+    ("number", "members", "back"),
+    [
+        (20 + RING_STEP, ("n1", "n2"), ()),  # a plain loss
+        (20 + RING_STEP, ("n1", "n2", "n4"), ("n4",)),
+        (20, (*ALL, "N4"), ("N4",)),  # the engine sees later than corosync who is there, and names it so
+        (20 + 2 * RING_STEP, ALL, ALL),  # somebody was away in between, and nobody here looked
+        (20 + 5 * RING_STEP, ("n1", "n3"), ("n1", "n3")),
+    ],
+)
+def test_who_may_have_come_back_in_a_new_ring_has_returned(
+    node: Node, number: int, members: tuple[str, ...], back: tuple[str, ...]
+) -> None:
+    at_home(node)
+    assert all(node.process().seconds_since_return(name) is None for name in members)
+    node.process().met(number, members)
+    node.now += 5
+    seen = {name: node.process().seconds_since_return(name) for name in members}
+    assert seen == {name: 5 if name in back else None for name in members}
+
+
 def test_who_was_alone_and_meets_the_others_has_met_them(node: Node) -> None:
     """As measured: a node that has slept is alone for about 2 s, in a ring of its own."""
     at_home(node)

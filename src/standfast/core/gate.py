@@ -62,6 +62,8 @@ Shorter than a hold is polled for, and the hosts are asked meanwhile: one call i
 JUST_BACK_SECONDS = 30
 """How long a member is held that has come back. Longer than the fencer waits for a gate whose node has died
 (its time-out and a fifth of it, 24 s): what was asked for before the return then goes to another node's."""
+CLOCKS = "clocks"
+"""What is noted in place of a host where only a wait for clocks speaks for it."""
 SKIPPED = "skipped"
 """How the record's word on a host begins that was not saved."""
 
@@ -398,26 +400,35 @@ def _elsewhere(view: GateView) -> Answer | None:
 
 def _astray(view: GateView) -> Answer | None:
     """A node that was moved without a word wakes up alone, and believes that it is the other one that is lost
-    (two nodes: with more it has no quorum). What hosts say of itself tells it; its clocks may not."""
-    if not view.alone or gone(view):
+    (two nodes: with more it has no quorum). What hosts say of itself tells it; its clocks may not. Nor do the
+    hosts where such a move was called off: while clocks are waited for, which is when guests move, it holds
+    whatever they say."""
+    where, held = astray(view), view.seconds_held_as_mover or 0.0
+    if not where or gone(view) or held >= MOVER_HOLD_SECONDS:
         return None
-    found, held = on_its_way(view.own_hosts, view.own_aim), view.seconds_held_as_mover or 0.0
-    if found is None or held >= MOVER_HOLD_SECONDS:
-        return None
+    found = on_its_way(view.own_hosts, view.own_aim)
+    if found is not None:
+        told = f"{found.host} shows its guest {found.guest} {found.state.value}, and its devices aim at "
+        told += view.own_aim or "no host"
+    else:
+        told = "a window still waits for the clocks to agree"
     return hold(
         Rule.EXECUTOR_MOVING,
-        f"{view.executor} sees no other node, and may itself be the one that stood still: {found.host} shows "
-        f"its guest {found.guest} {found.state.value}, and its devices aim at {view.own_aim or 'no host'}; "
+        f"{view.executor} sees no other node, and may itself be the one that stood still: {told}; "
         f"it holds for {MOVER_HOLD_SECONDS - held:.0f} s more",
         hosts_matter=True,
     )
 
 
 def astray(view: GateView) -> str:
-    """The host that shows this node's own guest on its way or elsewhere, where that counts; empty: it does
-    not."""
-    found = on_its_way(view.own_hosts, view.own_aim) if view.alone else None
-    return found.host if found is not None else ""
+    """What speaks for this node having stood still itself: the host that shows its own guest on its way or
+    elsewhere, or a window that waits for clocks; empty: nothing, or that does not count."""
+    if not view.alone:
+        return ""
+    found = on_its_way(view.own_hosts, view.own_aim)
+    if found is not None:
+        return found.host
+    return CLOCKS if view.record is not None and view.record.waits_for_clocks else ""
 
 
 def _released(view: GateView) -> Answer | None:

@@ -165,13 +165,13 @@ class Door:
             return _no(f"{error}; {later}", "sdtool -s")
         self._daemon.facility_moved()
         self._daemon.kick()
-        await self._daemon.retest()
+        await self._daemon.tests.test_all()
         return None
 
     async def _retest(self, _: Answer) -> Answer:
         self._daemon.reread()
         self._daemon.kick()
-        await self._daemon.retest()
+        await self._daemon.tests.test_all()
         return {"ok": True}
 
     async def _reopen_logs(self, _: Answer) -> Answer:

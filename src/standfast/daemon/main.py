@@ -10,14 +10,13 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from standfast import config, refusals
-from standfast.cluster import attrd, cib, cmap, corosync_map, rescue_file, ring, ring_watch
+from standfast.cluster import cib, cmap, corosync_map, rescue_file, ring, ring_watch
 from standfast.cluster.run import LATE_LIMIT_SECONDS, EngineError, pause_seconds
 from standfast.core import clock_gate, devices, heartbeat, members, names, owed, record, topology
 from standfast.core.aims import entries
@@ -25,10 +24,11 @@ from standfast.core.clock_step import OFF
 from standfast.core.clocks import THRESHOLD_SECONDS
 from standfast.core.evidence import HostAnswer
 from standfast.core.record import Phase, Record, Totem
-from standfast.core.report import Report, decode_all, encode
+from standfast.core.report import Report, decode_all
 from standfast.core.steps import NodeAim
-from standfast.daemon import alarms, arm_window, away, heartbeat_duty, probe
-from standfast.daemon.board import TEST_PERIOD_SECONDS, Board, Row
+from standfast.daemon import alarms, arm_window, away, heartbeat_duty
+from standfast.daemon.agent_tests import AgentTests, Around
+from standfast.daemon.board import Board, Row
 from standfast.daemon.clock_duty import ClockDuty
 from standfast.daemon.clock_step_duty import ClockStepDuty
 from standfast.daemon.facility_switch import Switch
@@ -39,6 +39,7 @@ from standfast.daemon.known import Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
+from standfast.daemon.publisher import Publisher
 from standfast.daemon.raised_duty import RaisedDuty
 from standfast.daemon.raised_duty import Seen as RaisedSeen
 from standfast.daemon.stray_duty import StrayDuty
@@ -55,8 +56,6 @@ VALUES_POLL_SECONDS = 0.02
 VALUES_LIMIT_SECONDS = 10.0
 ALARM_PERIOD_SECONDS = 60.0
 RETRY_SECONDS = 1.0
-TESTS_NEWS_SECONDS = 0.25
-UNDER_WAY = ("Init-ing", "Testing")
 MAX_SAID_CHARS = 160
 
 log = logging.getLogger("standfastd")
@@ -72,13 +71,9 @@ class Daemon:
         self.hosts: dict[str, Host] = {}
         self._account: dict[str, str] | None = None
         self.commanding = 0
-        self._dirty = asyncio.Event()
+        self._publisher = Publisher(self.known, self.report)
         self._kick = asyncio.Event()
         self._changed = asyncio.Event()
-        self._published = ""
-        self._told: Report | None = None
-        """What stands in `_published`."""
-        self._proven_since = 0
         self._ticked = 0.0
         self._tick_took_seconds = 0.0
         self._engine_answered = float("-inf")
@@ -95,12 +90,23 @@ class Daemon:
         self._looked_at = 0
         """Epoch of the record at which everything that a report tells was looked at."""
         self._config_seen: tuple[int, int, int] | None = None
-        self.board = Board(self._dirty.set)
+        self.board = Board(self.touched)
         self.guard = GuardDuty(self.known, lambda: self.hosts, self.sightings)
         self._kills = KillWatch(self.board, self._note)
         self.fencer = FencerDuty(self._look_again)
+        self.tests = AgentTests(
+            self.known,
+            self.board,
+            Around(
+                lambda: self.hosts,
+                lambda: self.facility == "running",
+                self.touched,
+                self._fencer_anew,
+                self._spawn,
+            ),
+        )
         self.switch = Switch(Path(names.STOPPED_MARKER_FILE))
-        self.clocks = ClockDuty(self._dirty.set)
+        self.clocks = ClockDuty(self.touched)
         self.strays = StrayDuty(
             self.known,
             lambda: self.hosts,
@@ -108,10 +114,9 @@ class Daemon:
             idle=lambda: self.commanding == 0,
             facility=lambda: self.facility == "running",
             tell=self._note,
-            changed=self._dirty.set,
+            changed=self.touched,
         )
-        self.clock_step = ClockStepDuty(self.clocks, self._dirty.set, partial(self._note, "clock"))
-        self._outside = asyncio.Lock()
+        self.clock_step = ClockStepDuty(self.clocks, self.touched, partial(self._note, "clock"))
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -126,7 +131,7 @@ class Daemon:
             self.board.stop()
         else:
             self.board.start_anew()
-        self._dirty.set()
+        self.touched()
 
     async def _settle_facility(self) -> None:
         # Not waited for: the write takes as long as the ring, and the daemon has its node to look after.
@@ -136,7 +141,7 @@ class Daemon:
 
     def touched(self) -> None:
         """Something changed that a report tells."""
-        self._dirty.set()
+        self._publisher.touched()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -145,8 +150,14 @@ class Daemon:
         ring_watch.start(lambda: _tell(loop, self._ring_moved))
         self.clocks.start(partial(_tell, loop))
         async with asyncio.TaskGroup() as group:
-            duties = (self.guard.watch, self.clocks.watch, self.strays.watch)
-            for task in (self._follow, self._publish, self._periodic, self._alarms, *duties):
+            duties = (
+                self._publisher.publish,
+                self.tests.periodically,
+                self.guard.watch,
+                self.clocks.watch,
+                self.strays.watch,
+            )
+            for task in (self._follow, self._alarms, *duties):
                 group.create_task(self._forever(task))
 
     async def _forever(self, task: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -170,7 +181,7 @@ class Daemon:
         else:
             self.known.config, self.known.config_error = loaded, ""
         self._make_hosts()
-        self._dirty.set()
+        self.touched()
 
     def _make_hosts(self) -> None:
         loaded, old = self.known.config, self.hosts
@@ -234,8 +245,9 @@ class Daemon:
                 return
             if known.engine:
                 log.warning("the cluster engine does not answer: %s", error)
-            known.engine, known.members, self._published = False, frozenset(), ""
-            self._dirty.set()
+            known.engine, known.members = False, frozenset()
+            self._publisher.forget()
+            self.touched()
             return
         self._engine_answered = time.monotonic()
         if seen is not None:
@@ -245,7 +257,7 @@ class Daemon:
         known.engine, known.tree, known.runtime = True, tree, runtime
         self._see_account(tree)
         if seen is not None:
-            await self._still_published()
+            await self._publisher.look()
             self._see_members(seen.members)
             if _stamp(names.CONFIG_FILE) != self._config_seen:
                 log.info("%s has changed; reading it again", names.CONFIG_FILE)
@@ -268,10 +280,10 @@ class Daemon:
         self._looked_at = known.record.epoch if known.record else 0
         if known.file.changed:
             self._note("corosync.conf", f"totem is {known.record.totem.value if known.record else '?'}")
-        self._dirty.set()
+        self.touched()
         if trouble := await asyncio.to_thread(rescue_file.keep, tree):
             log.warning("%s", trouble)
-        self._test_what_is_due(self.board.follow(tree))
+        self.tests.follow(self.board.follow(tree))
         if seen is not None:
             self._keep_raised()
             await self._keep_lease()
@@ -387,7 +399,7 @@ class Daemon:
         if self.switch.see(known.record, known.record_error, known.node):
             self.facility_moved()
             if not self.switch.stopped:
-                self._spawn(self.retest())
+                self._spawn(self.tests.test_all())
 
     def _see_clocks(self) -> None:
         """A closing asks anew: what was measured before its guest was where it is now says nothing."""
@@ -446,7 +458,7 @@ class Daemon:
             await asyncio.sleep(VALUES_POLL_SECONDS)
             with contextlib.suppress(EngineError):
                 self.known.runtime = await asyncio.to_thread(cmap.runtime)
-        self._dirty.set()
+        self.touched()
 
     def _compare(self) -> None:
         """Note since when corosync has not run what its file yields: told only, never mended by us."""
@@ -500,107 +512,6 @@ class Daemon:
             just_in_time=True,
         )
 
-    async def _publish(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            if not self.known.engine:
-                continue
-            if self._only_tests_go_on():
-                # Each agent of a test would be news three times, to every node.
-                await asyncio.sleep(TESTS_NEWS_SECONDS)
-            report = self.report()
-            text = encode(report)
-            if text == self._published:
-                continue
-            try:
-                await asyncio.to_thread(attrd.publish, text)
-                self._published, self._told = text, report
-            except (EngineError, ValueError) as error:
-                log.warning("report not published: %s", error)
-                await asyncio.sleep(RETRY_SECONDS)
-                self._dirty.set()
-
-    def _only_tests_go_on(self) -> bool:
-        """Whether a test is under way and nothing else is new since the last report."""
-        now = self.report()
-        if self._told is None or not any(state in UNDER_WAY for state in now.agents.values()):
-            return False
-        return replace(now, agents={}, proofs={}) == replace(self._told, agents={}, proofs={})
-
-    async def _still_published(self) -> None:
-        """A restarted attribute manager has forgotten us; look at each tick, publish again if so."""
-        if not self._published:
-            return
-        with contextlib.suppress(EngineError):
-            self.known.texts = await asyncio.to_thread(attrd.reports)
-            if self.known.texts.get(self.known.node) != self._published:
-                self._published = ""
-
-    # -- tests --------------------------------------------------------------------------------------------
-
-    def _test_what_is_due(self, altered: list[str]) -> None:
-        found = self.known.record
-        if self.facility != "running":
-            return
-        mended = [identifier for identifier in self.board.mended() if identifier not in altered]
-        due = altered + mended
-        changed = bool(due)
-        epoch = found.epoch if found else 0
-        if found is not None and found.prove > self._proven_since:
-            self._proven_since = found.prove
-            asked = self.board.of(found.mover) if found.mover else self.board.rows
-            due += [identifier for identifier in asked if identifier not in due]
-        tests = self.board.test(due, epoch) if due else []
-        if changed:
-            # With a device or a secret the way to hosts without login may have come or gone.
-            self._spawn(self._look_outside(tests, logins=bool(mended)))
-
-    async def _look_outside(self, tests: Sequence[asyncio.Task[None]], *, logins: bool) -> None:
-        """Ask every host and, where `logins`, log in everywhere, once the tests have told where that works.
-
-        One after the other: what is found with a password that has just come must not be overwritten.
-        """
-        async with self._outside:
-            said = await probe.ask_hosts(self.hosts)
-            self.known.probed = replace(self.known.probed, hosts=said)
-            if logins:
-                await asyncio.gather(*tests, return_exceptions=True)
-                self.known.probed = replace(self.known.probed, logins=await self._log_in())
-        self._dirty.set()
-
-    async def _log_in(self) -> dict[str, str]:
-        rows = list(self.board.rows.values())
-        # The password of a device that cannot begin may not be on this node yet.
-        able = next((row.device for row in rows if row.init_state == "InitWorked"), None)
-        if self.known.config is None:
-            return {}
-        listed = self.known.config.config.hosts
-        if able is not None and able.ordinary:
-            aims = self.known.aims()
-            there = [aims[row.host].host for row in rows if row.proof and row.host in aims]
-            return await probe.reach_all(listed, able, there)
-        good = [row.device.parameters.get("ip", "") for row in rows if row.proof]
-        return await probe.log_in(listed, able.parameters if able is not None else None, good)
-
-    async def retest(self) -> None:
-        """Test every agent, ask every host, log in everywhere; returns when all is done."""
-        if self.facility != "running":
-            return
-        epoch = self.known.record.epoch if self.known.record else 0
-        self.fencer.forget()
-        self._kick.set()
-        await self._look_outside(self.board.test(list(self.board.rows), epoch), logins=True)
-
-    async def _periodic(self) -> None:
-        while True:
-            if self.known.engine and self.known.tree is not None and not self.known.on_the_move:
-                # In a window a guest on the move proves nothing about its agents; closing asks for proof.
-                await self.retest()
-                await asyncio.sleep(TEST_PERIOD_SECONDS)
-            else:
-                await asyncio.sleep(RETRY_SECONDS)
-
     # -- alarms -------------------------------------------------------------------------------------------
 
     async def _alarms(self) -> None:
@@ -622,6 +533,10 @@ class Daemon:
 
     def _look_again(self, after_seconds: float) -> None:
         asyncio.get_running_loop().call_later(after_seconds, self._kick.set)
+
+    def _fencer_anew(self) -> None:
+        self.fencer.forget()
+        self._kick.set()
 
     def kick(self) -> None:
         """Look again now."""

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 LEASE_SLACK_SECONDS = 20.0
-DEAD_FOR_SECONDS = 20.0
+DEAD_FOR_SECONDS = 33.0
+"""A member is held for 30 s after it came back, window or not, and may have died right after its return."""
 QUIET_SECONDS = 20.0
 AFTER_WINDOW_MS = 20_000
 """So long after a window a hold is still because of it: 15 s of settling, and one call that was under way."""

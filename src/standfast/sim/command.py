@@ -46,6 +46,7 @@ TOTAL_LIMIT_MS = 300_000
 MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
 LOOK_MS = 500
+OVERTAKEN_MS = 2_000
 QUIET_MS = 1_000
 """The controller does not call itself idle for a second after each write."""
 
@@ -106,6 +107,7 @@ class Command:
         self.goal, self.memory = goal, Memory()
         memory, deadline, whole = self.memory, self.kernel.now_ms + TOTAL_LIMIT_MS, True
         while self.steps < window.MAX_STEPS and self.kernel.now_ms < deadline:
+            began_ms = self.kernel.now_ms
             snapshot, cib = yield from self._look(whole)
             if memory.aborted and snapshot.record is not None and snapshot.record.phase is Phase.IDLE:
                 text = f"the window was not opened: {memory.aborted}"
@@ -113,6 +115,10 @@ class Command:
             whole = self._whole(snapshot.record)
             decision = window.decide(snapshot, goal)
             if isinstance(decision, Done | Stop):
+                final = isinstance(decision, Done) or not decision.unfinished
+                long = self.kernel.now_ms - began_ms >= OVERTAKEN_MS
+                if final and long and self.node.cib.readable != snapshot.record:
+                    continue
                 return decision
             if isinstance(decision, Wait):
                 yield from self._wait(decision)

@@ -105,8 +105,11 @@ class Faults:
         cut = self.kernel.rng.sample(names, self.kernel.rng.randint(1, max(1, len(names) // 2)))
         for name in cut:
             self.world.network.side[name] = 1
-        for name in names if len(names) == 2 else cut:
-            self.world.nodes[name].last_loss = "partition"
+        sides = [self.world.network.side[name] for name in names]
+        for name, side in zip(names, sides, strict=True):
+            # Where two cuts overlap those that are left behind are the ones that are lost.
+            if name in cut or sides.count(side) * 2 <= len(names):
+                self.world.nodes[name].last_loss = "partition"
         for node in self.world.nodes.values():
             node.trouble_ms = self.kernel.now_ms
         self.kernel.say("network", "cut off: %s", " ".join(cut))

@@ -252,6 +252,11 @@ class Node:
     def _join(self) -> None:
         self.joined = True
 
+    def heard_of(self, other: Node) -> None:
+        """What `other` has published last has arrived."""
+        if other.published is not None:
+            self.heard(other.published)
+
     def heard(self, report: Report) -> None:
         """A report has arrived."""
         if report.node in self.ring.members:

@@ -322,9 +322,10 @@ class Network:
         for node in nodes:
             for other in nodes:
                 if other is not node and other.published is not None:
+                    # Whatever it tells by then: its node sends its own value once more where it differs.
                     node.later(
                         self.kernel.between(50, 500),
-                        lambda node=node, report=other.published: node.heard(report),  # type: ignore[misc]
+                        lambda node=node, other=other: node.heard_of(other),  # type: ignore[misc]
                     )
         self.world.fencer.membership(ring)
         if self.world.kills:
