@@ -22,6 +22,7 @@ from standfast.core.names import RECORD_SET_ID
 from standfast.core.record import Phase, Record
 from standfast.core.report import Report
 from standfast.core.steps import (
+    Barrier,
     CloseGoal,
     Decision,
     Done,
@@ -42,6 +43,7 @@ from standfast.core.steps import (
 )
 from standfast.core.window import MAX_STEPS, decide, only_asked
 from standfast.hosts.base import SAVED_BY_HAND, Host, HostError, NoRoomToSave, NotSavedYet
+from standfast.sightings import ring_number
 from standfast.survey import Survey, needs_controller, needs_whole
 
 POLL_SECONDS = 0.02
@@ -69,6 +71,9 @@ class _Memory:
     epoch: int = -1
     record: Record | None = None
     reloads: int = 0
+    barriers: int = 0
+    ring: int | None = None
+    """The number of this node's ring at the first look that could read it."""
     waits: dict[str, float] = field(default_factory=dict)
     news: str = ""
     """The last that was said of a wait that goes on."""
@@ -88,7 +93,7 @@ class _Memory:
         if epoch != self.epoch:
             self.epoch = epoch
             if not only_asked(before, found):
-                self.reloads, self.waits = 0, {}
+                self.reloads, self.barriers, self.waits = 0, 0, {}
 
     def expired(self, limits: Mapping[str, float]) -> frozenset[str]:
         now = time.monotonic()
@@ -125,6 +130,7 @@ class Executor:
             whole = self._whole(snapshot.record)
             decision = decide(snapshot, self.goal)
             if await self._overtaken(decision, snapshot, time.monotonic() - began):
+                memory.barriers = 0
                 continue
             if isinstance(decision, Done):
                 warnings = (*memory.warnings, *decision.warnings)
@@ -151,6 +157,9 @@ class Executor:
         final = isinstance(decision, Done) or (isinstance(decision, Stop) and not decision.unfinished)
         if not final or took_seconds < OVERTAKEN_SECONDS:
             return False
+        if isinstance(self.goal, RaiseGoal):
+            # Who lets a guest go looks right before it, or once more.
+            return isinstance(decision, Done)
         try:
             now, _ = await self.survey.take(quick=True)
         except EngineError:
@@ -183,7 +192,12 @@ class Executor:
         if self._whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
             snapshot, tree = await self.survey.take(guest, controller=self._asks(snapshot.record))
         memory.at(snapshot.record)
-        return replace(snapshot, reloads=memory.reloads, expired=memory.expired(limits)), tree
+        if isinstance(self.goal, RaiseGoal):
+            number = await asyncio.to_thread(ring_number)
+            memory.ring = number if memory.ring is None else memory.ring
+            snapshot = replace(snapshot, ring_changed=number != memory.ring)
+        expired = memory.expired(limits)
+        return replace(snapshot, reloads=memory.reloads, barriers=memory.barriers, expired=expired), tree
 
     def _whole(self, found: Record | None) -> bool:
         return needs_whole(found, self.goal)
@@ -274,6 +288,9 @@ class Executor:
             case Reload():
                 memory.reloads += 1
                 await asyncio.to_thread(cmap.reload)
+            case Barrier():
+                await asyncio.to_thread(cib.barrier, BARRIER_LIMIT_SECONDS)
+                memory.barriers += 1
             case SaveConfiguration(host=host_name, runs_here=here):
                 guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
                 name = await _save(self.survey.hosts[host_name], guest, here)

@@ -483,6 +483,15 @@ def _let_go_before_it_is_read_back(patch: Patch) -> None:
     patch.setattr(raising, "higher", believes)
 
 
+def _who_stood_still_lets_go(patch: Patch) -> None:
+    higher = raising.higher
+
+    def believes(snapshot: Snapshot, goal: Any) -> Any:
+        return higher(replace(snapshot, barriers=1, ring_changed=False), goal)
+
+    patch.setattr(raising, "higher", believes)
+
+
 def _left_raised(patch: Patch) -> None:
     patch.setattr(raising, "turn", lambda view: None)
 
@@ -580,6 +589,13 @@ BUGS = (
     Bug("clocks: fencing waits for them", ("L3",), _clocks_cost_fencing, clocks=True),
     Bug("clocks: the proof of an earlier command lowers", ("S5",), _old_proof_lowers, clocks=True),
     Bug("just in time: let go before it is read back", ("S4",), _let_go_before_it_is_read_back, driven=True),
+    Bug(
+        "just in time: who stood still lets the guest go",
+        ("S4",),
+        _who_stood_still_lets_go,
+        driven=True,
+        rare=True,
+    ),
     Bug("just in time: nobody lowers what a command has left", ("L5",), _left_raised, driven=True),
     Bug("just in time: the knet values are left", ("S6",), _knet_values_are_left, driven=True),
     Bug(

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fake_cluster import OPEN, FakeCluster, LostRaceError
 
 from standfast.core.record import Phase
-from standfast.core.steps import Decision, Done, Goal, OpenGoal, Reload, Stop, Wait
+from standfast.core.steps import Barrier, Decision, Done, Goal, OpenGoal, Reload, Stop, Wait
 from standfast.core.window import MAX_STEPS, decide
 
 
@@ -18,7 +18,7 @@ class Command:
     def __init__(self, cluster: FakeCluster, goal: Goal, me: str) -> None:
         self.cluster, self.me = cluster, me
         self.goal = replace(goal, since_epoch=cluster.record.epoch)
-        self._epoch, self._reloads, self._aborted = -1, 0, False
+        self._epoch, self._reloads, self._barriers, self._aborted = -1, 0, 0, False
         self._waited: frozenset[str] = frozenset()
         self._expired: frozenset[str] = frozenset()
         self.alive(True)
@@ -31,11 +31,12 @@ class Command:
     def look(self) -> Decision:
         """What the planner says now."""
         if self.cluster.record.epoch != self._epoch:
-            self._epoch, self._reloads = self.cluster.record.epoch, 0
+            self._epoch, self._reloads, self._barriers = self.cluster.record.epoch, 0, 0
             self._waited = self._expired = frozenset()
         if self._aborted and self.cluster.record.phase is Phase.IDLE:
             return Stop((), unfinished=False)
-        return decide(self.cluster.snapshot(self.me, self._reloads, self._expired), self.goal)
+        seen = self.cluster.snapshot(self.me, self._reloads, self._expired)
+        return decide(replace(seen, barriers=self._barriers), self.goal)
 
     def act(self, step: Decision) -> None:
         """Do it. A race that is lost changes nothing: the next look sees the other's record."""
@@ -43,6 +44,7 @@ class Command:
             self._expired |= {step.key} & self._waited
             self._waited |= {step.key}
         self._reloads += isinstance(step, Reload)
+        self._barriers += isinstance(step, Barrier)
         abort = getattr(getattr(step, "record", None), "abort", False)
         self._aborted = self._aborted or (isinstance(self.goal, OpenGoal) and abort)
         try:

@@ -15,7 +15,17 @@ from standfast.core.killing import timeout_seconds
 from standfast.core.raising import RAISED_LIMIT_SECONDS, STAGGER_SECONDS, UNCOMMANDED_SECONDS, RaisedView
 from standfast.core.record import Mode, Phase, Record, Totem, from_values, to_values
 from standfast.core.report import decode, encode
-from standfast.core.steps import CloseGoal, Done, LowerGoal, OpenGoal, RaiseGoal, Reload, Stop, WriteRecord
+from standfast.core.steps import (
+    Barrier,
+    CloseGoal,
+    Done,
+    LowerGoal,
+    OpenGoal,
+    RaiseGoal,
+    Reload,
+    Stop,
+    WriteRecord,
+)
 
 JIT = OpenGoal("n2", 0, 900, why="test", mode=Mode.GUARDED, target="ctrl3", just_in_time=True)
 ARRIVED = {"ctrl3": GuestState.RUNNING}
@@ -399,11 +409,27 @@ def test_what_is_not_raised_or_not_seen_is_nobodys_turn() -> None:
     assert raising.turn(replace(given, members=frozenset({"n2", "n3"}))) is None
 
 
-def test_the_planner_speaks_of_reloads_and_writes_only() -> None:
+def test_before_anybody_is_let_go_the_ring_is_the_one_in_which_the_raise_began() -> None:
+    """A node that stood still believes its copy, and the reports that it has, until it meets the others."""
+    cluster = ready()
+    command = Command(cluster, up(cluster), "n1")
+    while not isinstance(step := command.look(), Barrier):
+        command.act(step)
+    raised = replace(cluster.snapshot("n1"), barriers=1)
+    goal = command.goal
+    assert isinstance(goal, RaiseGoal)
+    assert isinstance(raising.higher(raised, goal), Done)
+    moved = raising.higher(replace(raised, ring_changed=True), goal)
+    assert codes(moved) == ["NOT_RAISED"]
+    assert "the ring of n1 has changed meanwhile: it may have stood still" in moved.messages[0].text
+    assert moved.unfinished
+
+
+def test_the_planner_speaks_of_reloads_writes_and_one_barrier_only() -> None:
     cluster = ready()
     command, steps = Command(cluster, up(cluster), "n1"), []
     while not isinstance(step := command.look(), Done):
         steps.append(type(step))
         command.act(step)
-    assert steps == [WriteRecord, Reload]
+    assert steps == [WriteRecord, Reload, Barrier]
     assert isinstance(closing.decide(cluster.snapshot("n1"), CloseGoal("n2", "g2", "ctrl2"), 0), WriteRecord)

@@ -1,7 +1,8 @@
 """The heartbeat raised just in time: in an open guarded window, while its command holds the switch-over.
 
 raise: members and files are as the opening has noted them -> record `raised` with the budget -> every file
-rewritten -> one reload -> read back from EVERY member. Only then the command lets the guest switch over.
+rewritten -> one reload -> read back from EVERY member -> a barrier, after which this node is in the ring in
+which it began. Only then the command lets the guest switch over.
 lower: record `lowered` -> every file rewritten -> one reload -> read back. The knet values stay raised until
 the closing takes them back with the rest (`Totem.LOWERED`).
 
@@ -24,6 +25,7 @@ from standfast.core.messages import Message
 from standfast.core.record import Armed, Mode, Phase, Record, Totem
 from standfast.core.report import Report
 from standfast.core.steps import (
+    Barrier,
     Decision,
     Done,
     LowerGoal,
@@ -79,6 +81,14 @@ def higher(snapshot: Snapshot, goal: RaiseGoal) -> Decision:
             return _not_raised(snapshot, step.text)
         if step is not None:
             return step
+    if snapshot.ring_changed:
+        return _not_raised(
+            snapshot, f"the ring of {snapshot.me} has changed meanwhile: it may have stood still"
+        )
+    if not snapshot.barriers:
+        # All that was read is this node's own copy. If it stood still the others may have lowered it since:
+        # by the barrier it has met them, in a new ring, some tenths of a second before its copy is new.
+        return Barrier("the ring turns, with this node in it")
     return Done(f"every member runs a heartbeat timeout of {record.budget_seconds} s")
 
 

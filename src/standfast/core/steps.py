@@ -109,6 +109,11 @@ class Snapshot:
     """Those of them whose fencing is exactly that of a guarded window's mover."""
     reloads: int = 0
     """Reloads that this command has issued since the record moved to its epoch."""
+    barriers: int = 0
+    """Barriers that it has passed since then."""
+    ring_changed: bool = False
+    """This node's corosync has formed a ring since a command that raises the heartbeat began. What is read
+    here may be from before."""
     expired: frozenset[str] = frozenset()
     """Keys of the waits whose limit has run out at this epoch."""
 
@@ -240,6 +245,14 @@ class Reload:
 
 
 @dataclass(frozen=True)
+class Barrier:
+    """See that this node takes part in the ring: a write that changes nothing goes around it. Whoever has
+    stood still meets the others first, and then looks at what they have."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Wait:
     """Look again until something has changed. After `limit_seconds` at the same epoch `key` expires."""
 
@@ -269,5 +282,5 @@ class Stop:
     left: str = ""
 
 
-Step = WriteRecord | Reaim | Guard | Unguard | SaveConfiguration | Reload | Wait
+Step = WriteRecord | Reaim | Guard | Unguard | SaveConfiguration | Reload | Barrier | Wait
 Decision = Step | Done | Stop

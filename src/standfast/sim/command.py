@@ -15,11 +15,13 @@ from standfast.core.evidence import HostAnswer
 from standfast.core.messages import Message
 from standfast.core.record import Phase, Record
 from standfast.core.steps import (
+    Barrier,
     CloseGoal,
     Done,
     Goal,
     Guard,
     OpenGoal,
+    RaiseGoal,
     Reaim,
     Reload,
     SaveConfiguration,
@@ -62,6 +64,8 @@ class Memory:
     """As last seen, or written by this command."""
     seen: Record | None = None
     reloads: int = 0
+    barriers: int = 0
+    ring: int | None = None
     waits: dict[str, int] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
     aborted: str = ""
@@ -74,7 +78,7 @@ class Memory:
         if epoch != self.epoch:
             self.epoch = epoch
             if not window.only_asked(before, found):
-                self.reloads, self.waits = 0, {}
+                self.reloads, self.barriers, self.waits = 0, 0, {}
 
     @property
     def open(self) -> bool:
@@ -117,7 +121,8 @@ class Command:
             if isinstance(decision, Done | Stop):
                 final = isinstance(decision, Done) or not decision.unfinished
                 long = self.kernel.now_ms - began_ms >= OVERTAKEN_MS
-                if final and long and self.node.cib.readable != snapshot.record:
+                if final and long and (self._raises(decision) or self.node.cib.readable != snapshot.record):
+                    memory.barriers = 0
                     continue
                 return decision
             if isinstance(decision, Wait):
@@ -135,6 +140,9 @@ class Command:
                 memory.record = decision.record
                 whole = self._whole(decision.record)
         return Stop((Message("TOO_LONG", "not finished", next_command="the same again"),), unfinished=True)
+
+    def _raises(self, decision: Done | Stop) -> bool:
+        return isinstance(self.goal, RaiseGoal) and isinstance(decision, Done)
 
     def _killed(self) -> None:
         self.kernel.say(self.node.name, "%s is killed before its step %d", self.name, self.steps)
@@ -157,7 +165,11 @@ class Command:
         memory.at(snapshot.record)
         now = self.kernel.now_ms
         gone = {k for k, since in memory.waits.items() if now - since > memory.limits[k] * 1000}
-        return replace(snapshot, reloads=memory.reloads, expired=frozenset(gone)), cib
+        expired, number = frozenset(gone), self.node.ring.number
+        if isinstance(self.goal, RaiseGoal):
+            memory.ring = number if memory.ring is None else memory.ring
+            snapshot = replace(snapshot, ring_changed=number != memory.ring)
+        return replace(snapshot, reloads=memory.reloads, barriers=memory.barriers, expired=expired), cib
 
     def _take(self, whole: bool, controller: bool) -> Look:
         node, world = self.node, self.world
@@ -267,6 +279,10 @@ class Command:
             case Reload():
                 self.memory.reloads += 1
                 return (yield self.world.network.reload(self.node, RELOAD_LIMIT_MS))
+            case Barrier():
+                answer = yield self.world.network.barrier(self.node, BARRIER_LIMIT_MS)
+                self.memory.barriers += answer == "ok"
+                return answer
             case SaveConfiguration(host=host_name):
                 yield self.kernel.between(500, 3000)
                 if self.world.site.silent(host_name):
