@@ -141,10 +141,13 @@ class Sightings:
         now, _, times = self._times()
         named = {name.casefold(): name for name in members}
         there = frozenset(named)
+        met = now - times[_MET] if _MET in times else None
+        if _ring(number, there) in times:
+            return met
         before = max((name for name in times if name.startswith(_RING)), key=times.__getitem__, default="")
         last, known = _ring_of(before)
         if number == last and there <= known:
-            return now - times[_MET] if _MET in times else None
+            return met
         if number == last:
             there |= known
         elif number == last + RING_STEP and there == known:
@@ -154,10 +157,10 @@ class Sightings:
                 self._note({f"{_TURNED}{number}": now})
             if turned is None or now - turned < TURN_SECONDS:
                 return 0.0
-        new = {f"{_RING}{number} {' '.join(sorted(there))}": now}
+        new = {_ring(number, there): now}
         if number == last + RING_STEP and there < known:
             self._note(new)
-            return now - times[_MET] if _MET in times else None
+            return met
         came = there - known if number in (last, last + RING_STEP) and there != known else there
         back = {f"{_RETURNED}{named[name]}": now for name in came if name in named} if before else {}
         self._note({**new, _MET: now, **back})
@@ -365,6 +368,11 @@ class Sightings:
             with contextlib.suppress(OSError):
                 os.unlink(new)
             raise
+
+
+def _ring(number: int, members: Iterable[str]) -> str:
+    """The entry of a ring: only the newest one is kept."""
+    return f"{_RING}{number} {' '.join(sorted(members))}"
 
 
 def _ring_of(name: str) -> tuple[int, frozenset[str]]:
