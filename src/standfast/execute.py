@@ -56,6 +56,8 @@ MAX_UNKNOWN = 3
 TOTAL_LIMIT_SECONDS = 300.0
 OVERTAKEN_SECONDS = 2.0
 """A final word after a look that took longer is compared with the record once more."""
+RELEASE_LOOK_SECONDS = 10.0
+"""Nor is a guest let go after one that took longer. Shorter than any timeout raised for it (20 s)."""
 SAVE_LIMIT_SECONDS = 60.0
 BARRIER_LIMIT_SECONDS = 20.0
 POST_MIGRATION = "@post-migration"
@@ -155,11 +157,11 @@ class Executor:
         """Whether a word that nothing is left is already stale: a host that is silent makes a look long, and
         what another command had sent, when the ring stood still, may have been carried out meanwhile."""
         final = isinstance(decision, Done) or (isinstance(decision, Stop) and not decision.unfinished)
+        if isinstance(self.goal, RaiseGoal):
+            # Who lets a guest go has looked right before it. The others lower nothing that is shorter ago.
+            return isinstance(decision, Done) and took_seconds >= RELEASE_LOOK_SECONDS
         if not final or took_seconds < OVERTAKEN_SECONDS:
             return False
-        if isinstance(self.goal, RaiseGoal):
-            # Who lets a guest go looks right before it, or once more.
-            return isinstance(decision, Done)
         try:
             now, _ = await self.survey.take(quick=True)
         except EngineError:

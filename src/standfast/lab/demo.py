@@ -103,10 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="./run demo",
         description="What goes wrong without Standfast (a), the same with it (b, with a death after it: c), "
         "and a guarded window with a death in it (d). With --vm real guests on libvirt hosts: without (a), "
-        "and with it (b; a stale aim: c, and a death: d, after it).",
+        "and with it (b; a stale aim: c, and a death: d, after it), and a clock that a blackout leaves "
+        "behind (e).",
     )
-    parser.add_argument("--vm", action="store_true", help="real guests and live migrations; 6 to 10 minutes")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="a, b or d (--vm: a or b); default: all")
+    parser.add_argument("--vm", action="store_true", help="real guests and live migrations; 8 to 15 minutes")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="a, b or d (--vm: a, b or e); default: all")
     given = parser.parse_args(argv)
     parts = _vm_parts() if given.vm else PARTS
     chosen = given.parts or list(parts)

@@ -49,6 +49,7 @@ MAX_CONFLICTS = 20
 MAX_UNKNOWN = 3
 LOOK_MS = 500
 OVERTAKEN_MS = 2_000
+RELEASE_LOOK_MS = 10_000
 QUIET_MS = 1_000
 """The controller does not call itself idle for a second after each write."""
 
@@ -119,12 +120,10 @@ class Command:
             whole = self._whole(snapshot.record)
             decision = window.decide(snapshot, goal)
             if isinstance(decision, Done | Stop):
-                final = isinstance(decision, Done) or not decision.unfinished
-                long = self.kernel.now_ms - began_ms >= OVERTAKEN_MS
-                if final and long and (self._raises(decision) or self.node.cib.readable != snapshot.record):
-                    memory.barriers = 0
-                    continue
-                return decision
+                if not self._overtaken(decision, snapshot.record, self.kernel.now_ms - began_ms):
+                    return decision
+                memory.barriers = 0
+                continue
             if isinstance(decision, Wait):
                 yield from self._wait(decision)
                 continue
@@ -141,8 +140,11 @@ class Command:
                 whole = self._whole(decision.record)
         return Stop((Message("TOO_LONG", "not finished", next_command="the same again"),), unfinished=True)
 
-    def _raises(self, decision: Done | Stop) -> bool:
-        return isinstance(self.goal, RaiseGoal) and isinstance(decision, Done)
+    def _overtaken(self, decision: Done | Stop, seen: Record | None, took_ms: int) -> bool:
+        if isinstance(self.goal, RaiseGoal):
+            return isinstance(decision, Done) and took_ms >= RELEASE_LOOK_MS
+        final = isinstance(decision, Done) or not decision.unfinished
+        return final and took_ms >= OVERTAKEN_MS and self.node.cib.readable != seen
 
     def _killed(self) -> None:
         self.kernel.say(self.node.name, "%s is killed before its step %d", self.name, self.steps)

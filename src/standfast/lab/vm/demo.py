@@ -8,6 +8,7 @@ from collections.abc import Callable
 from standfast.core.names import SETTLE_SECONDS
 from standfast.lab.story import Happening, Story, service_of
 from standfast.lab.vm.cluster import VmLab
+from standfast.lab.vm.demo_clock import with_a_lagging_clock
 from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MOVER
 from standfast.lab.vm.seed import KEY_FILE
@@ -200,4 +201,8 @@ def _tell_until(stage: Stage, condition: Callable[[], bool]) -> bool:
     return stage.until(condition, DEATH_LIMIT_SECONDS) is not None
 
 
-PARTS: dict[str, Callable[[Story], None]] = {"a": without_standfast, "b": with_standfast}
+PARTS: dict[str, Callable[[Story], None]] = {
+    "a": without_standfast,
+    "b": with_standfast,
+    "e": with_a_lagging_clock,
+}
