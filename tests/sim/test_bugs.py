@@ -33,7 +33,8 @@ def test_the_seeds_that_are_looked_at_first_are_of_the_seeds_that_are_played() -
     assert set(SEEN_ON) == {bug.name for bug in BUGS}
     rare = {bug.name for bug in BUGS if bug.rare}
     assert all(1 <= seed <= RUNS for name, seed in SEEN_ON.items() if name not in rare)
-    assert len(rare) <= 1, "a bug that is found by chance alone proves little"
+    # Each is a defect that the product had, seen on one of 100,000 seeds: what mended it stays proven.
+    assert len(rare) * 10 <= len(BUGS), "a bug that is found by chance alone proves little"
 
 
 def test_there_are_more_than_fifteen() -> None:
