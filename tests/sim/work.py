@@ -44,10 +44,15 @@ def shown_on(number: int, runs: int) -> int | None:
             continue
         if (bug.clocks and not lags(seed)) or (bug.driven and not driven(seed)):
             continue
-        codes = _seen(bug, seed, patch)
-        if codes and codes - {one.code for one in run(seed).violations}:
+        if shows(bug, seed, patch):
             return seed
     return None
+
+
+def shows(bug: Bug, seed: int, patch: pytest.MonkeyPatch) -> bool:
+    """Whether a checker sees this bug on this seed, and not the production core."""
+    codes = _seen(bug, seed, patch)
+    return bool(codes) and bool(codes - {one.code for one in run(seed).violations})
 
 
 def _seen(bug: Bug, seed: int, patch: pytest.MonkeyPatch) -> set[str]:
