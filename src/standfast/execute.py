@@ -156,10 +156,10 @@ class Executor:
     async def _overtaken(self, decision: Decision, snapshot: Snapshot, took_seconds: float) -> bool:
         """Whether a word that nothing is left is already stale: a host that is silent makes a look long, and
         what another command had sent, when the ring stood still, may have been carried out meanwhile."""
-        final = isinstance(decision, Done) or (isinstance(decision, Stop) and not decision.unfinished)
         if isinstance(self.goal, RaiseGoal):
             # Who lets a guest go has looked right before it. The others lower nothing that is shorter ago.
             return isinstance(decision, Done) and took_seconds >= RELEASE_LOOK_SECONDS
+        final = isinstance(decision, Done) or (isinstance(decision, Stop) and not decision.unfinished)
         if not final or took_seconds < OVERTAKEN_SECONDS:
             return False
         try:

@@ -1,9 +1,7 @@
 """A guest's clock that really lags, by the blackout in which it stood still."""
 
-import json
 import re
 import time
-from typing import Any
 
 import pytest
 
@@ -11,6 +9,7 @@ from standfast.core.names import CONFIG_FILE
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.rounds import MAX_TRIES
 from standfast.lab.vm.stage import BUSY
+from standfast.lab.vm.witness import clock_offset, set_clock
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.lab, pytest.mark.full]
 BLACKOUT_SECONDS = 8.0
@@ -26,20 +25,20 @@ AGAIN = "Cluster host cfguest2 is in time sync with local node again."
 
 
 def test_a_blackout_makes_a_clock_lag_which_is_told_of_until_it_is_set_right(lab: VmLab) -> None:
-    set_right(lab)
+    set_clock(lab, "cfguest2", like="cfguest1")
     lab.wait(lambda: measured_right(lab), LIMIT_SECONDS, "clocks that agree, measured since they were set")
-    before = offset(lab, "cfguest1", "cfguest2", "agrees") or 0.0
+    before = clock_offset(lab, "cfguest1", "cfguest2", "agrees") or 0.0
     said = len(text(lab, SWITCHLOG))
     blackout = lab.blackout("guest2", BLACKOUT_SECONDS)
     began = time.monotonic()
     lab.wait(lambda: LOST in text(lab, SWITCHLOG)[said:], LIMIT_SECONDS, "(WRP, 34)")
     print(f"told of {time.monotonic() - began:.1f} s after the blackout of {blackout.seconds:.2f} s")
-    lags = offset(lab, "cfguest1", "cfguest2", "out")
-    leads = offset(lab, "cfguest2", "cfguest1", "out")
+    lags = clock_offset(lab, "cfguest1", "cfguest2", "out")
+    leads = clock_offset(lab, "cfguest2", "cfguest1", "out")
     print("offsets", before, lags, leads)
     assert lags == pytest.approx(before - blackout.seconds, abs=1.0)
     assert leads == pytest.approx(blackout.seconds - before, abs=1.0)
-    set_right(lab)
+    set_clock(lab, "cfguest2", like="cfguest1")
     lab.wait(lambda: AGAIN in text(lab, SWITCHLOG)[said:], LIMIT_SECONDS, "the end of it")
     print(text(lab, SWITCHLOG)[said:])
     assert text(lab, SWITCHLOG)[said:].count("(WRP, 34): WARNING: ") == 1
@@ -49,9 +48,9 @@ def test_a_blackout_makes_a_clock_lag_which_is_told_of_until_it_is_set_right(lab
 def test_a_guest_sets_its_own_clock_from_its_rtc_while_the_close_waits_for_it(lab: VmLab) -> None:
     configure(lab, 'clock_step = "rtc"')
     try:
-        set_right(lab)
+        set_clock(lab, "cfguest2", like="cfguest1")
         lab.wait(
-            lambda: offset(lab, "cfguest1", "cfguest2", "agrees") is not None,
+            lambda: clock_offset(lab, "cfguest1", "cfguest2", "agrees") is not None,
             LIMIT_SECONDS,
             "clocks that agree",
         )
@@ -71,7 +70,7 @@ def test_a_guest_sets_its_own_clock_from_its_rtc_while_the_close_waits_for_it(la
         assert "cfguest2 has set its clock (rtc, try 1 of 3): cfguest2 is " in done
         assert re.search(r"\(before: cfguest2 is [78]\.\d s behind cfguest1\)", done)
         assert "setting its clock" not in text(lab, LOG, "cfguest1")[marks["cfguest1"] :]
-        left = offset(lab, "cfguest1", "cfguest2", "agrees")
+        left = clock_offset(lab, "cfguest1", "cfguest2", "agrees")
         assert left is not None
         assert abs(left) < 2.0
         token = lab.exec("cfguest1", ["corosync-cmapctl", "-g", "runtime.config.totem.token"]).stdout
@@ -110,31 +109,12 @@ def run(lab: VmLab, *argv: str) -> str:
     raise AssertionError(f"{' '.join(argv)}:\n" + "\n".join(said))
 
 
-def offset(lab: VmLab, node: str, other: str, verdict: str) -> float | None:
-    """How far the other's clock differs from this node's, if that is what this node makes of it."""
-    said = lab.exec(node, ["sdtool", "-s", "--json"])
-    if not said.ok:
-        return None
-    rows: list[dict[str, Any]] = json.loads(said.stdout)["clocks"]["hosts"]
-    found = {row["host"]: row["offset_seconds"] for row in rows if row["clock"] == verdict}
-    return found.get(other)
-
-
 def measured_right(lab: VmLab) -> bool:
     """The clocks agree so well that it cannot be a measurement of before they were set."""
-    found = offset(lab, "cfguest1", "cfguest2", "agrees")
+    found = clock_offset(lab, "cfguest1", "cfguest2", "agrees")
     return found is not None and abs(found) < SET_ERROR_SECONDS
 
 
 def text(lab: VmLab, path: str, node: str = "cfguest1") -> str:
     """A file of a node; empty where there is none yet."""
     return lab.exec(node, ["cat", path]).stdout
-
-
-def set_right(lab: VmLab) -> None:
-    """Set cfguest2's clock to that of cfguest1, as a time service would."""
-    began = time.monotonic()
-    now = float(lab.exec("cfguest1", ["date", "+%s.%N"]).stdout)
-    late = time.monotonic() - began
-    done = lab.exec("cfguest2", ["date", "-s", f"@{now + late:.3f}"])
-    assert done.ok, done.stderr

@@ -14,6 +14,7 @@ import pytest
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.rounds import MAX_TRIES, TRY_AGAIN, tested
 from standfast.lab.vm.seed import BUDGET_SECONDS
+from standfast.lab.vm.witness import set_clock
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.lab, pytest.mark.full]
 COMMAND_LIMIT_SECONDS = 180.0
@@ -75,7 +76,7 @@ def test_a_guest_moved_without_a_window_is_held_and_not_called_off_by_the_host_t
 def test_clovmmigrate_takes_a_guest_there_the_ring_stays_whole_and_it_waits_for_the_lagging_clock(
     lab: VmLab,
 ) -> None:
-    set_clock(lab)
+    set_clock(lab, "cfguest2", like="cfguest1")
     lab.wait(lambda: clocks(lab)["clocks_agree"] is True, SETTLED_LIMIT_SECONDS, "clocks that agree")
     said = size(lab, "cfguest1", SWITCHLOG)
     booted = boot(lab, "cfguest2")
@@ -90,7 +91,7 @@ def test_clovmmigrate_takes_a_guest_there_the_ring_stays_whole_and_it_waits_for_
         assert not closing.done()
         token = lab.exec("cfguest1", ["corosync-cmapctl", "-g", "runtime.config.totem.token"]).stdout
         assert f"= {TOKEN_MS}\n" in token, "the heartbeat has not come down"
-        set_clock(lab)
+        set_clock(lab, "cfguest2", like="cfguest1")
         print(closing.result())
     lab.wait(lambda: AGAIN in added(lab, "cfguest1", SWITCHLOG, said), SETTLED_LIMIT_SECONDS, "its end")
     print(added(lab, "cfguest1", SWITCHLOG, said))
@@ -116,15 +117,6 @@ def waits(lab: VmLab) -> bool:
     offset = found["clock_offsets_seconds"].get("cfguest1", {}).get("cfguest2", 0.0)
     print(found["phase"], found["clocks"], offset)
     return found["phase"] == "closing" and abs(offset + LONG_BLACKOUT_SECONDS) < CLOCK_ERROR_SECONDS
-
-
-def set_clock(lab: VmLab) -> None:
-    """Set cfguest2's clock to that of cfguest1, as a time service would."""
-    began = time.monotonic()
-    now = float(lab.exec("cfguest1", ["date", "+%s.%N"]).stdout)
-    late = time.monotonic() - began
-    done = lab.exec("cfguest2", ["date", "-s", f"@{now + late:.3f}"])
-    assert done.ok, done.stderr
 
 
 def run(lab: VmLab, node: str, *argv: str) -> str:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
-from dataclasses import replace as changed_copy
+from dataclasses import dataclass, replace
 
 from standfast.daemon import probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board
-from standfast.daemon.known import Known
+from standfast.daemon.known import RETRY_SECONDS, Known
 from standfast.hosts.base import Host
-
-RETRY_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -91,10 +88,10 @@ class AgentTests:
         known = self._known
         async with self._outside:
             said = await probe.ask_hosts(self._around.hosts())
-            known.probed = changed_copy(known.probed, hosts=said)
+            known.probed = replace(known.probed, hosts=said)
             if logins:
                 await asyncio.gather(*tests, return_exceptions=True)
-                known.probed = changed_copy(known.probed, logins=await self._log_in())
+                known.probed = replace(known.probed, logins=await self._log_in())
         self._around.changed()
 
     async def _log_in(self) -> dict[str, str]:

@@ -14,6 +14,8 @@ from standfast.core.steps import NodeAim
 from standfast.daemon.heartbeat_duty import FileState
 from standfast.daemon.probe import Probed
 
+RETRY_SECONDS = 1.0
+"""A task of the daemon that cannot go on looks again after that."""
 DMI_FILE = "/sys/class/dmi/id/product_uuid"
 """Of a guest of libvirt this is the UUID of its domain (libvirt, formatdomain: `sysinfo` and `uuid`)."""
 

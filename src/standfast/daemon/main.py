@@ -35,7 +35,7 @@ from standfast.daemon.facility_switch import Switch
 from standfast.daemon.fencer_duty import FencerDuty
 from standfast.daemon.guard_duty import GuardDuty
 from standfast.daemon.kill_watch import KillWatch
-from standfast.daemon.known import Known
+from standfast.daemon.known import RETRY_SECONDS, Known
 from standfast.daemon.lease_duty import LeaseDuty
 from standfast.daemon.lease_duty import Seen as LeaseSeen
 from standfast.daemon.owed_duty import TakeBack
@@ -55,7 +55,6 @@ TICK_WINDOW_SECONDS = 1.0
 VALUES_POLL_SECONDS = 0.02
 VALUES_LIMIT_SECONDS = 10.0
 ALARM_PERIOD_SECONDS = 60.0
-RETRY_SECONDS = 1.0
 MAX_SAID_CHARS = 160
 
 log = logging.getLogger("standfastd")

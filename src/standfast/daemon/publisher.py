@@ -11,10 +11,9 @@ from dataclasses import replace
 from standfast.cluster import attrd
 from standfast.cluster.run import EngineError
 from standfast.core.report import Report, encode
-from standfast.daemon.known import Known
+from standfast.daemon.known import RETRY_SECONDS, Known
 
 TESTS_NEWS_SECONDS = 0.25
-RETRY_SECONDS = 1.0
 UNDER_WAY = ("Init-ing", "Testing")
 
 log = logging.getLogger("standfastd")

@@ -3,7 +3,6 @@ it, and the heartbeat stays raised until somebody has set it."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MAX_TRIES, MOVER
 from standfast.lab.vm.stage import BUSY, FIRST, Stage
+from standfast.lab.vm.witness import clock_offset, set_clock
 
 BLACKOUT_SECONDS = 20.0
 DAEMON_LOG_FILE = LOG_DIR + "/standfastd.log"
@@ -55,10 +55,10 @@ def _play(stage: Stage) -> None:
     for node in lab.nodes:
         _must(lab, node, ["sed", "-i", f"1a clock_period_seconds = {PERIOD_SECONDS}", CONFIG_FILE])
         _must(lab, node, ["sdtool", "-r"])
-    _set_clock(lab)
+    set_clock(lab, MOVER, like=FIRST)
     stage.watch()
-    agree = stage.until(lambda: _offset(lab, "agrees") is not None, AGREE_LIMIT_SECONDS)
-    figure = f"{_offset(lab, 'agrees')} s apart" if agree is not None else "not measured"
+    agree = stage.until(lambda: _agree(lab) is not None, AGREE_LIMIT_SECONDS)
+    figure = f"{_agree(lab)} s apart" if agree is not None else "not measured"
     story.require("the clocks agree before", agree is not None, figure)
     opened = stage.ours("clovmmigrate", "-p", GUEST)
     story.require("the window is open", opened.returncode == 0, f"exit code {opened.returncode}")
@@ -76,7 +76,7 @@ def _play(stage: Stage) -> None:
         waits = not closing.done() or _waited_in_vain(closing)
         story.require("the close has not ended, the heartbeat stays up", waits, f"token {raised} ms")
         story.say(f"{MOVER}: its clock is set, as a time service would")
-        _set_clock(lab)
+        set_clock(lab, MOVER, like=FIRST)
         again = logs.until(SWITCHLOG_FILE, AGAIN, TOLD_LIMIT_SECONDS)
         story.require("the end of it in the switchlog", again is not None, _after(again))
         done = _ended(stage, closing)
@@ -94,15 +94,8 @@ def _play(stage: Stage) -> None:
     story.require("no node left the membership, none was killed", unharmed, "the same boot")
 
 
-def _offset(lab: VmLab, verdict: str) -> float | None:
-    """How far the guest's clock differs, in seconds, if that is what the node that stays makes of it."""
-    said = lab.exec(FIRST, ["sdtool", "-s", "--json"], CLOSE_LIMIT_SECONDS)
-    if not said.ok:
-        return None
-    rows = json.loads(said.stdout)["clocks"]["hosts"]
-    return next(
-        (row["offset_seconds"] for row in rows if (row["host"], row["clock"]) == (MOVER, verdict)), None
-    )
+def _agree(lab: VmLab) -> float | None:
+    return clock_offset(lab, FIRST, MOVER, "agrees")
 
 
 def _token(lab: VmLab) -> int:
@@ -119,13 +112,6 @@ def _must(lab: VmLab, node: str, argv: list[str]) -> Result:
     if not done.ok:
         raise LabError(f"{' '.join(argv)} on {node}: {done.stderr or done.stdout}")
     return done
-
-
-def _set_clock(lab: VmLab) -> None:
-    """Set the guest's clock to that of the node that stays."""
-    began = time.monotonic()
-    now = float(_must(lab, FIRST, ["date", "+%s.%N"]).stdout)
-    _must(lab, MOVER, ["date", "-s", f"@{now + time.monotonic() - began:.3f}"])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from standfast.lab.errors import LabError
 from standfast.lab.vm import channel
@@ -142,3 +143,26 @@ def clock_difference(lab: VmLab, node: str) -> float:
     if not done.ok:
         raise LabError(f"{node} does not tell its time: {done.complaint()}")
     return float(done.stdout) - (began + time.time()) / 2
+
+
+def set_clock(lab: VmLab, node: str, like: str) -> None:
+    """Set a node's clock to that of another one, as a time service would. Raises LabError."""
+    began = time.monotonic()
+    now = lab.exec(like, ["date", "+%s.%N"], READ_LIMIT_SECONDS)
+    late = time.monotonic() - began
+    if not now.ok:
+        raise LabError(f"{like} does not tell its time: {now.complaint()}")
+    done = lab.exec(node, ["date", "-s", f"@{float(now.stdout) + late:.3f}"], READ_LIMIT_SECONDS)
+    if not done.ok:
+        raise LabError(f"the clock of {node} could not be set: {done.complaint()}")
+
+
+def clock_offset(lab: VmLab, node: str, other: str, verdict: str) -> float | None:
+    """How far the other's clock differs from this node's, in seconds, if that is what this node makes of it
+    (`agrees`, `out`)."""
+    said = lab.exec(node, ["sdtool", "-s", "--json"], READ_LIMIT_SECONDS)
+    if not said.ok:
+        return None
+    rows: list[dict[str, Any]] = json.loads(said.stdout)["clocks"]["hosts"]
+    found = {row["host"]: row["offset_seconds"] for row in rows if row["clock"] == verdict}
+    return found.get(other)
