@@ -23,9 +23,8 @@ chroot "$root" dpkg-query -W >"$out/packages.txt"
 rm -f "$root/etc/hostname" "$root/etc/resolv.conf" "$root/etc/machine-id" "$root"/etc/ssh/ssh_host_*
 
 # The fencer asks for an agent's metadata again and again as devices are registered, and stands still meanwhile.
-# An emulated guest that is busy needs more than its 10 s to start Python for that: then the start of a device
-# ran into its 60 s, and it stayed stopped (seen, 2 of 4 labs). They are printed once, here; all else is the
-# agent as it is, under its own name.
+# An emulated guest that is busy needs more than its 10 s to start Python for that (seen, eight times in one
+# start of a lab). They are printed once, here; all else is the agent as it is, under its own name.
 mkdir -p "$root/usr/lib/lab"
 mv "$root/usr/sbin/fence_virsh" "$root/usr/lib/lab/fence_virsh"
 chroot "$root" /usr/lib/lab/fence_virsh -o metadata >"$root/usr/lib/lab/fence_virsh.xml"
