@@ -14,6 +14,7 @@ from standfast.core.report import proves
 from standfast.core.steps import HostEntry
 from standfast.daemon import probe
 from standfast.daemon.board import Board
+from standfast.daemon.probe import Trial
 from standfast.processors import agents
 from standfast.processors.agents import AgentResult, Outcome
 
@@ -268,7 +269,7 @@ async def test_an_agent_has_to_reach_every_host_but_those_where_it_has_worked(li
     libvirt.result = AgentResult(Outcome.FAILED, "Unable to connect/login to fencing device", 0.1)
     device = libvirt.board.rows["SA_virsh-n2"].device
     said = await probe.reach_all(HostList("", "", hosts), device, ["host2"])
-    assert said == {"host1": "Unable to connect/login to fencing device", "host2": ""}
+    assert said == {"host1": Trial("Unable to connect/login to fencing device"), "host2": Trial()}
     ((agent, action, options),) = libvirt.calls
     assert (agent, action, options["ip"], options["plug"]) == ("fence_virsh", "monitor", "10.88.0.201", "g2")
     assert "identity_file" not in options  # that host needs none, by its own parameters

@@ -201,9 +201,11 @@ class Outside:
     async def ask_hosts(self, hosts: object) -> dict[str, str]:
         return {}
 
-    async def log_in(self, listed: object, parameters: dict[str, str] | None, good: object) -> dict[str, str]:
+    async def log_in(
+        self, listed: object, parameters: dict[str, str] | None, good: object
+    ) -> dict[str, probe.Trial]:
         self.tried.append(parameters["password_file"] if parameters else "nothing")
-        return {"10.20.30.71": "" if self.tried[-1] == "n2" else "no password"}
+        return {"10.20.30.71": probe.Trial("" if self.tried[-1] == "n2" else "no password")}
 
 
 async def test_logins_are_tried_with_a_password_that_is_on_this_node(

@@ -48,6 +48,10 @@ START_LIMIT_SECONDS = 60
 """A start is the agent's own monitor: two logins, one after the other where the first path is dead.
 Pacemaker's default of 20 s calls that failed on a loaded node, and what failed to start stays so until
 somebody cleans up."""
+START_AGAIN_SECONDS = 300
+"""When Pacemaker forgets that a start has failed, and tries again (failure-timeout; by default never): a
+service processor that was away for a minute would leave the node without this device until somebody cleans
+up. No sooner, so that one which stays away keeps the cluster busy for a sixth of the time at most."""
 TUNABLE = frozenset({*XscfNode.limits, *HostNode.limits})
 """Limits are set once; what an administrator makes of them stays."""
 
@@ -81,6 +85,9 @@ def primitive(identifier: str, agent: str, values: dict[str, str]) -> ET.Element
     for name, value in values.items():
         pair = {"id": f"{identifier}-instance_attributes-{name}", "name": name, "value": value}
         ET.SubElement(attributes, "nvpair", pair)
+    meta = ET.SubElement(primitive, "meta_attributes", {"id": f"{identifier}-meta_attributes"})
+    again = {"id": f"{identifier}-meta_attributes-failure-timeout", "name": "failure-timeout"}
+    ET.SubElement(meta, "nvpair", again | {"value": f"{START_AGAIN_SECONDS}s"})
     operations = ET.SubElement(primitive, "operations")
     start = {"id": f"{identifier}-start-interval-0s", "interval": "0s", "name": "start"}
     ET.SubElement(operations, "op", start | {"timeout": f"{START_LIMIT_SECONDS}s"})

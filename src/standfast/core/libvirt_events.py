@@ -48,6 +48,11 @@ class Reader:
         self._begun: HostEvent | None = None
         self._listening = False
 
+    @property
+    def holds(self) -> bool:
+        """Whether an event is held back for its figures."""
+        return self._begun is not None
+
     def feed(self, line: str) -> Iterator[HostEvent]:
         """The events that this line completes."""
         if line.startswith("error: "):

@@ -185,9 +185,9 @@ def _hosts(snapshot: Snapshot) -> Iterator[Message]:
     for node, report in sorted(snapshot.reports.items()):
         for host, why in sorted(report.hosts.items()):
             if why:
-                yield Message(
-                    "HOST_SILENT", f"{node} cannot ask {_host(snapshot, host)}: {why}", node=node, host=host
-                )
+                text = f"{node} cannot ask {_host(snapshot, host)}: {why}"
+                hint = f"see the way from {node} to {host}, then type on {node}: sdtool -r"
+                yield Message("HOST_SILENT", text, node=node, host=host, next_command=hint)
         for address, why in sorted(report.logins.items()):
             if why and address in snapshot.hosts:
                 agent = snapshot.hosts[address].agent

@@ -1,19 +1,24 @@
 """When this node tests its shutdown agents, and with them the ways to every host.
 
 An agent is tested when its device has changed or its secret has come, when a close asks for proof, when a
-person asks (``sdtool -r``), and once in a period.
+person asks (``sdtool -r``), and once in a period. What did not answer in time is asked again sooner: a node
+that has just booted, or a host that was away for a moment, must not forbid a migration for a whole period.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from standfast.daemon import probe
 from standfast.daemon.board import TEST_PERIOD_SECONDS, Board
 from standfast.daemon.known import RETRY_SECONDS, Known
 from standfast.hosts.base import Host
+
+AGAIN_SECONDS = 15.0
+"""After that a host that was silent is asked again, then after twice as long, and so on."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,40 @@ class AgentTests:
             if known.engine and known.tree is not None and not known.on_the_move:
                 # In a window a guest on the move proves nothing about its agents; closing asks for proof.
                 await self.test_all()
-                await asyncio.sleep(TEST_PERIOD_SECONDS)
+                await self._rest()
             else:
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _rest(self) -> None:
+        """One period, in which what was missed is asked again: soon at first, then ever more rarely."""
+        known, over, pause = self._known, time.monotonic() + TEST_PERIOD_SECONDS, AGAIN_SECONDS
+        while (left := over - time.monotonic()) > 0:
+            await asyncio.sleep(min(pause, left))
+            if not self._missed():
+                pause = AGAIN_SECONDS
+            elif self._around.running() and known.engine and not known.on_the_move:
+                await self._try_again()
+                pause *= 2
+
+    def _missed(self) -> bool:
+        probed = self._known.probed
+        return bool(probed.late or self._board.late() or any(probed.hosts.values()))
+
+    async def _try_again(self) -> None:
+        """Ask the silent hosts, and the agents that had no answer in time. Who was refused waits for the
+        whole period: a service processor may lock an account that is tried too often with a wrong password.
+        """
+        known, hosts = self._known, self._around.hosts()
+        async with self._outside:
+            silent = {name: hosts[name] for name, why in known.probed.hosts.items() if why and name in hosts}
+            if silent:
+                said = {**known.probed.hosts, **await probe.ask_hosts(silent)}
+                known.probed = replace(known.probed, hosts=said)
+            await asyncio.gather(*self._board.test(self._board.late(), self._epoch), return_exceptions=True)
+            if late := known.probed.late:
+                told = {way: why for way, why in known.probed.logins.items() if way not in late}
+                self._told(await self._log_in(told), told)
+        self._around.changed()
 
     @property
     def _epoch(self) -> int:
@@ -91,10 +127,17 @@ class AgentTests:
             known.probed = replace(known.probed, hosts=said)
             if logins:
                 await asyncio.gather(*tests, return_exceptions=True)
-                known.probed = replace(known.probed, logins=await self._log_in())
+                self._told(await self._log_in(), {})
         self._around.changed()
 
-    async def _log_in(self) -> dict[str, str]:
+    def _told(self, trials: Mapping[str, probe.Trial], before: Mapping[str, str]) -> None:
+        """Take over what trials of logins told; what was known `before` and not tried stays."""
+        logins = {way: trial.said for way, trial in trials.items()} | dict(before)
+        late = frozenset(way for way, trial in trials.items() if trial.late)
+        self._known.probed = replace(self._known.probed, logins=logins, late=late)
+
+    async def _log_in(self, untried: Iterable[str] = ()) -> dict[str, probe.Trial]:
+        """`untried`: ways that are left out, as if they worked."""
         rows = list(self._board.rows.values())
         # The password of a device that cannot begin may not be on this node yet.
         able = next((row.device for row in rows if row.init_state == "InitWorked"), None)
@@ -104,6 +147,6 @@ class AgentTests:
         if able is not None and able.ordinary:
             aims = self._known.aims()
             there = [aims[row.host].host for row in rows if row.proof and row.host in aims]
-            return await probe.reach_all(listed, able, there)
+            return await probe.reach_all(listed, able, [*there, *untried])
         good = [row.device.parameters.get("ip", "") for row in rows if row.proof]
-        return await probe.log_in(listed, able.parameters if able is not None else None, good)
+        return await probe.log_in(listed, able.parameters if able is not None else None, [*good, *untried])

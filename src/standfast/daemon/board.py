@@ -44,6 +44,8 @@ class Row:
     """The same of a test that failed (`core.report.FAILED`)."""
     tested: float | None = None
     """When the last test ended (monotonic); None: none has."""
+    late: bool = False
+    """The last test had no answer in time."""
 
     @property
     def tested_seconds_ago(self) -> int | None:
@@ -103,6 +105,10 @@ class Board:
             if row.init_state == "InitFailed" and not _init_trouble(row.device)
         ]
 
+    def late(self) -> list[str]:
+        """Agents whose last test had no answer in time."""
+        return [identifier for identifier, row in self.rows.items() if row.late]
+
     def of(self, node: str) -> list[str]:
         """The agents of one node."""
         return [identifier for identifier, row in self.rows.items() if row.host == node]
@@ -119,6 +125,7 @@ class Board:
                 proof="",
                 failed="",
                 tested=None,
+                late=False,
             )
 
     def shut(self, node: str, state: str) -> None:
@@ -146,7 +153,7 @@ class Board:
 
     async def _test(self, identifier: str, epoch: int) -> None:
         async with self._slots:
-            self._set(identifier, sa_state="Init-ing", init_state="Init-ing")
+            self._set(identifier, sa_state="Init-ing", init_state="Init-ing", late=False)
             device = self.rows[identifier].device
             trouble = _init_trouble(device)
             if trouble:
@@ -176,6 +183,7 @@ class Board:
                 proof=shown,
                 failed="" if worked else proof(FAILED, epoch),
                 tested=time.monotonic(),
+                late=result.outcome is Outcome.TIMED_OUT,
             )
 
     def _set(self, identifier: str, **changes: str | float | None) -> None:

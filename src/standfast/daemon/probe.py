@@ -29,6 +29,16 @@ class Probed:
 
     hosts: Mapping[str, str] = field(default_factory=dict)
     logins: Mapping[str, str] = field(default_factory=dict)
+    late: frozenset[str] = frozenset()
+    """Of the logins: those that had no answer in time."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One login: empty if it worked, else why not, and whether that is only an answer that did not come."""
+
+    said: str = ""
+    late: bool = False
 
 
 async def ask_hosts(hosts: Mapping[str, Host]) -> dict[str, str]:
@@ -46,43 +56,38 @@ async def ask_hosts(hosts: Mapping[str, Host]) -> dict[str, str]:
     return dict(zip(asked, said, strict=True))
 
 
-async def reach_all(listed: HostList, device: Device, known_good: Iterable[str]) -> dict[str, str]:
+async def reach_all(listed: HostList, device: Device, known_good: Iterable[str]) -> dict[str, Trial]:
     """Let an ordinary agent log in at every host by `monitor`. `device`: a registered one, for all that is
     not the host's; `known_good`: hosts that need no trial."""
     ours = {k: v for k, v in device.parameters.items() if k not in host_fencing.of_host(device.parameters)}
     slots = asyncio.Semaphore(LOGINS_AT_ONCE)
     good = frozenset(known_good)
 
-    async def one(host: ControlDomain) -> tuple[str, str]:
+    async def one(host: ControlDomain) -> tuple[str, Trial]:
         if host.name in good:
-            return host.name, ""
-        options = {k: v for k, v in ours.items() if not k.startswith("pcmk_")} | dict(host.fence_parameters)
+            return host.name, Trial()
         async with slots:
-            result = await agents.run(device.agent, "monitor", options, LOGIN_LIMIT_SECONDS)
-        worked = result.outcome is Outcome.DONE
-        return host.name, "" if worked else result.said or result.outcome.value
+            return host.name, await _trial(device.agent, ours | dict(host.fence_parameters))
 
     return dict(await asyncio.gather(*(one(h) for h in listed.hosts if h.fence_agent == device.agent)))
 
 
 async def log_in(
     listed: HostList, parameters: Mapping[str, str] | None, known_good: Iterable[str]
-) -> dict[str, str]:
+) -> dict[str, Trial]:
     """Log in at every XSCF address with the data of one registered device; `known_good` need no trial."""
     if parameters is None:
         return {}
     slots = asyncio.Semaphore(LOGINS_AT_ONCE)
     good = frozenset(known_good)
 
-    async def one(address: str, ppar_id: int) -> tuple[str, str]:
+    async def one(address: str, ppar_id: int) -> tuple[str, Trial]:
         if address in good:
-            return address, ""
-        options = {k: v for k, v in parameters.items() if not k.startswith("pcmk_")}
-        options |= {"ip": address, "ppar_id": str(ppar_id)}
+            return address, Trial()
         async with slots:
-            result = await agents.run("fence_xscf", "monitor", options, LOGIN_LIMIT_SECONDS)
-        worked = result.outcome is Outcome.DONE
-        return address, "" if worked else result.said or result.outcome.value
+            return address, await _trial(
+                "fence_xscf", dict(parameters) | {"ip": address, "ppar_id": str(ppar_id)}
+            )
 
     trials = [
         one(address, entry.ppar_id)
@@ -91,3 +96,11 @@ async def log_in(
         if entry.kind == "ldm"
     ]
     return dict(await asyncio.gather(*trials))
+
+
+async def _trial(agent: str, parameters: Mapping[str, str]) -> Trial:
+    options = {k: v for k, v in parameters.items() if not k.startswith("pcmk_")}
+    result = await agents.run(agent, "monitor", options, LOGIN_LIMIT_SECONDS)
+    if result.outcome is Outcome.DONE:
+        return Trial()
+    return Trial(result.said or result.outcome.value, result.outcome is Outcome.TIMED_OUT)

@@ -42,7 +42,8 @@ async def _told(shell: Shell, line: str, reader: Reader) -> AsyncIterator[HostEv
     try:
         while True:
             coming = asyncio.create_task(_next(lines))
-            while not (await asyncio.wait({coming}, timeout=WHOLE_SECONDS))[0]:
+            # A host that tells nothing wakes nobody.
+            while not (await asyncio.wait({coming}, timeout=WHOLE_SECONDS if reader.holds else None))[0]:
                 for event in reader.flush():
                     yield event
             try:
