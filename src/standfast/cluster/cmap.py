@@ -83,7 +83,8 @@ def _within(limit_seconds: float, work: Callable[[], _Found]) -> _Found:
     """The result of `work`, in a thread that is given up at the limit. Raises CmapError."""
     deadline = time.monotonic() + limit_seconds
     if not _free.acquire(timeout=limit_seconds):
-        raise CmapError("corosync does not answer: an earlier reading of its values still waits")
+        text = "corosync does not answer: an earlier reading of its values still waits"
+        raise CmapError(text, timed_out=True)
     outcome: list[_Found | CmapError] = []
 
     def read() -> None:
@@ -98,7 +99,7 @@ def _within(limit_seconds: float, work: Callable[[], _Found]) -> _Found:
     thread.start()
     thread.join(max(0.0, deadline - time.monotonic()))
     if not outcome:
-        raise CmapError(f"corosync did not answer within {limit_seconds:g} s")
+        raise CmapError(f"corosync did not answer within {limit_seconds:g} s", timed_out=True)
     found = outcome[0]
     if isinstance(found, CmapError):
         raise found

@@ -47,6 +47,8 @@ class Known:
     engine: bool = False
     texts: Mapping[str, str] = field(default_factory=dict)
     """All nodes' reports at the last tick."""
+    _aims: tuple[ET.Element, object, dict[str, NodeAim]] | None = None
+    """What `aims` last told, and of which CIB and file."""
 
     @property
     def window(self) -> bool:
@@ -63,4 +65,8 @@ class Known:
         """Where the devices of every registered node aim; empty while the CIB or the hosts are not known."""
         if self.tree is None or self.config is None:
             return {}
-        return aims.aims(self.tree, self.config.config.hosts.hosts)
+        # Many duties ask between two looks.
+        if self._aims is None or self._aims[0] is not self.tree or self._aims[1] is not self.config:
+            found = aims.aims(self.tree, self.config.config.hosts.hosts)
+            self._aims = (self.tree, self.config, found)
+        return dict(self._aims[2])
