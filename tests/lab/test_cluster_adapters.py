@@ -290,6 +290,7 @@ print(json.dumps(corosync_conf.node_count(text)))"""
     assert before[lab.nodes[0]] == heartbeat.expected_runtime(old, 3)
 
 
+@pytest.mark.full
 def test_runtime_values_are_read_again_after_corosync_was_restarted_and_nothing_leaks(lab: Lab) -> None:
     node = lab.nodes[2]
     with ThreadPoolExecutor(1) as pool:
@@ -317,6 +318,7 @@ def test_a_corosync_that_hangs_costs_the_limit_and_one_thread(lab: Lab) -> None:
         {"token": "4545", "token_coefficient": "100", "interface.0.knet_pong_count": "1"},
     ],
 )
+@pytest.mark.full
 def test_a_freshly_started_corosync_has_the_values_that_we_expect(lab: Lab, keys: dict[str, str]) -> None:
     """A daemon of its own in the node's namespaces would meet the ring: the whole engine is restarted."""
     node = lab.nodes[2]
@@ -355,6 +357,7 @@ def test_a_start_under_way_is_seen_and_is_not_idle(lab: Lab) -> None:
     lab.wait_settled(60)
 
 
+@pytest.mark.full
 def test_a_fencing_is_seen_in_every_history_until_it_is_cleaned(lab: Lab) -> None:
     victim, asked = lab.nodes[2], lab.nodes[0]
     assert _tell(lab, asked, f"len(fencer.devices_for({victim!r}))") >= 1

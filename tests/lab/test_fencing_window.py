@@ -173,6 +173,7 @@ def test_of_all_nodes_that_stop_their_facility_at_once_one_is_refused(scene: Sce
     assert window(scene, "cfguest1").stopped == ()
 
 
+@pytest.mark.full
 def test_sdtool_kills_a_node_through_its_service_processor_and_shows_it(scene: Scene) -> None:
     mark = scene.control.mark()
     assert scene.run("cfguest1", "sdtool", "-k", "cfguest1", "--yes").returncode == 1

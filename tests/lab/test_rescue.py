@@ -59,6 +59,7 @@ def started_elsewhere(scene: Scene) -> bool:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.full
 def test_the_kept_line_takes_the_gates_out_when_no_program_of_standfast_is_left(scene: Scene) -> None:
     argv = ["cibadmin", "--modify", "--allow-create", "--scope", "configuration", "--xml-pipe"]
     added = scene.lab.exec("cfguest1", argv, input=FENCE_LDOM)

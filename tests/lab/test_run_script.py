@@ -64,7 +64,12 @@ def test_apt_starts_no_service_and_the_policy_is_as_before_afterwards(
 
 @pytest.mark.parametrize(
     ("command", "wanted"),
-    [("lab status", False), ("lab up --vm", True), ("test lab", False), ("test vm", True)],
+    [
+        ("lab status", False),
+        pytest.param("lab up --vm", True, marks=pytest.mark.full),
+        ("test lab", False),
+        ("test vm", True),
+    ],
 )
 def test_what_real_guests_need_is_installed_for_them_alone(
     tmp_path: Path, command: str, wanted: bool

@@ -5,6 +5,7 @@ import pytest
 from standfast.lab import demo
 
 
+@pytest.mark.full
 def test_without_standfast_a_blackout_of_15_s_kills_a_healthy_node_and_moves_its_service(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

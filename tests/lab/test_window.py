@@ -149,6 +149,7 @@ def test_a_monitor_in_flight_restarts_its_service_only_if_the_blackout_outlasts_
         assert eventually(lambda: all(scene.ready(node) for node in scene.lab.nodes), 30)
 
 
+@pytest.mark.full
 def test_a_window_is_left_as_it_is_until_the_right_command_closes_it_after_a_cancelled_migration(
     scene: Scene,
 ) -> None:
@@ -231,6 +232,7 @@ def race(scene: Scene, rounds: int) -> None:
     assert before.differences(Picture.of(scene)) == []
 
 
+@pytest.mark.full
 def test_a_daemon_or_attribute_manager_killed_at_any_phase_goes_on_when_it_is_back(scene: Scene) -> None:
     before = Picture.of(scene)
     scene.run("cfguest1", "pkill", "-9", "-x", "pacemaker-attrd")

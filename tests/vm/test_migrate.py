@@ -10,17 +10,19 @@ from standfast.lab.vm.cluster import VmLab
 pytestmark = [pytest.mark.timeout(900), pytest.mark.lab]
 
 
+@pytest.mark.costs(1.2)
 def test_ctrl_c_cancels_a_real_migration_and_all_is_as_before(lab: VmLab) -> None:
     rounds.ready(lab)
-    case = cases.Case(lab, "cancelled", print)
-    cases.cancelled(case)
+    with cases.Case(lab, "cancelled", print) as case:
+        cases.cancelled(case)
     assert case.row.good, case.row.wrong
 
 
+@pytest.mark.costs(1.4)
 def test_a_target_that_dies_in_flight_costs_nothing(lab: VmLab) -> None:
     rounds.ready(lab)
-    case = cases.Case(lab, "failed", print)
-    cases.failed(case)
+    with cases.Case(lab, "failed", print) as case:
+        cases.failed(case)
     assert case.row.good, case.row.wrong
 
 

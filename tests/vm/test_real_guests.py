@@ -102,6 +102,7 @@ def test_a_stale_fence_virsh_says_already_off_of_a_guest_that_runs_elsewhere(lab
     lab.migrate("guest1", "host1")
 
 
+@pytest.mark.costs(0.8)
 def test_libvirt_sees_a_panic_and_the_cluster_fences_and_restarts_the_guest(lab: VmLab) -> None:
     lab.power("guest1", "panic")
     host = lab.host("host1")

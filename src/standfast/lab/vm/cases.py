@@ -11,6 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from standfast.lab.errors import LabError
@@ -81,6 +82,14 @@ class Case:
         self.boots = {node: self.witness.boot(node) for node in lab.nodes}
         self.fenced = {node: self._fencings(node) for node in lab.nodes}
         self.driven = self._under_way()
+
+    def __enter__(self) -> Case:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Whoever moves the guest next does so at full speed."""
+        with suppress(LabError):
+            self.lab.must_place(GUEST).must_virsh("migrate-setspeed", GUEST, str(FAST_MIB_PER_SECOND))
 
     def _under_way(self) -> Driven:
         for _ in range(MAX_TRIES):
@@ -283,9 +292,9 @@ def play(names: Iterable[str], say: Say) -> list[Row]:
             row = Row(name)
             try:
                 rounds.ready(lab)
-                case = Case(lab, name, say)
-                row = case.row
-                CASES[name](case)
+                with Case(lab, name, say) as case:
+                    row = case.row
+                    CASES[name](case)
             except LabError as error:
                 row.wrong.append(str(error))
             say(f"{name}: {row}")
