@@ -29,8 +29,8 @@ def look(
 
 
 def test_a_slow_copy_is_held_when_it_is_as_long_as_the_hold_has_to_last() -> None:
-    assert not holding.must_hold(look(46, 10), None)
-    assert holding.must_hold(look(44, 10), None), "32 MiB for the hold, 13 MiB in the time of three looks"
+    assert not holding.must_hold(look(76, 10), None)
+    assert holding.must_hold(look(74, 10), None), "62 MiB for the hold, 13 MiB in the time of three looks"
 
 
 def test_a_fast_copy_is_held_much_earlier() -> None:
@@ -39,8 +39,8 @@ def test_a_fast_copy_is_held_much_earlier() -> None:
 
 
 def test_a_look_that_takes_long_is_counted_on() -> None:
-    assert not holding.must_hold(look(60, 10, took=0.1), None)
-    assert holding.must_hold(look(60, 10, took=1.0), None)
+    assert not holding.must_hold(look(90, 10, took=0.1), None)
+    assert holding.must_hold(look(90, 10, took=1.0), None)
 
 
 def test_empty_pages_count_by_what_is_seen_to_fall() -> None:

@@ -382,7 +382,7 @@ async def test_the_whole_move_with_a_raise_tells_what_it_came_to(
         source.unpaced = "always"  # it cannot be held
     survey = SimpleNamespace(hosts={"ctrl2": source, "ctrl3": Target(source)}, ask=source.ask)
     show = Show(as_json=True)
-    given = replace(plan(), goal=replace(OPEN, just_in_time=True))
+    given = replace(plan(), goal=replace(OPEN, just_in_time=True), memory_bytes=512 * 1024 * 1024)
     driven = migrate_run.Drive(given, None, survey, show, Interrupts(show, asks=False))  # type: ignore[arg-type]
     code = await driven.run()
     told = events(capsys.readouterr().out)

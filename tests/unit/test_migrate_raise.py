@@ -447,3 +447,45 @@ async def test_a_speed_that_does_not_come_back_is_said_with_what_to_type(
 
 def test_every_host_of_the_move_is_known() -> None:
     assert {MOVE.source, MOVE.target} <= set(HOSTS)
+
+
+async def test_a_speed_that_cannot_be_set_means_no_order_at_all() -> None:
+    play = Play(Paced())
+    play.source.unpaced = "always"
+    how, _ = await play.run(512 * MIB)
+    assert how is Ended.NOT_BEGUN
+    assert play.source.told == []
+    assert "how fast guest2 is sent could not be set" in play.said
+
+
+async def test_a_speed_is_set_at_the_second_try() -> None:
+    class Late(Paced):
+        tries = 0
+
+        async def copy_rate(self, guest: str) -> int:
+            self.tries += 1
+            if self.tries == 1:
+                raise HostUnreachable("ctrl2", "virsh migrate-getspeed: no answer within 10 s")
+            return await super().copy_rate(guest)
+
+    play = Play(Late())
+    await play.run(512 * MIB)
+    assert play.source.told[0] == "speed 26"
+    assert play.raises.in_force
+
+
+async def test_a_guest_that_moved_before_anybody_could_look_is_told_as_not_raised() -> None:
+    class Blind(Paced):
+        async def migration_job(self, guest: str) -> MigrationJob:
+            raise HostUnreachable("ctrl2", "virsh list: no answer within 5 s")
+
+        async def migrate(self, *given: object) -> None:
+            self.switched()
+
+    play = Play(Blind())
+    how, found = await play.run(512 * MIB)
+    assert (how, getattr(found, "host", "")) == (Ended.DONE, "ctrl3")
+    told = play.course.how(how, moved=True)
+    assert told is not None
+    assert told.code == "MOVED_UNRAISED"
+    assert not play.cluster.goals

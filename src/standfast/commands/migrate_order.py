@@ -79,7 +79,7 @@ class Course:
 
     async def migrate(self) -> Ended:
         """Give the order and wait for its end, or for the operator. Raises Left."""
-        if self._stop.wanted.is_set():
+        if self._stop.wanted.is_set() or self._gave_up:
             return Ended.NOT_BEGUN
         move = self._plan.move
         self._show.enter("migrating", f"migrating {move.guest} from {move.source} to {move.target}")
@@ -182,6 +182,12 @@ class Course:
         """What is to be said of it beside where the guest is; None: it went as it should."""
         move = self._plan.move
         if moved:
+            if self._raises is not None and not self._raises.in_force:
+                why = self._raises.why.text if self._raises.why is not None else "nobody could look in time"
+                text = f"{move.guest} has switched over, and the heartbeat timeout was not raised: {why}"
+                return Message(
+                    "MOVED_UNRAISED", text, Severity.WARNING, node=move.node, next_command="crm_mon -1"
+                )
             if ended is Ended.DONE:
                 return None
             text = f"it arrived all the same: {self.reason or 'nobody said how it ended'}"

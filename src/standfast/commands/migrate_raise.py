@@ -24,8 +24,11 @@ from standfast.hosts.base import Host, HostError, HostUnreachable, PacesMigratio
 
 LOOK_SECONDS = 0.05
 """Between two looks at the job; each takes a call of virsh."""
+HELD_LOOK_SECONDS = 0.5
+"""The same while it is held: the hold ends in seconds, and the raise needs this node too."""
 GIVE_UP_LIMIT_SECONDS = 120.0
 """After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows."""
+PREPARE_TRIES = 3
 RAISE_LIMIT_SECONDS = holding.HOLD_SECONDS
 LOWER_LIMIT_SECONDS = 60.0
 RESUMED = ("lifecycle", "Resumed Migrated")
@@ -95,24 +98,36 @@ class JustInTime:
         self._raised_at: float | None = None
         self.gave_up = asyncio.Event()
         self.why: Message | None = None
+        self.in_force = False
+        """It was raised, and read back from every member, before the guest was let go."""
         self.figures = Figures()
 
     async def prepare(self, ground: Ground) -> None:
-        """Before the order: what the guest writes, and how fast it may be sent. Not known is no obstacle."""
+        """Before the order: what the guest writes (not known is no obstacle), and how fast it may be sent. A
+        copy at full speed may be through before anybody has looked: without that there is no order."""
         self._ground = ground
         guest = self._move.guest
         with contextlib.suppress(HostError):
             self._dirty = await self._source.dirty_bytes_per_second(guest)
-        with contextlib.suppress(HostError):
-            rate = await self._source.copy_rate(guest)
-            # What a command that was killed has left stays with the guest: no migration is to crawl by it.
-            first = holding.first_rate(self._full_rate, ground.memory_bytes)
-            if rate not in (holding.HOLD_RATE_MIB_PER_SECOND, first):
-                self._full_rate = rate
-            first = holding.first_rate(self._full_rate, ground.memory_bytes)
-            if first != rate:
-                self._slower = first != self._full_rate
-                await self._source.set_copy_rate(guest, first)
+        for left in reversed(range(PREPARE_TRIES)):
+            try:
+                await self._set_first_rate()
+                return
+            except HostError as error:
+                if not left:
+                    self.give_up(f"how fast {guest} is sent could not be set: {error}")
+
+    async def _set_first_rate(self) -> None:
+        guest, memory_bytes = self._move.guest, self._ground.memory_bytes
+        rate = await self._source.copy_rate(guest)
+        # What a command that was killed has left stays with the guest: no migration is to crawl by it.
+        first = holding.first_rate(self._full_rate, memory_bytes)
+        if rate not in (holding.HOLD_RATE_MIB_PER_SECOND, first):
+            self._full_rate = rate
+        first = holding.first_rate(self._full_rate, memory_bytes)
+        if first != rate:
+            self._slower = first != self._full_rate
+            await self._source.set_copy_rate(guest, first)
 
     async def beside(self, order: Order) -> None:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
@@ -138,7 +153,7 @@ class JustInTime:
             look = await self._look()
             if look is not None:
                 if holding.slipped(look):
-                    self._give_up("the copy was through its first pass before it could be held")
+                    self.give_up("the copy was through its first pass before it could be held")
                     return None
                 if holding.must_hold(look, before):
                     return (look, holding.rate(look, before)) if await self._slow() else None
@@ -164,7 +179,7 @@ class JustInTime:
         try:
             await self._source.set_copy_rate(self._move.guest, holding.HOLD_RATE_MIB_PER_SECOND)
         except HostError as error:
-            self._give_up(f"the copy could not be held: {error}")
+            self.give_up(f"the copy could not be held: {error}")
             return False
         return True
 
@@ -188,8 +203,9 @@ class JustInTime:
         if order.done() or self.gave_up.is_set():
             return None
         if isinstance(outcome, Stop):
-            self._give_up("; ".join(message.text for message in outcome.messages))
+            self.give_up("; ".join(message.text for message in outcome.messages))
             return None
+        self.in_force = True
         return budget
 
     async def _watch(self, order: Order, raising: asyncio.Task[Done | Stop]) -> None:
@@ -199,9 +215,11 @@ class JustInTime:
             if raising.done():
                 return
             if look is not None and holding.slipped(look):
-                self._give_up("the hold slipped before every member ran the raised heartbeat timeout")
+                self.give_up("the hold slipped before every member ran the raised heartbeat timeout")
                 return
-            await asyncio.wait({order, raising}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                {order, raising}, timeout=HELD_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+            )
 
     # -- let go -------------------------------------------------------------------------------------------
 
@@ -249,7 +267,7 @@ class JustInTime:
                     await self._allow(limit_ms)
         finally:
             resumed.cancel()
-        self._give_up(f"{self._move.guest} had not switched over {limit_seconds:.0f} s after the raise")
+        self.give_up(f"{self._move.guest} had not switched over {limit_seconds:.0f} s after the raise")
 
     # -- down again ---------------------------------------------------------------------------------------
 
@@ -274,8 +292,8 @@ class JustInTime:
             self._show.tell(Message("STILL_HELD", text, Severity.WARNING, host=self._move.source,
                                     next_command=hint))  # fmt: skip
 
-    def _give_up(self, why: str) -> None:
-        """Have the migration cancelled."""
+    def give_up(self, why: str) -> None:
+        """Have the migration cancelled, or not ordered at all."""
         self.why = self.why or holding.given_up(why)
         self.gave_up.set()
 

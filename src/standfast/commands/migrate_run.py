@@ -28,6 +28,7 @@ from standfast.core.messages import Refused
 from standfast.core.migration import Ended, LeaveOpen, left_to_lease
 from standfast.core.steps import CloseGoal, Done, Goal, Stop
 from standfast.execute import Executor
+from standfast.hosts.base import HostError
 from standfast.survey import Survey
 
 RETURN_LIMIT_SECONDS = 120.0
@@ -125,7 +126,14 @@ class Drive:
         longest_seconds = members.longest_timeout_seconds(snapshot.reports)
         asked = self._plan.raise_seconds
         raises = JustInTime(move, asked, source, hosts[move.target], self._show, self._executor)
-        await raises.prepare(Ground(window, longest_seconds, self._plan.memory_bytes))
+        memory_bytes = self._plan.memory_bytes
+        if memory_bytes is None:
+            with contextlib.suppress(HostError):
+                memory_bytes = await source.memory_bytes(move.guest)
+        if memory_bytes is None:
+            raises.give_up(f"{move.source} does not tell the memory of {move.guest}")
+            return raises
+        await raises.prepare(Ground(window, longest_seconds, memory_bytes))
         return raises
 
     def _executor(self, goal: Goal, limit_seconds: float) -> Executor:
