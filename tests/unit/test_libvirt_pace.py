@@ -46,7 +46,7 @@ async def test_what_is_typed() -> None:
     await host.set_copy_rate("guest2", 1)
     await host.set_downtime_limit("guest2", 375)
     assert host.typed == [
-        ("migrate-getspeed guest2", False),
+        ("migrate-getspeed guest2", True),
         ("migrate-setspeed guest2 1", True),
         ("migrate-setmaxdowntime guest2 375", True),
     ]

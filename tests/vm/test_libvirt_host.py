@@ -18,6 +18,7 @@ import pytest
 
 from standfast.core import libvirt_events
 from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.holding import FULL_RATE_MIB_PER_SECOND
 from standfast.core.jobs import MigrationJob
 from standfast.core.libvirt_events import HostEvent
 from standfast.hosts.base import HostUnreachable, MigrationRefused, MigrationTarget, NotSavedYet
@@ -185,6 +186,20 @@ def test_a_guest_is_known_by_the_uuid_that_it_reads_in_its_own_hardware(site: Si
     said = site.run(work)
     assert (said[home].state, said[home].identity) == (GuestState.RUNNING, inside), str(said[home])
     assert {answer.state for host, answer in said.items() if host != home} == {GuestState.ABSENT}
+
+
+def test_the_pace_of_a_guest_is_read_set_and_measured(site: Site) -> None:
+    site.define("host1")
+
+    async def work(talk: Talk) -> tuple[int, int, float | None]:
+        host = talk["host1"]
+        before = await host.copy_rate(SPARE)
+        await host.set_copy_rate(SPARE, 26)
+        return before, await host.copy_rate(SPARE), await host.dirty_bytes_per_second(SPARE)
+
+    before, after, dirty = site.run(work)
+    assert (before, after) == (FULL_RATE_MIB_PER_SECOND, 26)
+    assert dirty is not None
 
 
 def test_a_migration_is_tried_seen_from_both_sides_with_its_figures_and_leaves_nothing_behind(
