@@ -110,7 +110,8 @@ class Target:
         if self.mute:
             raise HostUnreachable("ctrl3", "cut")
         await self.source.ends.wait()
-        if "cancelled" not in self.source.told:
+        # Who has died, or was cancelled, tells of no guest.
+        if "cancelled" not in self.source.told and self.source.states["ctrl2"] is not GuestState.RUNNING:
             yield HostEvent("lifecycle", MOVE.guest, "Resumed Migrated")
         await asyncio.Event().wait()
 
@@ -489,3 +490,20 @@ async def test_a_guest_that_moved_before_anybody_could_look_is_told_as_not_raise
     assert told is not None
     assert told.code == "MOVED_UNRAISED"
     assert not play.cluster.goals
+
+
+async def test_who_is_stopped_before_the_order_gives_the_speed_back() -> None:
+    play = Play(Paced())
+    await play.raises.prepare(Ground(7, 10.0, 512 * MIB))
+    play.stop.wanted.set()
+    assert await play.course.migrate() is Ended.NOT_BEGUN
+    assert play.source.told == ["speed 26", f"speed {FULL}"]
+
+
+async def test_a_first_speed_that_was_perhaps_set_is_taken_back_or_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    play = Play(Paced())
+    play.source.unpaced = "always"
+    await play.run(512 * MIB)
+    assert "STILL_HELD" in capsys.readouterr().out

@@ -103,7 +103,7 @@ async def prepared(order: Order, config: Config, survey: Survey) -> Plan:
     if (wrong := migration_before.placed(move, answers, cold=order.cold)) is not None:
         found.append(wrong)
     else:
-        memory = await _memory(survey, move)
+        memory = await memory_bytes(survey, move)
         found += await _tried(survey, move, target)
     _refuse(*found)
     predicted = migration_before.predicted_seconds(memory)
@@ -169,8 +169,8 @@ def target_of(order: Order, config: Config, move: Move) -> MigrationTarget:
     return MigrationTarget(entry.address, order.target_user or entry.login or None, password)
 
 
-async def _memory(survey: Survey, move: Move) -> int | None:
-    """For the prediction alone: not known is no obstacle."""
+async def memory_bytes(survey: Survey, move: Move) -> int | None:
+    """What the source tells of the guest's memory; None: not known, which no prediction minds."""
     with contextlib.suppress(HostError):
         return await survey.hosts[move.source].memory_bytes(move.guest)
     return None

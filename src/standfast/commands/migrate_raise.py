@@ -283,8 +283,11 @@ class JustInTime:
                     text = f"the heartbeat timeout is not down on every member yet: {message.text}"
                     self._show.tell(Message("NOT_LOWERED", text, Severity.WARNING, node=message.node,
                                             next_command="standfast window lower"))  # fmt: skip
-        if self._resumed.is_set() or _went_well(order) or not self._slower:
-            return  # with the guest its speed has left the host
+        if not (self._resumed.is_set() or _went_well(order)):  # with the guest its speed has left the host
+            await self.take_speed_back()
+
+    async def take_speed_back(self) -> None:
+        """Give the guest the speed that it had at its source, where it has another one by us."""
         if not await self._speed_back():
             guest = self._move.guest
             text = f"{guest} keeps a low migration speed on {self._move.source}, if it is there still"

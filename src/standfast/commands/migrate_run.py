@@ -15,7 +15,7 @@ import click
 from standfast.commands import migrate_cold, window_run
 from standfast.commands.migrate import Order
 from standfast.commands.migrate_order import Course
-from standfast.commands.migrate_plan import Plan, prepared
+from standfast.commands.migrate_plan import Plan, memory_bytes, prepared
 from standfast.commands.migrate_raise import Ground, JustInTime, Source
 from standfast.commands.migrate_show import PROGRAM, Show
 from standfast.commands.migrate_stop import Interrupts, Left
@@ -28,7 +28,6 @@ from standfast.core.messages import Refused
 from standfast.core.migration import Ended, LeaveOpen, left_to_lease
 from standfast.core.steps import CloseGoal, Done, Goal, Stop
 from standfast.execute import Executor
-from standfast.hosts.base import HostError
 from standfast.survey import Survey
 
 RETURN_LIMIT_SECONDS = 120.0
@@ -126,14 +125,11 @@ class Drive:
         longest_seconds = members.longest_timeout_seconds(snapshot.reports)
         asked = self._plan.raise_seconds
         raises = JustInTime(move, asked, source, hosts[move.target], self._show, self._executor)
-        memory_bytes = self._plan.memory_bytes
-        if memory_bytes is None:
-            with contextlib.suppress(HostError):
-                memory_bytes = await source.memory_bytes(move.guest)
-        if memory_bytes is None:
+        memory = self._plan.memory_bytes or await memory_bytes(self._survey, move)
+        if memory is None:
             raises.give_up(f"{move.source} does not tell the memory of {move.guest}")
-            return raises
-        await raises.prepare(Ground(window, longest_seconds, memory_bytes))
+        else:
+            await raises.prepare(Ground(window, longest_seconds, memory))
         return raises
 
     def _executor(self, goal: Goal, limit_seconds: float) -> Executor:
