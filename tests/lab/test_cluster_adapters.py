@@ -290,6 +290,46 @@ print(json.dumps(corosync_conf.node_count(text)))"""
     assert before[lab.nodes[0]] == heartbeat.expected_runtime(old, 3)
 
 
+def test_one_node_that_runs_a_short_timeout_of_its_own_decides_for_all(lab: Lab) -> None:
+    """What a raise just in time stands on: it is set in a map alone, at once, and a reload undoes it."""
+    runtime = f"{STEP}\nprint(json.dumps(cmap.runtime()))"
+    first, silent = lab.nodes[0], lab.nodes[2]
+    before = _everywhere(lab, runtime)
+    own = {name: before[first][name] for name in heartbeat.TIMERS}
+    short = {"token": 3000, "token_retransmit": 714, "hold": 561, "consensus": 3600}
+    others = list(lab.nodes[:2])
+
+    def members(node: str) -> list[str]:
+        found: list[str] = _tell(lab, node, "sorted(membership.partition())")
+        return found
+
+    def set_own(timers: dict[str, int]) -> None:
+        _python(lab, first, f"{STEP}\ncmap.set_timers({timers!r})\nprint(1)")
+
+    set_own(short)
+    assert _python(lab, first, runtime) == before[first] | short
+    assert _python(lab, others[1], runtime) == before[others[1]]
+    lab.freeze(silent)
+    _eventually(lambda: members(first) == members(others[1]) == others, limit_seconds=15.0)
+    _eventually(lambda: not lab.alive(silent))  # its cluster has fenced it
+    lab.power(silent, "on")
+    lab.wait_settled(90)
+    set_own(own)
+    assert _everywhere(lab, runtime) == before
+    lab.freeze(silent)
+    try:
+        time.sleep(8.0)  # a blackout, not a wait
+        assert members(first) == list(lab.nodes), "its own timeout is back, and so is everybody's"
+    finally:
+        lab.thaw(silent)
+    set_own(short)
+    for _ in range(2):  # knet values that no file names are made from the token of before a reload
+        _python(lab, others[1], f"{STEP}\ncmap.reload()\nprint(1)")
+        _eventually(lambda: own.items() <= _python(lab, first, runtime).items())
+    _eventually(lambda: _everywhere(lab, runtime) == before)
+    lab.wait_settled(60)
+
+
 @pytest.mark.full
 def test_runtime_values_are_read_again_after_corosync_was_restarted_and_nothing_leaks(lab: Lab) -> None:
     node = lab.nodes[2]

@@ -18,6 +18,7 @@ from standfast.core import (
     evidence,
     gate,
     gate_view,
+    heartbeat,
     killing,
     lowering,
     members,
@@ -31,7 +32,7 @@ from standfast.core.messages import Message
 from standfast.core.record import Mode, Phase, Record, Totem
 from standfast.core.steps import Done, OpenGoal, Snapshot, WriteRecord
 from standfast.sightings import Sightings
-from standfast.sim import command
+from standfast.sim import command, raise_story
 from standfast.sim import strays as sim_strays
 from standfast.sim.rules import Rules
 from standfast.sim.store import written
@@ -483,6 +484,14 @@ def _let_go_before_it_is_read_back(patch: Patch) -> None:
     patch.setattr(raising, "higher", believes)
 
 
+def _let_go_before_its_own_node_follows(patch: Patch) -> None:
+    patch.setattr(raise_story.Driven, "_own", lambda self, timers: iter(()))
+
+
+def _its_own_node_rises_with_the_others(patch: Patch) -> None:
+    patch.setattr(members, "raised_keys", lambda record, node: heartbeat.raised(record.budget_seconds))
+
+
 def _who_stood_still_lets_go(patch: Patch) -> None:
     higher = raising.higher
 
@@ -589,6 +598,18 @@ BUGS = (
     Bug("clocks: fencing waits for them", ("L3",), _clocks_cost_fencing, clocks=True),
     Bug("clocks: the proof of an earlier command lowers", ("S5",), _old_proof_lowers, clocks=True),
     Bug("just in time: let go before it is read back", ("S4",), _let_go_before_it_is_read_back, driven=True),
+    Bug(
+        "just in time: let go before its own node follows",
+        ("S4",),
+        _let_go_before_its_own_node_follows,
+        driven=True,
+    ),
+    Bug(
+        "just in time: its own node rises with the others",
+        ("L6",),
+        _its_own_node_rises_with_the_others,
+        driven=True,
+    ),
     Bug("just in time: nobody lowers what a command has left", ("L5",), _left_raised, driven=True),
     Bug("just in time: the knet values are left", ("S6",), _knet_values_are_left, driven=True),
     Bug("who was moved and wakes up alone acts at once", ("S8",), _who_wakes_up_alone_acts, clocks=True),

@@ -16,10 +16,11 @@ import pytest
 from click.testing import CliRunner
 from fake_cluster import FakeCluster
 from test_migrate_course import HOSTS, MOVE, Site, lands
-from test_migrate_raise import Paced, Target
+from test_migrate_raise import Own, Paced, Target
 from test_setup_documents import complete
 
 from standfast import config
+from standfast.cluster import cmap
 from standfast.commands import (
     migrate_cold,
     migrate_order,
@@ -378,6 +379,9 @@ async def test_the_whole_move_with_a_raise_tells_what_it_came_to(
 ) -> None:
     monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
     source = Paced()
+    own = Own(source)
+    monkeypatch.setattr(cmap, "runtime", own.runtime)
+    monkeypatch.setattr(cmap, "set_timers", own.set_timers)
     if raises is None:
         source.unpaced = "always"  # it cannot be held
     survey = SimpleNamespace(hosts={"ctrl2": source, "ctrl3": Target(source)}, ask=source.ask)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import SimpleNamespace
 
 import pytest
 from test_migrate_course import Site, hurry
 from test_migration import HOSTS, MOVE
 
+from standfast.cluster.cmap import CmapError
 from standfast.commands import migrate_raise
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_raise import Ground, JustInTime
@@ -138,6 +139,29 @@ class Cluster:
         return SimpleNamespace(run=run)
 
 
+class Own:
+    """This node's corosync."""
+
+    def __init__(self, source: Paced) -> None:
+        self.source = source
+        self.runs = {"token": 4545, "token_retransmit": 1082, "hold": 855, "consensus": 5454, "other": 1}
+        self.refuses: dict[str, str] = {}
+
+    def runtime(self) -> dict[str, int]:
+        self._maybe("read")
+        return dict(self.runs)
+
+    def set_timers(self, values: Mapping[str, int]) -> None:
+        word = "own up" if values["token"] > 4545 else "own down"
+        self._maybe(word)
+        self.runs = {**self.runs, **values}
+        self.source.told.append(word)
+
+    def _maybe(self, word: str) -> None:
+        if word in self.refuses:
+            raise CmapError(self.refuses[word])
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
@@ -151,7 +175,9 @@ class Play:
         self.source, self.cluster = source, Cluster(source)
         show = Show(as_json=True)
         self.stop = Interrupts(show, asks=False)
-        self.raises = JustInTime(MOVE, asked, source, Target(source, mute=mute), show, self.cluster)  # type: ignore[arg-type]
+        self.own = Own(source)
+        target = Target(source, mute=mute)
+        self.raises = JustInTime(MOVE, asked, source, target, show, self.cluster, self.own)  # type: ignore[arg-type]
         plan = SimpleNamespace(move=MOVE, target=None, limit_seconds=60.0)
         hosts = {"ctrl2": source}
         self.course = Course(plan, hosts, source.ask, show, self.stop, self.raises)  # type: ignore[arg-type]
@@ -175,7 +201,10 @@ def test_what_is_played_has_what_the_real_ones_have() -> None:
 async def test_held_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on() -> None:
     play = Play(Paced())
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
-    assert play.source.told == ["speed 1", "raised", f"speed {FULL}", "limit 300", "runs on", "lowered"]
+    assert play.source.told == [
+        "speed 1", "raised", "own up", f"speed {FULL}", "limit 300", "runs on", "own down", "lowered",
+    ]  # fmt: skip
+    assert play.own.runs == Own(play.source).runs
     up, down = play.cluster.goals
     assert up == RaiseGoal(MOVE.node, 7, holding.AUTO_LEAST_SECONDS)
     assert down == LowerGoal(7)
@@ -183,6 +212,8 @@ async def test_held_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on(
     assert figures.budget_seconds == 20
     assert figures.hold_seconds is not None
     assert figures.raised_seconds is not None
+    assert figures.lowered_seconds is not None
+    assert figures.raised_seconds < figures.lowered_seconds
     assert figures.lowered
     assert play.course.how(Ended.DONE, moved=True) is None
 
@@ -220,7 +251,7 @@ async def test_what_libvirt_tells_before_the_copy_has_begun_is_not_taken_for_its
 async def test_without_events_the_end_of_the_order_lowers_it() -> None:
     play = Play(Paced(), mute=True)
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
-    assert play.source.told[-2:] == ["runs on", "lowered"]
+    assert play.source.told[-3:] == ["runs on", "own down", "lowered"]
 
 
 async def test_a_number_is_what_it_is_raised_to() -> None:
@@ -257,7 +288,7 @@ async def test_a_speed_that_a_killed_command_has_left_is_not_taken_for_the_guest
 async def test_a_small_guest_is_sent_slowly_until_it_is_held_and_gets_its_speed_back() -> None:
     play = Play(Paced())
     await play.run(512 * MIB)
-    assert play.source.told[:4] == ["speed 26", "speed 1", "raised", f"speed {FULL}"]
+    assert play.source.told[:5] == ["speed 26", "speed 1", "raised", "own up", f"speed {FULL}"]
 
 
 async def test_an_order_that_fails_before_the_hold_gives_the_speed_back_too() -> None:
@@ -313,6 +344,30 @@ async def test_a_raise_that_fails_cancels_lowers_and_gives_the_speed_back() -> N
     assert message is play.raises.why
 
 
+@pytest.mark.parametrize("refuses", ["read", "own up"])
+async def test_a_node_that_cannot_raise_itself_lets_nobody_go(refuses: str) -> None:
+    play = Play(Paced())
+    play.own.refuses[refuses] = "corosync does not take token 9090"
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    # Where nobody knows what it runs now, its old timers are set all the same.
+    told = [word for word in play.source.told if word != "own down"]
+    assert told == ["speed 1", "raised", "cancelled", "lowered", f"speed {FULL}"]
+    assert ("own down" in play.source.told) is (refuses == "own up")
+    assert "does not take token 9090" in play.said
+    assert not play.raises.in_force
+
+
+async def test_a_node_that_cannot_lower_itself_at_once_is_lowered_with_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    play = Play(Paced())
+    play.own.refuses["own down"] = "no answer"
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    figures = play.raises.figures
+    assert figures.raised_seconds == figures.lowered_seconds is not None
+    assert "not lowered on this node at once, but with the others: no answer" in capsys.readouterr().out
+
+
 async def test_a_hold_that_slips_before_the_raise_is_read_back_is_cancelled_and_never_let_go() -> None:
     play = Play(Paced(empties=True))
     play.cluster.takes = 0.2
@@ -345,7 +400,7 @@ async def test_raised_and_not_switched_over_has_a_limit(monkeypatch: pytest.Monk
     source.switches = False
     play = Play(source)
     assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
-    assert source.told[-2:] == ["cancelled", "lowered"]
+    assert source.told[-3:] == ["cancelled", "own down", "lowered"]
     assert "had not switched over" in play.said
 
 

@@ -47,6 +47,13 @@ def timeouts(cluster: FakeCluster) -> set[int]:
     return {heartbeat.timeout_ms(node.runtime) for node in cluster.members().values()}
 
 
+def follow(cluster: FakeCluster, seconds: int = 20) -> None:
+    """What the command does on its own node once the others are raised."""
+    node = cluster.nodes["n1"]
+    node.runtime = {**node.runtime, **raising.own_timers(seconds)}
+    cluster.sync()
+
+
 def test_it_is_opened_without_a_raise_and_says_that_it_may_come() -> None:
     cluster = ready()
     assert (cluster.record.totem, cluster.record.budget_seconds) == (Totem.ORIGINAL, 0)
@@ -54,17 +61,47 @@ def test_it_is_opened_without_a_raise_and_says_that_it_may_come() -> None:
     assert timeouts(cluster) == {10650}
 
 
-def test_raised_means_read_back_from_every_member() -> None:
+def test_raised_means_read_back_from_every_member_and_the_node_that_drives_it_is_the_last() -> None:
     cluster = ready()
+    own = dict(cluster.nodes["n1"].runtime)
     assert isinstance(drive(cluster, up(cluster)), Done)
-    assert timeouts(cluster) == {20000}
+    found = {name: heartbeat.timeout_ms(node.runtime) for name, node in cluster.nodes.items()}
+    assert found == {"n1": 10650, "n2": 20000, "n3": 20000}, "the shortest of any member decides"
+    for name in heartbeat.TIMERS:
+        assert cluster.nodes["n1"].runtime[name] == own[name]
+    assert cluster.nodes["n1"].runtime["knet_ping_timeout"] == 60_000, "its link stands the blackout too"
     assert cluster.record.phase is Phase.OPEN
     assert cluster.record.raised_now
 
 
-def test_the_way_down_leaves_the_knet_values_for_the_closing() -> None:
+def test_what_it_runs_as_it_follows_is_what_the_others_run() -> None:
+    cluster = ready()
+    drive(cluster, up(cluster, 45))
+    follow(cluster, 45)
+    runs = [node.runtime for node in cluster.nodes.values()]
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_a_reload_by_anybody_undoes_what_stands_in_a_map_alone() -> None:
     cluster = ready()
     drive(cluster, up(cluster))
+    follow(cluster)
+    cluster.reload()
+    assert timeouts(cluster) == {10650, 20000}
+
+
+def test_before_it_is_raised_the_file_of_the_node_that_drives_it_is_looked_at_too() -> None:
+    cluster = ready()
+    cluster.nodes["n1"].keeps_values = True
+    assert codes(drive(cluster, up(cluster))) == ["NOT_RAISED"]
+
+
+@pytest.mark.parametrize("followed", [True, False])
+def test_the_way_down_leaves_the_knet_values_for_the_closing(followed: bool) -> None:
+    cluster = ready()
+    drive(cluster, up(cluster))
+    if followed:  # its own lowering has not worked
+        follow(cluster)
     before = len(cluster.log)
     assert isinstance(drive(cluster, down(cluster)), Done)
     assert timeouts(cluster) == {10650}
@@ -119,6 +156,8 @@ def test_from_after_every_step_the_nodes_lower_it_and_a_closing_ends_it(
     before = cluster.facts()
     drive(cluster, JIT)
     drive(cluster, up(cluster), limit=kill_up)
+    if kill_up == 5:
+        follow(cluster)
     drive(cluster, down(cluster), me, limit=kill_down)
     assert isinstance(drive(cluster, down(cluster), me), Done)
     assert timeouts(cluster) == {10650}
@@ -243,8 +282,9 @@ def test_a_part_of_a_cluster_raises_no_file() -> None:
     cluster = ready()
     record = cluster.record.next(totem=Totem.RAISED, budget_seconds=20)
     present = dict(cluster.base)
-    assert dict(members.wanted_keys(record, "n1", present, {"n1", "n2"})) == present
-    assert members.wanted_keys(record, "n1", present, {"n1", "n2", "n3"})["token"] == "9090"
+    for node, token in (("n1", "5195"), ("n2", "9090")):
+        assert dict(members.wanted_keys(record, node, present, {"n1", "n2"})) == present
+        assert members.wanted_keys(record, node, present, {"n1", "n2", "n3"})["token"] == token
 
 
 def test_files_of_another_part_that_rose_come_back_with_the_closing() -> None:
@@ -264,6 +304,7 @@ def test_another_command_does_not_lower_what_a_living_one_holds_raised_unless_it
     mine = Command(cluster, up(cluster), "n1")
     for _ in range(9):
         mine.act(mine.look())
+    follow(cluster)
     assert codes(drive(cluster, down(cluster), "n3")) == ["BUSY"]
     assert timeouts(cluster) == {20000}
     assert isinstance(drive(cluster, down(cluster, overdue=True), "n3"), Done)
@@ -322,20 +363,24 @@ def test_the_record_and_the_report_carry_it_and_older_ones_are_read() -> None:
 
 
 @pytest.mark.parametrize("steps", range(1, 6))
-def test_a_node_that_dies_while_it_is_raised_or_lowered_is_owed_its_own_values(steps: int) -> None:
+@pytest.mark.parametrize(("dies", "me"), [("n3", "n1"), ("n1", "n3")])
+def test_a_node_that_dies_while_it_is_raised_or_lowered_is_owed_its_own_values(
+    dies: str, me: str, steps: int
+) -> None:
     cluster = FakeCluster(3)
     before = cluster.facts()
     drive(cluster, JIT)
     drive(cluster, up(cluster))
+    follow(cluster)
     drive(cluster, down(cluster), limit=steps)
-    cluster.gone.add("n3")
-    cluster.proven_off = frozenset({"n3"})
-    cluster.guests["g3"] = {}
+    cluster.gone.add(dies)
+    cluster.proven_off = frozenset({dies})
+    cluster.guests[f"g{dies[1:]}"] = {}
     cluster.guest_on = dict(ARRIVED)
-    drive(cluster, down(cluster))
-    assert isinstance(drive(cluster, CLOSE), Done)
-    assert "n3" in cluster.record.owed
-    cluster.come_back("n3")
+    drive(cluster, down(cluster), me)
+    assert isinstance(drive(cluster, CLOSE, me), Done)
+    assert dies in cluster.record.owed
+    cluster.come_back(dies)
     assert cluster.facts() == before
     assert not cluster.record.owed
 

@@ -140,7 +140,13 @@ def test_a_move_is_told_with_what_was_wrong_in_it() -> None:
 # -- a raise just in time ---------------------------------------------------------------------------------
 
 
-TOLD = {"budget_seconds": 20, "hold_seconds": 4.25, "raised_seconds": 9.1, "lowered": True}
+TOLD = {
+    "budget_seconds": 20,
+    "hold_seconds": 4.25,
+    "raised_seconds": 9.1,
+    "lowered_seconds": 24.3,
+    "lowered": True,
+}
 
 
 def raised(move: Move, rings: int = 0, services: int = 0, *, booted: bool = False) -> Raised:
@@ -167,9 +173,9 @@ def test_a_move_counts_only_where_all_that_has_to_be_0_is_0() -> None:
 def test_the_row_has_a_cell_for_each_title_and_says_why_it_did_not_move() -> None:
     row = raised(Move("host3", moved=True, blackout=5.2345, just_in_time=TOLD)).cells()
     assert len(row) == len(TITLES)
-    assert row[:6] == ["40", "24 at 8/s", "20.0", "4.2", "9.1", "5.234"]
+    assert row[:7] == ["40", "24 at 8/s", "20.0", "4.2", "9.1", "24.3", "5.234"]
     failed = raised(Move("host3", moved=False, note="exit 1: NOT_RAISED")).cells()
-    assert (failed[2:6], failed[-1]) == (["-"] * 4, "exit 1: NOT_RAISED")
+    assert (failed[2:7], failed[-1]) == (["-"] * 5, "exit 1: NOT_RAISED")
 
 
 def test_new_rings_are_counted_from_the_mark(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Corosync's runtime values, read through libcmap; and the reload.
+"""Corosync's runtime values, read and set through libcmap; and the reload.
 
 Each reading opens a connection of its own (3 ms), so a restarted corosync needs no care and nothing stays
 open. The library has no time limit (it waits for ever for a daemon that is stopped), so it is called in a
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ _Found = TypeVar("_Found")
 _CS_OK = 1
 _CS_ERR_NO_SECTION = 27
 _PREFIX = "runtime.config.totem."
+_FILE_PREFIX = "totem."
+"""What corosync has of its file; a change is taken over, as cmap_keys(7) says of some."""
 _KEYS = {
     "token": "token",
     "token_retransmit": "token_retransmit",
@@ -79,6 +81,15 @@ def configuration(prefixes: Sequence[str], limit_seconds: float = 3.0) -> dict[s
     return _within(limit_seconds, lambda: _read_all(prefixes))
 
 
+def set_timers(values: Mapping[str, int], limit_seconds: float = 3.0) -> None:
+    """Have this node's corosync run these `heartbeat.TIMERS`, in ms, from the next token on; until the next
+    reload or start, and on this node alone. Raises CmapError where it does not run them, or nobody knows.
+
+    corosync 3.1.7 takes each key over as it is set, in any order (seen in `runtime.config.totem` at once).
+    """
+    _within(limit_seconds, lambda: _set(values))
+
+
 def _within(limit_seconds: float, work: Callable[[], _Found]) -> _Found:
     """The result of `work`, in a thread that is given up at the limit. Raises CmapError."""
     deadline = time.monotonic() + limit_seconds
@@ -131,6 +142,7 @@ def _library() -> ctypes.CDLL:
             raise CmapError(f"{_LIBRARY} is missing: install the package libcmap4") from None
         library.cmap_initialize.argtypes = [ctypes.POINTER(ctypes.c_uint64)]
         library.cmap_get_uint32.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint32)]
+        library.cmap_set_uint32.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.c_uint32]
         library.cmap_finalize.argtypes = [ctypes.c_uint64]
         size, kind = ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_int)
         library.cmap_iter_init.argtypes = [ctypes.c_uint64, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint64)]
@@ -154,13 +166,29 @@ def _connection() -> Iterator[tuple[ctypes.CDLL, ctypes.c_uint64]]:
         library.cmap_finalize(handle)
 
 
-def _read() -> dict[str, int]:
-    values: dict[str, int] = {}
+def _set(values: Mapping[str, int]) -> None:
     with _connection() as (library, handle):
-        for name, key in _KEYS.items():
-            value = ctypes.c_uint32()
-            if library.cmap_get_uint32(handle, (_PREFIX + key).encode(), ctypes.byref(value)) == _CS_OK:
-                values[name] = value.value
+        for name, value in values.items():
+            code = library.cmap_set_uint32(handle, (_FILE_PREFIX + name).encode(), value)
+            if code != _CS_OK:
+                raise CmapError(f"corosync does not take {name} {value} (cmap error {code})")
+        runs = _runtime(library, handle)
+    if other := [f"{name} {runs.get(name)}" for name, value in values.items() if runs.get(name) != value]:
+        raise CmapError(f"corosync runs {', '.join(other)} all the same")
+
+
+def _runtime(library: ctypes.CDLL, handle: ctypes.c_uint64) -> dict[str, int]:
+    values: dict[str, int] = {}
+    for name, key in _KEYS.items():
+        value = ctypes.c_uint32()
+        if library.cmap_get_uint32(handle, (_PREFIX + key).encode(), ctypes.byref(value)) == _CS_OK:
+            values[name] = value.value
+    return values
+
+
+def _read() -> dict[str, int]:
+    with _connection() as (library, handle):
+        values = _runtime(library, handle)
     missing = [name for name in _TIMED if name not in values]
     if missing:
         raise CmapError(f"corosync does not show its value of {', '.join(missing)}")

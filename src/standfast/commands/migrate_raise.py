@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from standfast.cluster import cmap
+from standfast.cluster.run import EngineError
 from standfast.commands.migrate_show import Show
-from standfast.core import holding
+from standfast.core import holding, raising
 from standfast.core.holding import Budget, Look
 from standfast.core.libvirt_events import HostEvent
 from standfast.core.messages import Message, Severity
@@ -53,6 +55,13 @@ class Runner(Protocol):
     async def run(self) -> Done | Stop: ...
 
 
+class OwnCorosync(Protocol):
+    """This node's corosync (`cluster.cmap`). Both raise EngineError."""
+
+    def runtime(self) -> dict[str, int]: ...
+    def set_timers(self, values: Mapping[str, int]) -> None: ...
+
+
 @dataclass
 class Figures:
     """What it came to, for the page. Seconds; None: it did not come to that."""
@@ -62,7 +71,9 @@ class Figures:
     hold_seconds: float | None = None
     """The copy was held at its smallest rate."""
     raised_seconds: float | None = None
-    """From the write that asks for the raise until every member was seen to run its own values again."""
+    """For so long a death was seen late: from this node's own raise, the last, to its lowering, the first."""
+    lowered_seconds: float | None = None
+    """From the same moment until every member was seen to run its own values again."""
     lowered: bool = True
 
 
@@ -83,11 +94,18 @@ class JustInTime:
     """
 
     def __init__(
-        self, move: Move, asked_seconds: int | None, source: Source, target: Host, show: Show, runs: Runs
+        self,
+        move: Move,
+        asked_seconds: int | None,
+        source: Source,
+        target: Host,
+        show: Show,
+        runs: Runs,
+        own: OwnCorosync = cmap,
     ) -> None:
         """`asked_seconds`: None means auto."""
         self._move, self._asked = move, asked_seconds
-        self._source, self._target, self._show, self._runs = source, target, show, runs
+        self._source, self._target, self._show, self._runs, self._own = source, target, show, runs, own
         self._ground = Ground(0, 0.0)
         self._full_rate = holding.FULL_RATE_MIB_PER_SECOND
         self._slower = False
@@ -95,7 +113,11 @@ class JustInTime:
         self._dirty: float | None = None
         self._resumed = asyncio.Event()
         self._held_at: float | None = None
-        self._raised_at: float | None = None
+        self._others_rise = False
+        """There is something to lower, of which the record tells."""
+        self._before: dict[str, int] | None = None
+        """What this node ran before it followed the others; None: it has not."""
+        self._raised_at = 0.0
         self.gave_up = asyncio.Event()
         self.why: Message | None = None
         self.in_force = False
@@ -135,7 +157,7 @@ class JustInTime:
             budget = None
             if (look := await self._hold(order)) is not None:
                 budget = await self._raise(order, *look)
-            if look is not None and budget is not None and not order.done():
+            if look is not None and budget is not None and not order.done() and await self._follow(budget):
                 limit_ms = budget.first_downtime_ms(look[1], self._dirty)
                 await self._release(limit_ms)
                 await self._switched(order, budget, limit_ms)
@@ -186,7 +208,7 @@ class JustInTime:
     # -- the raise ----------------------------------------------------------------------------------------
 
     async def _raise(self, order: Order, look: Look, rate: float) -> Budget | None:
-        """None: it is not raised on every member, or too late."""
+        """None: it is not raised on every other member, or too late."""
         predicted = holding.predicted_seconds(look.remaining, rate, self._dirty)
         budget = holding.budget(self._asked, predicted, self._ground.timeout_seconds)
         if isinstance(budget, Message):
@@ -196,29 +218,53 @@ class JustInTime:
         self.figures.budget_seconds, self.figures.why = budget.seconds, budget.why
         self._show.say(f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}")
         goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
-        self._raised_at = time.monotonic()
-        raising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
-        await self._watch(order, raising)
-        outcome = await raising
+        self._others_rise = True
+        rising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
+        await self._watch(order, rising)
+        outcome = await rising
         if order.done() or self.gave_up.is_set():
             return None
         if isinstance(outcome, Stop):
             self.give_up("; ".join(message.text for message in outcome.messages))
             return None
-        self.in_force = True
         return budget
 
-    async def _watch(self, order: Order, raising: asyncio.Task[Done | Stop]) -> None:
+    async def _follow(self, budget: Budget) -> bool:
+        """This node, last of all: from here on a death is seen late."""
+        timers = raising.own_timers(budget.seconds)
+        try:
+            before = await asyncio.to_thread(self._own.runtime)
+            self._before = {name: before[name] for name in timers}
+            self._raised_at = time.monotonic()
+            await asyncio.to_thread(self._own.set_timers, timers)
+        except EngineError as error:
+            self.give_up(f"this node's own heartbeat timeout was not raised: {error}")
+            return False
+        self.in_force = True
+        return not self.gave_up.is_set()
+
+    async def _stop_following(self) -> None:
+        """As before for the whole cluster: the shortest timeout of any member decides."""
+        if self._before is None:
+            return
+        try:
+            await asyncio.to_thread(self._own.set_timers, self._before)
+        except EngineError as error:
+            self._show.say(f"not lowered on this node at once, but with the others: {error}")
+            return
+        self.figures.raised_seconds = time.monotonic() - self._raised_at
+
+    async def _watch(self, order: Order, rising: asyncio.Task[Done | Stop]) -> None:
         """While it rises: whether the hold still holds."""
-        while not raising.done() and not order.done() and not self.gave_up.is_set():
+        while not rising.done() and not order.done() and not self.gave_up.is_set():
             look = await self._look()
-            if raising.done():
+            if rising.done():
                 return
             if look is not None and holding.slipped(look):
                 self.give_up("the hold slipped before every member ran the raised heartbeat timeout")
                 return
             await asyncio.wait(
-                {order, raising}, timeout=HELD_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                {order, rising}, timeout=HELD_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
 
     # -- let go -------------------------------------------------------------------------------------------
@@ -273,10 +319,11 @@ class JustInTime:
 
     async def _end(self, order: Order) -> None:
         """The heartbeat first, however it ended; then what is left of the hold."""
-        if self._raised_at is not None:
+        await self._stop_following()
+        if self._others_rise:
             self._show.say("lowering the heartbeat timeout")
             outcome = await self._runs(LowerGoal(self._ground.window), LOWER_LIMIT_SECONDS).run()
-            self.figures.raised_seconds = time.monotonic() - self._raised_at
+            self._note_down()
             if isinstance(outcome, Stop):
                 self.figures.lowered = False
                 for message in outcome.messages:
@@ -285,6 +332,14 @@ class JustInTime:
                                             next_command="standfast window lower"))  # fmt: skip
         if not (self._resumed.is_set() or _went_well(order)):  # with the guest its speed has left the host
             await self.take_speed_back()
+
+    def _note_down(self) -> None:
+        if self._before is None:
+            return
+        figures = self.figures
+        figures.lowered_seconds = time.monotonic() - self._raised_at
+        if figures.raised_seconds is None:
+            figures.raised_seconds = figures.lowered_seconds
 
     async def take_speed_back(self) -> None:
         """Give the guest the speed that it had at its source, where it has another one by us."""

@@ -74,6 +74,7 @@ class Raised(Protocol):
     budget_seconds: int | None
     hold_seconds: float | None
     raised_seconds: float | None
+    lowered_seconds: float | None
     lowered: bool
 
 
@@ -125,7 +126,8 @@ class Summary:
             return None
         return {
             "budget_seconds": told.budget_seconds, "hold_seconds": _rounded(told.hold_seconds),
-            "raised_seconds": _rounded(told.raised_seconds), "lowered": told.lowered,
+            "raised_seconds": _rounded(told.raised_seconds),
+            "lowered_seconds": _rounded(told.lowered_seconds), "lowered": told.lowered,
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
@@ -170,10 +172,8 @@ class Summary:
             return "raised for the window" if self.raised else "not raised"
         if told.raised_seconds is None:
             return "not raised"
-        down = "" if told.lowered else ", NOT DOWN on every member yet"
-        return (
-            f"raised to {told.budget_seconds} s for {told.raised_seconds:.1f} s around the switch-over{down}"
-        )
+        up = f"raised to {told.budget_seconds} s for {told.raised_seconds:.1f} s around the switch-over"
+        return up if told.lowered else f"{up}, NOT DOWN on every member yet"
 
 
 def row(name: str, text: str) -> str:

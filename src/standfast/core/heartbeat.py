@@ -34,6 +34,10 @@ KEYS = (
 KNET_KEYS = (PING_INTERVAL, PING_TIMEOUT, PONG_COUNT)
 """Those of them that are a link's own, and no part of the heartbeat timeout."""
 
+TIMERS = ("token", "token_retransmit", "hold", "consensus")
+"""The runtime values of the heartbeat timeout and what goes with it: a running corosync takes them over one
+by one through its map, on its own node alone, and keeps them until the next reload."""
+
 RUNTIME_NAMES = {
     TOKEN: "token",
     TOKEN_RETRANSMIT: "token_retransmit",

@@ -174,7 +174,7 @@ def wanted_keys(
     if record.totem is Totem.RAISED:
         apart = membership is not None and not membership >= set(record.old)
         begins = record.phase is Phase.OPENING or record.just_in_time
-        return present if begins and apart else heartbeat.raised(record.budget_seconds)
+        return present if begins and apart else raised_keys(record, node)
     if old is None or dict(present) == dict(old.file_keys):
         return present
     if record.totem is Totem.LOWERED:
@@ -193,6 +193,15 @@ def explicit_keys(old: OldHeartbeat) -> dict[str, str]:
     for a moment would come back in another place and without its comment."""
     own = {key: old.file_keys[key] for key in (heartbeat.PONG_COUNT,) if key in old.file_keys}
     return heartbeat.explicit(old.runtime) | own
+
+
+def raised_keys(record: Record, node: str) -> dict[str, str]:
+    """What `node`'s file holds while the record is raised. Just in time, that of the node which drives it
+    keeps its token: the shortest of any member decides, so nothing is seen late until it follows, last."""
+    old = old_of(record, node)
+    if record.just_in_time and node == record.owner and old is not None:
+        return lowered_keys(record, old)
+    return heartbeat.raised(record.budget_seconds)
 
 
 def lowered_keys(record: Record, old: OldHeartbeat) -> dict[str, str]:

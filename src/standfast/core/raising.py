@@ -2,10 +2,15 @@
 
 raise: members and files are as the opening has noted them -> record `raised` with the budget -> every file
 rewritten -> one reload -> read back from EVERY member -> a barrier, after which this node is in the ring in
-which it began. Only then the command lets the guest switch over.
-lower: record `lowered` -> every file rewritten -> one reload -> read back. The knet values stay raised until
-the closing takes them back with the rest (`Totem.LOWERED`).
+which it began. This node's own file keeps its token in that, and gets the knet values only. Since the
+shortest timeout of any member decides for all, a death is seen as early as ever all that time. Then the
+command has this node's corosync follow through its map, in some milliseconds, and lets the guest switch over.
+lower: this node through its map again, by which all is as before; then at leisure record `lowered` -> every
+file rewritten -> one reload, which also undoes what stands in a map alone -> read back. The knet values stay
+raised until the closing takes them back with the rest (`Totem.LOWERED`).
 
+* What is late while the others are raised already is the death of this node itself: with two nodes, and of
+  the ring as a whole, nobody else has a short timeout.
 * Once in a window: after it was lowered nothing raises it again, so that who lowers never races who raises.
 * A raise that does not come to its end is not taken back here: its command cancels the migration first, since
   a heartbeat that falls in the switch-over drops the node. What a dead command leaves raised the nodes lower
@@ -67,14 +72,17 @@ def higher(snapshot: Snapshot, goal: RaiseGoal) -> Decision:
         return WriteRecord(new, f"raise the heartbeat timeout to {goal.budget_seconds} s")
     if record.totem is not Totem.RAISED or record.budget_seconds != goal.budget_seconds:
         return _not_raised(snapshot, f"it is {record.totem.value} already, from {record.budget_seconds} s")
-    raised = heartbeat.raised(record.budget_seconds)
-    want = members.runtime_of(raised)
+    now = record
+
+    def wanted(node: str) -> dict[str, str]:
+        return members.raised_keys(now, node)
+
     for step in (
-        members.files(snapshot, record, lambda _: raised),
+        members.files(snapshot, record, wanted),
         members.runtime(
             snapshot,
-            lambda _, report: members.shows(report, want),
-            f"{record.budget_seconds} s on all members",
+            lambda node, report: members.shows(report, members.runtime_of(wanted(node))),
+            f"{record.budget_seconds} s on all members but {snapshot.me}",
         ),
     ):
         if isinstance(step, Message):
@@ -89,7 +97,13 @@ def higher(snapshot: Snapshot, goal: RaiseGoal) -> Decision:
         # All that was read is this node's own copy. If it stood still the others may have lowered it since:
         # by the barrier it has met them, in a new ring, some tenths of a second before its copy is new.
         return Barrier("the ring turns, with this node in it")
-    return Done(f"every member runs a heartbeat timeout of {record.budget_seconds} s")
+    return Done(f"every member but {snapshot.me} runs a heartbeat timeout of {record.budget_seconds} s")
+
+
+def own_timers(budget_seconds: int) -> dict[str, int]:
+    """What the node that drives it runs from the release to the resume, by their names in the map, in ms."""
+    raised = members.runtime_of(heartbeat.raised(budget_seconds))
+    return {name: raised[name] for name in heartbeat.TIMERS}
 
 
 def _not_ours(snapshot: Snapshot, record: Record, goal: RaiseGoal) -> str:

@@ -588,7 +588,10 @@ def _wanted_runtime(found: Record, node: str) -> Mapping[str, int]:
     if found.phase is Phase.IDLE:
         return {}
     if found.totem is Totem.RAISED:
-        return members.runtime_of(heartbeat.raised(found.budget_seconds))
+        wanted = members.runtime_of(members.raised_keys(found, node))
+        # Just in time, the timers of the node that drives it are its command's own matter.
+        left = heartbeat.TIMERS if found.just_in_time and node == found.owner else ()
+        return {name: value for name, value in wanted.items() if name not in left}
     old = members.old_of(found, node)
     if old and found.totem is Totem.LOWERED:
         return members.runtime_of(members.lowered_keys(found, old))

@@ -370,6 +370,11 @@ class Checkers:
             if timeout_ms < budget_ms and not self.spoiled:
                 self.fail("S4", f"{mover} is let go, and {node} runs {timeout_ms} ms, not {budget_ms} ms")
 
+    def held_with_its_fuse(self, node: str, timeout_ms: int, budget_ms: int) -> None:
+        """L6, when all others are raised and the guest is still held: by whose timeout a death is seen."""
+        if timeout_ms >= budget_ms:
+            self.fail("L6", f"{node} is raised to {timeout_ms} ms while the guest is still held")
+
     def unbroken(self, mover: str, *, dropped: bool, still_s: float) -> None:
         """S10, when a guest runs on after a blackout that the raise was for."""
         if dropped and not self.spoiled:

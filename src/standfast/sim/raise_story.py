@@ -6,9 +6,10 @@ let go, lower, close. What it holds when it is killed goes on by itself, slowly,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from standfast.core import heartbeat
+from standfast.core import heartbeat, raising
 from standfast.core.record import Mode, Phase
 from standfast.core.steps import CloseGoal, Done, LowerGoal, OpenGoal, RaiseGoal
 from standfast.sim.command import Command
@@ -50,6 +51,8 @@ class Driven(Command):
         self.outcome = rng.choice(OUTCOMES)
         self.interrupted = story.kernel.chance(0.1)
         """The operator wants it cancelled while it is held."""
+        self.dies_after = ""
+        """It is killed once it has done that."""
         self.let_go = False
 
     def run(self) -> Steps:
@@ -66,7 +69,15 @@ class Driven(Command):
             if raised is None:
                 return None
             if raised:
+                before = self.node.runtime
+                self._fuse(heartbeat.timeout_ms(before))
+                yield from self._own(raising.own_timers(self.budget))
+                if self.dies_after == "raise":
+                    return None
                 yield from self._switch_over()
+                if self.dies_after == "switch-over":
+                    return None
+                yield from self._own({name: before[name] for name in heartbeat.TIMERS})
             else:
                 self._cancel()
             outcome = yield from self.toward(LowerGoal(window, self._epoch()))
@@ -113,6 +124,18 @@ class Driven(Command):
             return None
         return isinstance(outcome, Done) and not self.interrupted and bool(self.guest.moving_to)
 
+    def _fuse(self, timeout_ms: int) -> None:
+        check = self.world.check
+        check.now_ms = self.kernel.now_ms
+        check.held_with_its_fuse(self.node.name, timeout_ms, self.budget * 1000)
+
+    def _own(self, timers: Mapping[str, int]) -> Steps:
+        """This node's own corosync, through its map: no other node's, and no file."""
+        yield self.kernel.between(1, 20)
+        self.node.runtime = {**self.node.runtime, **timers}
+        shown = heartbeat.timeout_ms(self.node.runtime)
+        self.kernel.say(self.node.name, "its own heartbeat timeout is %d ms now", shown)
+
     def _switch_over(self) -> Steps:
         """The rate is given back. It ends as the guest runs on, or at its limit."""
         guest, world, record = self.guest, self.world, self.memory.record
@@ -147,6 +170,8 @@ class RaiseStory:
         if kernel.chance(0.5):
             # Half of them around the raise.
             driven.dies_at = kernel.rng.randint(1, 28) if kernel.chance(0.5) else kernel.rng.randint(4, 7)
+        elif kernel.chance(0.2):
+            driven.dies_after = kernel.rng.choice(("raise", "switch-over"))
         ended: list[Any] = []
         process = story.begin(driven, ended.append)
         if process is None:

@@ -595,8 +595,15 @@ class World:
         record = ring.cib.record
         kept = record.raised_now and record.window == released[1]
         self._now()
-        if kept and still_ms < released[2] - UNBROKEN_MARGIN_MS and self._untroubled(guest):
+        short = still_ms < released[2] - UNBROKEN_MARGIN_MS
+        if kept and short and self._untroubled(guest) and self._others_well(guest, still_ms):
             self.check.unbroken(guest.node, dropped=guest.node in self.dropped_ms, still_s=still_ms / 1000)
+
+    def _others_well(self, guest: Guest, still_ms: int) -> bool:
+        """No other node was silent in these last moments: the ring waits for both from the first one's on."""
+        others = [node for name, node in self.nodes.items() if name != guest.node]
+        since_ms = self.kernel.now_ms - still_ms
+        return all(node.running and node.trouble_ms < since_ms for node in others)
 
     def alarmed(self, node: str) -> None:
         """A node alarms."""

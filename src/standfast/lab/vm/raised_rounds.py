@@ -75,15 +75,15 @@ class Raised:
         if self.services:
             health += f", services {self.services}"
         blackout = "-" if self.move.blackout is None else f"{self.move.blackout:.3f}"
-        times = [_figure(told.get(name)) for name in ("budget_seconds", "hold_seconds", "raised_seconds")]
+        times = [_figure(told.get(f"{name}_seconds")) for name in ("budget", "hold", "raised", "lowered")]
         counts = [str(count) for count in (self.rings, self.left, self.fencings, self.move.pages_wrong)]
         note = self.move.note if not self.move.moved else "moved"
         return [link, load, *times, blackout, *counts, health, note]
 
 
 TITLES = (
-    "link, Mbit/s", "load, MiB", "budget, s", "held, s", "raised, s", "blackout, s", "new rings", "left",
-    "fencings", "pages wrong", "guest", "how",
+    "link, Mbit/s", "load, MiB", "budget, s", "held, s", "raised, s", "all down, s", "blackout, s",
+    "new rings", "left", "fencings", "pages wrong", "guest", "how",
 )  # fmt: skip
 
 
