@@ -21,7 +21,7 @@ from standfast.lab.vm.cases import Row
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.memory_load import Memory
 from standfast.lab.vm.raised_rounds import PROFILES, TITLES, Raised
-from standfast.lab.vm.rounds import Move, sentence
+from standfast.lab.vm.rounds import Disturbances, Move, sentence
 from standfast.lab.vm.witness import _FENCED, Mark, Witness
 
 HISTORY = """\
@@ -114,6 +114,29 @@ def test_one_command_tells_ring_gate_and_services_since_the_mark(
     (tmp_path / "events").write_text(old + '{"wall": 2.5, "action": "start", "resource": "r-b"}\n{"wal')
     seen = asked.glance(mark)
     assert (seen.gate, seen.started("r-a"), seen.started("r-b")) == ("a line\n", None, 2.5)
+
+
+def test_a_service_that_was_touched_is_told_once_with_what_pacemaker_says_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, log = tmp_path / "events", tmp_path / "pacemaker"
+    monkeypatch.setattr(witness, "EVENTS_LOG", str(events))
+    monkeypatch.setattr(witness, "PACEMAKER_LOG", str(log))
+    before = '{"wall": 1.0, "action": "start", "resource": "r-a"}\n'
+    events.write_text(before)
+    log.write_text("controld [9] info: quiet\nexecd [8] warning: monitor of r-a timed out\n")
+    said: list[str] = []
+    mark = Mark("cfguest1", 0, 0, len(before))
+    told = Disturbances(Witness(cast(VmLab, OneNode(tmp_path))), (mark,), said.append)
+    told.look()
+    assert said == []
+    events.write_text(before + '{"wall": 2.0, "action": "stop", "resource": "r-a"}\n')
+    for _ in range(2):
+        told.look()
+    assert said == [
+        "  cfguest1: stop of r-a",
+        "  cfguest1: execd [8] warning: monitor of r-a timed out",
+    ]
 
 
 def test_only_fencings_that_have_worked_are_counted() -> None:

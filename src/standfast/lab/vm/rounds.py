@@ -88,6 +88,7 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
     load = MemoryLoad(lab, MOVER, MIB, MIB_PER_SECOND)
     tally, mark, boot = Tally(name), witness.mark(NODE), witness.boot(MOVER)
     moving, fenced = witness.mark(MOVER), witness.fencings(MOVER, NODE)
+    told = Disturbances(witness, (mark, moving), say)
     for number in range(1, count + 1):
         ready(lab)
         at = lab.must_place(GUEST).name
@@ -97,6 +98,7 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
             move = compared(move, load)
         tally.moves.append(move)
         say(f"{name}, {number}/{count}: {sentence(move)}")
+        told.look()
         if not move.moved:
             break
         if time.monotonic() - begun > PLAY_LIMIT_SECONDS:
@@ -110,6 +112,25 @@ def play(lab: VmLab, count: int, name: str, one: Callable[[VmLab, str], Move], s
     tally.pages_written = load.compare().writes
     tally.seconds = time.monotonic() - begun
     return tally
+
+
+class Disturbances:
+    """Tells at once what must not be, with what the node's own logs say of it: the lab is gone afterwards."""
+
+    def __init__(self, witness: Witness, marks: Sequence[Mark], say: Say) -> None:
+        self._witness, self._marks, self._say = witness, marks, say
+        self._known = dict.fromkeys((mark.node for mark in marks), 0)
+
+    def look(self) -> None:
+        """Say what is new since the last look."""
+        for mark in self._marks:
+            events = self._witness.service_events(mark)
+            for event in events[self._known[mark.node] :]:
+                self._say(f"  {mark.node}: {event['action']} of {event['resource']}")
+            if len(events) > self._known[mark.node]:
+                for line in self._witness.troubles(mark.node):
+                    self._say(f"  {mark.node}: {line}")
+            self._known[mark.node] = len(events)
 
 
 def ready(lab: VmLab) -> None:

@@ -18,6 +18,8 @@ from standfast.lab.vm.cluster import VmLab
 RING_LOG = "/var/log/corosync/corosync.log"
 GATE_LOG = "/var/log/standfast/gate.log"
 EVENTS_LOG = "/run/lab/events.log"
+PACEMAKER_LOG = "/var/log/pacemaker/pacemaker.log"
+MAX_TROUBLES = 12
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 READ_LIMIT_SECONDS = 30.0
 _FENCED = re.compile(r"\b(?:reboot|off|on) of \S+ successful|was able to (?:reboot|turn)")
@@ -116,6 +118,15 @@ class Witness:
     def service_events(self, mark: Mark) -> list[dict[str, object]]:
         """Starts and stops of services on it."""
         return [json.loads(line) for line in self.read(mark.node, EVENTS_LOG)[mark.events :].splitlines()]
+
+    def troubles(self, node: str) -> list[str]:
+        """The last warnings and errors of its Pacemaker."""
+        argv = ["grep", "-E", r"\b(warning|error|crit)\b", PACEMAKER_LOG]
+        try:
+            lines = self._lab.exec(node, argv, READ_LIMIT_SECONDS).stdout.splitlines()
+        except channel.Unreachable:
+            return []
+        return lines[-MAX_TROUBLES:]
 
     def fencings(self, node: str, by: str) -> int:
         """Successful fencings of a node that the fencer of `by` knows of."""
