@@ -101,8 +101,16 @@ class FenceAgent:
 LAB_POWER = FenceAgent("fence_lab")
 
 
+@dataclass(frozen=True)
+class Monitored:
+    """How a lab's services are monitored, as Pacemaker writes times."""
+
+    interval: str = "10s"
+    timeout: str = "20s"
+
+
 def resources(
-    nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_POWER, service_interval: str = "10s"
+    nodes: Sequence[str], fencing: Fencing, agent: FenceAgent = LAB_POWER, service: Monitored | None = None
 ) -> str:
     """The `configuration` to merge once all nodes are online: one Recorder a node, and plain fencing."""
     top = ET.Element("configuration")
@@ -112,7 +120,7 @@ def resources(
     made = ET.SubElement(top, "resources")
     constraints = ET.SubElement(top, "constraints")
     for node in nodes:
-        _recorder(made, node, service_interval)
+        _recorder(made, node, service or Monitored())
         ET.SubElement(
             constraints, "rsc_location", id=f"home-r-{node}", rsc=f"r-{node}", node=node, score="100"
         )
@@ -131,12 +139,12 @@ def resources(
     return ET.tostring(top, encoding="unicode")
 
 
-def _recorder(parent: ET.Element, node: str, interval: str) -> None:
+def _recorder(parent: ET.Element, node: str, monitored: Monitored) -> None:
     name = f"r-{node}"
     resource = ET.SubElement(
         parent, "primitive", {"id": name, "class": "ocf", "provider": "lab", "type": "Recorder"}
     )
-    _operations(resource, name, interval=interval)
+    _operations(resource, name, interval=monitored.interval, timeout=monitored.timeout)
 
 
 def _fence_device(parent: ET.Element, device: str, node: str, agent: FenceAgent) -> None:

@@ -29,6 +29,8 @@ SWITCH_LIMIT_MS = 60_000
 COMMAND_LIMIT_MS = 600_000
 SLOWLY_MS = (2_000, 120_000)
 """What is held and has no command any more switches over after that."""
+DIES_BETWEEN = 0.2
+"""Share of the commands that die at no step, but between two goals."""
 LONG = 0.2
 """Share of the blackouts that outlast the budget."""
 OUTCOMES = ("moved",) * 6 + ("failed",)
@@ -131,7 +133,7 @@ class Driven(Command):
 
     def _own(self, timers: Mapping[str, int]) -> Steps:
         """This node's own corosync, through its map: no other node's, and no file."""
-        yield self.kernel.between(1, 20)
+        yield self.world.fuse.randint(1, 20)
         self.node.runtime = {**self.node.runtime, **timers}
         shown = heartbeat.timeout_ms(self.node.runtime)
         self.kernel.say(self.node.name, "its own heartbeat timeout is %d ms now", shown)
@@ -170,8 +172,8 @@ class RaiseStory:
         if kernel.chance(0.5):
             # Half of them around the raise.
             driven.dies_at = kernel.rng.randint(1, 28) if kernel.chance(0.5) else kernel.rng.randint(4, 7)
-        elif kernel.chance(0.2):
-            driven.dies_after = kernel.rng.choice(("raise", "switch-over"))
+        elif self.world.fuse.random() < DIES_BETWEEN:
+            driven.dies_after = self.world.fuse.choice(("raise", "switch-over"))
         ended: list[Any] = []
         process = story.begin(driven, ended.append)
         if process is None:

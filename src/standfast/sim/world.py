@@ -90,6 +90,8 @@ class World:
         """Chance of its own for everything that only a run with a guarded window has."""
         self.beside = random.Random(f"beside {seed}")
         """Chance of its own for what is played beside a run, and changes nothing of it."""
+        self.fuse = random.Random(f"fuse {seed}")
+        """The same for what a raise just in time does on its own node."""
         self.guarded = self.extra.random() < GUARDED_SHARE
         """The window of this run is guarded."""
         self.driven = self.guarded and _driven(seed)

@@ -54,7 +54,10 @@ def configure(lab: Nodes) -> None:
     spec = lab.spec
     plain = engine_config.FenceAgent(AGENT, _aim, interval="120s", timeout="60s")
     bare: Fencing = "plain" if spec.fencing == "plain" else "none"
-    wanted = engine_config.resources(spec.nodes, bare, plain, service_interval="30s")
+    # 20 s are few for a program on an emulated node that has much to do: in twenty migrations one service was
+    # restarted, which may be this.
+    service = engine_config.Monitored(interval="30s", timeout=_OPERATION_TIMEOUT)
+    wanted = engine_config.resources(spec.nodes, bare, plain, service)
     # Beside a load of 0.8 the controller starts one action at a time; an emulated guest has that always.
     set_option(lab, "load-threshold", _LOAD_THRESHOLD)
     # Registered devices have no operations of their own, and 20 s, the default, are few here.
