@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from standfast.cluster.run import EngineError, run
+from standfast.core import heartbeat
 
 _LIBRARY = "libcmap.so.4"
 _Found = TypeVar("_Found")
@@ -50,7 +51,6 @@ _STRING = 11
 """cmap_value_types_t of cmap.h: the integers are 1 to 8."""
 _MAX_KEY_BYTES = 255
 _MAX_KEYS = 10_000
-_TIMED = ("token", "token_retransmit", "hold", "consensus")
 
 
 class CmapError(EngineError):
@@ -189,7 +189,7 @@ def _runtime(library: ctypes.CDLL, handle: ctypes.c_uint64) -> dict[str, int]:
 def _read() -> dict[str, int]:
     with _connection() as (library, handle):
         values = _runtime(library, handle)
-    missing = [name for name in _TIMED if name not in values]
+    missing = [name for name in heartbeat.TIMERS if name not in values]
     if missing:
         raise CmapError(f"corosync does not show its value of {', '.join(missing)}")
     return values

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from standfast.core import heartbeat, lowering, members
 from standfast.core.messages import Message
@@ -72,11 +73,7 @@ def higher(snapshot: Snapshot, goal: RaiseGoal) -> Decision:
         return WriteRecord(new, f"raise the heartbeat timeout to {goal.budget_seconds} s")
     if record.totem is not Totem.RAISED or record.budget_seconds != goal.budget_seconds:
         return _not_raised(snapshot, f"it is {record.totem.value} already, from {record.budget_seconds} s")
-    now = record
-
-    def wanted(node: str) -> dict[str, str]:
-        return members.raised_keys(now, node)
-
+    wanted = partial(members.raised_keys, record)
     for step in (
         members.files(snapshot, record, wanted),
         members.runtime(
