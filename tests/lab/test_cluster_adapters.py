@@ -290,6 +290,7 @@ print(json.dumps(corosync_conf.node_count(text)))"""
     assert before[lab.nodes[0]] == heartbeat.expected_runtime(old, 3)
 
 
+@pytest.mark.full
 def test_one_node_that_runs_a_short_timeout_of_its_own_decides_for_all(lab: Lab) -> None:
     """What a raise just in time stands on: it is set in a map alone, at once, and a reload undoes it."""
     runtime = f"{STEP}\nprint(json.dumps(cmap.runtime()))"
@@ -322,7 +323,10 @@ def test_one_node_that_runs_a_short_timeout_of_its_own_decides_for_all(lab: Lab)
         assert members(first) == list(lab.nodes), "its own timeout is back, and so is everybody's"
     finally:
         lab.thaw(silent)
-    set_own(short)
+    lab.wait_settled(60)
+    # Longer, not shorter: a reload makes other knet values from it, and a link that is called down for them
+    # may cost a node that has little time (seen: fenced in 2 of 5 runs with the short one).
+    set_own({**own, "token": own["token"] + 1000, "consensus": own["consensus"] + 1000})
     for _ in range(2):  # knet values that no file names are made from the token of before a reload
         _python(lab, others[1], f"{STEP}\ncmap.reload()\nprint(1)")
         _eventually(lambda: own.items() <= _python(lab, first, runtime).items())
