@@ -29,8 +29,8 @@ def look(
 
 
 def test_a_slow_copy_is_held_when_it_is_as_long_as_the_hold_has_to_last() -> None:
-    assert not holding.must_hold(look(76, 10), None)
-    assert holding.must_hold(look(74, 10), None), "62 MiB for the hold, 13 MiB in the time of three looks"
+    assert not holding.must_hold(look(91, 10), None)
+    assert holding.must_hold(look(89, 10), None), "77 MiB for the hold, 13 MiB in the time of three looks"
 
 
 def test_a_fast_copy_is_held_much_earlier() -> None:
@@ -39,8 +39,8 @@ def test_a_fast_copy_is_held_much_earlier() -> None:
 
 
 def test_a_look_that_takes_long_is_counted_on() -> None:
-    assert not holding.must_hold(look(90, 10, took=0.1), None)
-    assert holding.must_hold(look(90, 10, took=1.0), None)
+    assert not holding.must_hold(look(105, 10, took=0.1), None)
+    assert holding.must_hold(look(105, 10, took=1.0), None)
 
 
 def test_empty_pages_count_by_what_is_seen_to_fall() -> None:
@@ -62,6 +62,36 @@ def test_a_hold_has_slipped_in_the_second_pass_or_where_next_to_nothing_is_left(
     assert holding.slipped(look(500, iteration=2))
     unknown = look(500)
     assert not holding.slipped(replace(unknown, job=replace(unknown.job, iteration=None)))
+
+
+def test_it_is_held_again_with_little_left_and_earlier_where_the_link_is_fast() -> None:
+    assert not holding.near(look(12, 10), None, 4.0, 0.0)
+    assert holding.near(look(10, 10), None, 4.0, 0.0), "6 MiB for the hold, 5 MiB in the time of three looks"
+    assert holding.near(look(500, 1000), None, 4.0, 0.0)
+    assert holding.near(look(500, 1), None, 4.0, 1000.0 * MIB), "as fast as it was before it was held"
+    assert not holding.near(look(500, 1), None, 4.0, 0.0)
+    assert holding.near(look(300, 1, at=1.0), look(1000, 1, at=0.0), 4.0, 0.0), "as seen to fall"
+    assert not holding.near(look(None, 10), None, 4.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("left_mib", "full", "expected"), [(77, 1000, 10), (1000, 1000, 125), (77, 5, 5), (None, 1000, 1)]
+)
+def test_it_comes_nearer_in_some_eight_seconds(left_mib: float | None, full: int, expected: int) -> None:
+    assert holding.near_rate(look(left_mib), full) == expected
+
+
+@pytest.mark.parametrize(("raise_seconds", "expected"), [(0.9, 4.0), (30.0, 10.0), (75.0, 20.0)])
+def test_the_second_hold_lasts_for_a_share_of_what_the_raise_took(
+    raise_seconds: float, expected: float
+) -> None:
+    assert holding.near_seconds(raise_seconds) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("left_mib", "expected"), [(None, 0.5), (3, 0.5), (22, 2.0), (77, 3.0)])
+def test_a_hold_is_looked_at_ten_times_before_it_is_over(left_mib: float | None, expected: float) -> None:
+    assert holding.held_pause_seconds(look(left_mib)) == pytest.approx(expected)
+    assert holding.held_pause_seconds(None) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,10 @@ from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Stop
 from standfast.hosts.base import CommandFailed, HostUnreachable, MigrationRefused, PacesMigration, TellsEvents
 
 FULL = 1000
+NEARER = "speed 23"
+"""Some 180 MiB in 8 s: what falls by 10 MiB from one look to the next is held early."""
+HELD = ["speed 1", "raised", NEARER, "speed 1", "raised"]
+"""What a host and the cluster see until this node follows."""
 
 
 class Paced(Site):
@@ -35,6 +39,8 @@ class Paced(Site):
     def __init__(self, left_mib: float = 200.0, *, empties: bool = False) -> None:
         super().__init__()
         self.left, self.iteration, self.speed, self.limit_ms = left_mib, 1, FULL, 0
+        self.rate_mib, self.falls = 10.0, 10.0
+        """What it tells of its speed, in a second; by how much less is left at each look."""
         self.empties = empties
         """The last of its memory goes at once, however slow the copy is."""
         self.told: list[str] = []
@@ -82,7 +88,7 @@ class Paced(Site):
         self.ends.set()
 
     async def migration_job(self, guest: str) -> MigrationJob:
-        falls = 10.0 if self.speed != 1 else 0.05
+        falls = self.falls if self.speed != 1 else 0.05
         self.left = 0.0 if self.empties and self.speed == 1 else self.left - falls
         if self.left <= 0:
             self.iteration, self.left = 2, 0.1
@@ -94,7 +100,7 @@ class Paced(Site):
             True,
             remaining_bytes=round(self.left * MIB),
             total_bytes=512 * MIB,
-            rate_bytes_per_second=10 * MIB,
+            rate_bytes_per_second=round(self.rate_mib * MIB),
             iteration=self.iteration,
         )
 
@@ -202,11 +208,11 @@ async def test_held_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on(
     play = Play(Paced())
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
     assert play.source.told == [
-        "speed 1", "raised", "own up", f"speed {FULL}", "limit 300", "runs on", "own down", "lowered",
+        *HELD, "own up", f"speed {FULL}", "limit 300", "runs on", "own down", "lowered",
     ]  # fmt: skip
     assert play.own.runs == Own(play.source).runs
-    up, down = play.cluster.goals
-    assert up == RaiseGoal(MOVE.node, 7, holding.AUTO_LEAST_SECONDS)
+    up, again, down = play.cluster.goals
+    assert up == again == RaiseGoal(MOVE.node, 7, holding.AUTO_LEAST_SECONDS)
     assert down == LowerGoal(7)
     figures = play.raises.figures
     assert figures.budget_seconds == 20
@@ -216,6 +222,98 @@ async def test_held_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on(
     assert figures.raised_seconds < figures.lowered_seconds
     assert figures.lowered
     assert play.course.how(Ended.DONE, moved=True) is None
+
+
+async def test_a_copy_with_little_left_is_held_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "NEAR_LEAST_SECONDS", 300.0)
+    source = Paced()
+    play = Play(source)
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told[:5] == ["speed 1", "raised", "own up", f"speed {FULL}", "limit 300"]
+
+
+async def test_what_comes_nearer_unseen_is_held_at_once() -> None:
+    class Blind(Paced):
+        async def migration_job(self, guest: str) -> MigrationJob:
+            if self.told[-1:] == [NEARER]:
+                raise HostUnreachable("ctrl2", "virsh list: no answer within 5 s")
+            return await super().migration_job(guest)
+
+    source = Blind()
+    play = Play(source)
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told[: len(HELD)] == HELD
+    assert source.left > 150, "it was not waited for"
+
+
+async def test_what_comes_nearer_too_slowly_is_held_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "NEAR_LIMIT_SECONDS", 0.0)
+    source = Paced()
+    assert await Play(source).run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told[: len(HELD)] == HELD
+    assert source.left > 150
+
+
+async def test_it_comes_nearer_until_little_is_left() -> None:
+    source = Paced(left_mib=80.0)
+    source.falls = 0.1
+    left: list[float] = []
+    pace = source.set_copy_rate
+
+    async def paces(guest: str, mib_per_second: int) -> None:
+        left.append(source.left)
+        await pace(guest, mib_per_second)
+
+    source.set_copy_rate = paces  # type: ignore[method-assign]
+    play = Play(source)
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told[:6] == ["speed 1", "raised", "speed 10", "speed 1", "raised", "own up"]
+    held, nearer, again, _ = left
+    assert held > nearer > 75
+    assert 2 < again < 60
+    assert play.raises.in_force
+
+
+async def test_a_speed_that_does_not_come_back_leaves_it_held_where_it_is() -> None:
+    class Once(Paced):
+        refusals = 1
+
+        async def set_copy_rate(self, guest: str, mib_per_second: int) -> None:
+            if mib_per_second != 1 and self.refusals:
+                self.refusals -= 1
+                raise CommandFailed("ctrl2", "no such job")
+            await super().set_copy_rate(guest, mib_per_second)
+
+    play = Play(Once())
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert play.source.told[:4] == ["speed 1", "raised", "own up", f"speed {FULL}"]
+
+
+async def test_what_the_others_have_lowered_while_it_came_nearer_is_cancelled() -> None:
+    source = Paced()
+    play = Play(source)
+    first = play.cluster.raises
+
+    def lowered() -> None:
+        play.cluster.raises = not_raised("it is lowered already, from 20 s")
+
+    watching = asyncio.create_task(once(source, NEARER, lowered))
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    await watching
+    assert isinstance(first, Done)
+    assert source.told == [*HELD, "cancelled", "lowered", f"speed {FULL}"]
+    assert "lowered already" in play.said
+
+
+async def test_an_interruption_while_it_comes_nearer_cancels_and_lets_nobody_go() -> None:
+    source = Paced(left_mib=80.0)
+    play = Play(source)
+    source.falls = 0.1
+    watching = asyncio.create_task(once(source, "speed 10", play.stop.interrupt))
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    await watching
+    assert source.told == ["speed 1", "raised", "speed 10", "cancelled", "lowered", f"speed {FULL}"]
+    assert not play.raises.in_force
 
 
 async def test_it_is_lowered_before_virsh_has_ended() -> None:
@@ -288,7 +386,7 @@ async def test_a_speed_that_a_killed_command_has_left_is_not_taken_for_the_guest
 async def test_a_small_guest_is_sent_slowly_until_it_is_held_and_gets_its_speed_back() -> None:
     play = Play(Paced())
     await play.run(512 * MIB)
-    assert play.source.told[:5] == ["speed 26", "speed 1", "raised", "own up", f"speed {FULL}"]
+    assert play.source.told[:8] == ["speed 26", *HELD, "own up", f"speed {FULL}"]
 
 
 async def test_an_order_that_fails_before_the_hold_gives_the_speed_back_too() -> None:
@@ -351,7 +449,7 @@ async def test_a_node_that_cannot_raise_itself_lets_nobody_go(refuses: str) -> N
     assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
     # Where nobody knows what it runs now, its old timers are set all the same.
     told = [word for word in play.source.told if word != "own down"]
-    assert told == ["speed 1", "raised", "cancelled", "lowered", f"speed {FULL}"]
+    assert told == [*HELD, "cancelled", "lowered", f"speed {FULL}"]
     assert ("own down" in play.source.told) is (refuses == "own up")
     assert "does not take token 9090" in play.said
     assert not play.raises.in_force

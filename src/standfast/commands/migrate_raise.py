@@ -26,8 +26,6 @@ from standfast.hosts.base import Host, HostError, HostUnreachable, PacesMigratio
 
 LOOK_SECONDS = 0.05
 """Between two looks at the job; each takes a call of virsh."""
-HELD_LOOK_SECONDS = 0.5
-"""The same while it is held: the hold ends in seconds, and the raise needs this node too."""
 GIVE_UP_LIMIT_SECONDS = 120.0
 """After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows."""
 PREPARE_TRIES = 3
@@ -69,7 +67,7 @@ class Figures:
     budget_seconds: int | None = None
     why: str = ""
     hold_seconds: float | None = None
-    """The copy was held at its smallest rate."""
+    """The copy was held at its smallest rate, both times together."""
     raised_seconds: float | None = None
     """For so long a death was seen late: from this node's own raise, the last, to its lowering, the first."""
     lowered_seconds: float | None = None
@@ -154,17 +152,26 @@ class JustInTime:
     async def beside(self, order: Order) -> None:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
         async with self._listening():
-            budget = None
-            if (look := await self._hold(order)) is not None:
-                budget = await self._raise(order, *look)
-            if look is not None and budget is not None and not order.done() and await self._follow(budget):
-                limit_ms = budget.first_downtime_ms(look[1], self._dirty)
-                await self._release(limit_ms)
-                await self._switched(order, budget, limit_ms)
+            if (held := await self._hold(order)) is not None:
+                await self._held(order, *held)
             if self.gave_up.is_set():
                 # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
                 await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
             await self._end(order)
+
+    async def _held(self, order: Order, look: Look, rate: float) -> None:
+        """The raise, and the switch-over, which never begins before all of it is in force."""
+        began = time.monotonic()
+        budget = await self._raise(order, look, rate)
+        if budget is None:
+            return
+        if await self._come_nearer(order, holding.near_seconds(time.monotonic() - began), rate):
+            # It took seconds in which this node may have stood still, and the others lowered it.
+            budget = None if self.gave_up.is_set() else await self._rise(order, budget)
+        if budget is not None and not order.done() and await self._follow(budget):
+            limit_ms = budget.first_downtime_ms(rate, self._dirty)
+            await self._release(limit_ms)
+            await self._switched(order, budget, limit_ms)
 
     # -- the hold -----------------------------------------------------------------------------------------
 
@@ -178,6 +185,8 @@ class JustInTime:
                     self.give_up("the copy was through its first pass before it could be held")
                     return None
                 if holding.must_hold(look, before):
+                    guest = self._move.guest
+                    self._show.enter("holding", f"holding the switch-over of {guest}")
                     return (look, holding.rate(look, before)) if await self._slow() else None
                 before = look
             await asyncio.wait({order}, timeout=LOOK_SECONDS)
@@ -197,7 +206,6 @@ class JustInTime:
 
     async def _slow(self) -> bool:
         self._held_at, self._slower = time.monotonic(), True
-        self._show.enter("holding", f"holding the switch-over of {self._move.guest}")
         try:
             await self._source.set_copy_rate(self._move.guest, holding.HOLD_RATE_MIB_PER_SECOND)
         except HostError as error:
@@ -208,7 +216,7 @@ class JustInTime:
     # -- the raise ----------------------------------------------------------------------------------------
 
     async def _raise(self, order: Order, look: Look, rate: float) -> Budget | None:
-        """None: it is not raised on every other member, or too late."""
+        """None: it is not raised on every other member, or too late. Stands in the record from here on."""
         predicted = holding.predicted_seconds(look.remaining, rate, self._dirty)
         budget = holding.budget(self._asked, predicted, self._ground.timeout_seconds)
         if isinstance(budget, Message):
@@ -217,8 +225,12 @@ class JustInTime:
             return None
         self.figures.budget_seconds, self.figures.why = budget.seconds, budget.why
         self._show.say(f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}")
-        goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
         self._others_rise = True
+        return await self._rise(order, budget)
+
+    async def _rise(self, order: Order, budget: Budget) -> Budget | None:
+        """Until every other member is seen to run it, which may be so already. None: as `_raise`."""
+        goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
         rising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
         await self._watch(order, rising)
         outcome = await rising
@@ -228,6 +240,28 @@ class JustInTime:
             self.give_up("; ".join(message.text for message in outcome.messages))
             return None
         return budget
+
+    async def _come_nearer(self, order: Order, seconds: float, rate: float) -> bool:
+        """Until little is left, and held for `seconds` again. False: it was held all the time, with more
+        left, since the link is soon through that, or since its speed could not be set."""
+        look, before = await self._look(), None
+        if look is None:
+            return False
+        pace = holding.near_rate(look, self._full_rate)
+        rate = min(rate, float(pace * holding.MIB))
+        if holding.near(look, None, seconds, rate) or not await self._go_on(pace):
+            return False
+        self._show.say(f"every other member is raised: on at {pace} MiB/s, then held for {seconds:.0f} s")
+        deadline = time.monotonic() + holding.NEAR_LIMIT_SECONDS
+        while not (order.done() or self.gave_up.is_set() or time.monotonic() >= deadline):
+            await asyncio.wait({order}, timeout=LOOK_SECONDS)
+            # One that is not seen may be through its pass at any moment.
+            if (look := await self._look()) is None or holding.near(look, before, seconds, rate):
+                break
+            before = look
+        if not (order.done() or self.gave_up.is_set()):
+            await self._slow()
+        return True
 
     async def _follow(self, budget: Budget) -> bool:
         """This node, last of all: from here on a death is seen late."""
@@ -263,9 +297,8 @@ class JustInTime:
             if look is not None and holding.slipped(look):
                 self.give_up("the hold slipped before every member ran the raised heartbeat timeout")
                 return
-            await asyncio.wait(
-                {order, rising}, timeout=HELD_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
+            pause = holding.held_pause_seconds(look)
+            await asyncio.wait({order, rising}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
 
     # -- let go -------------------------------------------------------------------------------------------
 
@@ -285,14 +318,22 @@ class JustInTime:
     async def _speed_back(self) -> bool:
         if not self._slower:
             return True
+        if not await self._go_on(self._full_rate):
+            return False
+        self._slower = False
+        return True
+
+    async def _go_on(self, mib_per_second: int) -> bool:
+        """No longer held."""
         try:
-            await self._source.set_copy_rate(self._move.guest, self._full_rate)
+            await self._source.set_copy_rate(self._move.guest, mib_per_second)
         except HostError as error:
             self._show.say(f"the copy did not get its speed back: {error}")
             return False
         if self._held_at is not None:
-            self.figures.hold_seconds = time.monotonic() - self._held_at
-        self._held_at, self._slower = None, False
+            held = time.monotonic() - self._held_at
+            self.figures.hold_seconds = (self.figures.hold_seconds or 0.0) + held
+        self._held_at = None
         return True
 
     async def _switched(self, order: Order, budget: Budget, limit_ms: int) -> None:

@@ -6,6 +6,10 @@ tiny downtime limit: three guests died right after a switch-over that followed o
 slipped into the second pass with some KiB left (measured, emulated processors). So the hold begins while
 enough is left, and one that slips before every member runs the raised timeout is given up: the migration is
 cancelled.
+
+It is held twice. What bounds a slow raise, some tens of MiB, would itself take seconds of a slow link once it
+is let go, and for so long a death would be seen late. So after the raise the copy comes nearer, while a death
+is still seen as early as ever, and is held again with just enough left for one more look at all nodes.
 """
 
 from __future__ import annotations
@@ -20,9 +24,10 @@ MIB = 1024 * 1024
 HOLD_RATE_MIB_PER_SECOND = 1
 FULL_RATE_MIB_PER_SECOND = 8796093022207
 """No limit: the largest that libvirt takes (QEMU_DOMAIN_MIG_BANDWIDTH_MAX, 9.0.0), and its default."""
-HOLD_SECONDS = 60.0
+HOLD_SECONDS = 75.0
 """The raise has to be read back from every member within that. 0.9 s by a script of our own with emulated
-processors; with the daemons of busy emulated nodes more than 30 s (measured)."""
+processors; with the daemons of busy emulated nodes more than 45 s (measured). Empty pages cost no time, so
+that the hold itself may be a quarter shorter (62 MiB were gone after 48 s; measured)."""
 MARGIN_SECONDS = 2.0
 LEAD_SECONDS = 1.0
 """Beside what looking and ordering take: the copy may be faster than at the last look. QEMU also lets go as
@@ -35,6 +40,21 @@ LEAST_FIRST_RATE_MIB_PER_SECOND = 16
 its memory in FIRST_PASS_SECONDS until it is held. Large ones are not made slower by that."""
 SLIPPED_BYTES = 2 * MIB
 """Less is left than two seconds of the hold: the pass is about to end."""
+NEAR_LEAST_SECONDS = 4.0
+NEAR_MOST_SECONDS = 20.0
+NEAR_SHARE = 1 / 3
+"""The second hold has to last for one look at all nodes: less than this share of what the raise took."""
+NEAR_LEAD_SECONDS = 0.2
+"""As LEAD_SECONDS. By then the speed of the link is known, and for as long as what is left takes, a death is
+seen late."""
+NEAR_PASS_SECONDS = 8.0
+"""Coming nearer is paced to take about that long: a fast link would be through between two looks."""
+NEAR_LIMIT_SECONDS = 15.0
+"""It ends then wherever it is."""
+HELD_LOOK_LEAST_SECONDS = 0.5
+HELD_LOOK_MOST_SECONDS = 3.0
+HELD_LOOKS = 10
+"""So often at least it is looked at before a hold is over; each look costs the node that the raise needs."""
 SWITCH_LIMIT_SECONDS = 60.0
 """So long it may be raised before the guest has switched over. Then the migration is cancelled: it is no
 ordinary guarded one, since who asks for this raise has resources that do not take back a dropped node."""
@@ -102,10 +122,33 @@ def slipped(look: Look) -> bool:
     return look.remaining is not None and look.remaining < SLIPPED_BYTES
 
 
-def hold_left_seconds(look: Look) -> float:
-    """For how long the hold lasts from this look on."""
-    left = (look.remaining or 0) / MIB / HOLD_RATE_MIB_PER_SECOND
-    return max(0.0, left - MARGIN_SECONDS)
+def held_pause_seconds(look: Look | None) -> float:
+    """How long to wait after this look at a copy that is held. None: it told nothing."""
+    if look is None or look.remaining is None:
+        return HELD_LOOK_LEAST_SECONDS
+    left = look.remaining / MIB / HOLD_RATE_MIB_PER_SECOND - MARGIN_SECONDS
+    return max(HELD_LOOK_LEAST_SECONDS, min(left / HELD_LOOKS, HELD_LOOK_MOST_SECONDS))
+
+
+def near_seconds(raise_seconds: float) -> float:
+    """How long the second hold is to last, by what the raise took."""
+    return max(NEAR_LEAST_SECONDS, min(NEAR_SHARE * raise_seconds, NEAR_MOST_SECONDS))
+
+
+def near_rate(look: Look, full_mib_per_second: int) -> int:
+    """MiB/s with which a copy that is held comes nearer."""
+    slow = ceil((look.remaining or 0) / MIB / NEAR_PASS_SECONDS)
+    return min(full_mib_per_second, max(slow, HOLD_RATE_MIB_PER_SECOND))
+
+
+def near(look: Look, before: Look | None, seconds: float, least_rate: float) -> bool:
+    """Whether the copy, on its way nearer, is to be held for `seconds` now: at the next look it might be too
+    late. `least_rate`: bytes a second that it may reach, whatever is told and seen."""
+    if look.remaining is None:
+        return False
+    floor = (seconds + MARGIN_SECONDS) * HOLD_RATE_MIB_PER_SECOND * MIB
+    lead = NEAR_LEAD_SECONDS + LOOKS_OF_LEAD * look.took
+    return look.remaining <= floor + max(least_rate, rate(look, before)) * lead
 
 
 # -- how long it has to be raised to ------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What becomes of a `standfast migrate` that does not go its way: each case on real guests, in one lab.
 
 The copy is slowed to 2 MiB/s, which the guest's memory load writes as fast: the migration is under way until
-the case ends it.
+the case ends it. The cases that begin with `held` are those of a raise just in time: what happens does so
+while the copy is held, and the heartbeat of the nodes goes up.
 """
 
 from __future__ import annotations
@@ -30,6 +31,11 @@ IN_FLIGHT_SECONDS = 5.0
 COMMAND_LIMIT_SECONDS = 240.0
 BOOT_LIMIT_SECONDS = 300.0
 SERVICE_LIMIT_SECONDS = 180.0
+LOWERED_LIMIT_SECONDS = 180.0
+MOVING_LIMIT_SECONDS = 120.0
+HELD = "held-"
+RAISE = ("--raise", "just-in-time", "--budget", "auto")
+TOKEN = "runtime.config.totem.token"
 
 Say = Callable[[str], None]
 
@@ -72,12 +78,15 @@ class Case:
 
     def __init__(self, lab: VmLab, name: str, say: Say) -> None:
         self.lab, self.row, self.say = lab, Row(name), say
+        self.held = name.startswith(HELD)
         self.witness = Witness(lab)
         self.source = lab.must_place(GUEST)
         taken = {self.source.name, lab.must_place(COORDINATOR_GUEST).name}
         self.target = next(host for host in lab.hosts if host.name not in taken)
         self.load = MemoryLoad(lab, MOVER, MIB, SLOW_MIB_PER_SECOND)
-        self.speed(SLOW_MIB_PER_SECOND)
+        if not self.held:
+            self.speed(SLOW_MIB_PER_SECOND)
+        self.tokens = {node: self.token(node) for node in lab.nodes}
         self.marks = {node: self.witness.mark(node) for node in lab.nodes}
         self.boots = {node: self.witness.boot(node) for node in lab.nodes}
         self.fenced = {node: self._fencings(node) for node in lab.nodes}
@@ -93,8 +102,11 @@ class Case:
 
     def _under_way(self) -> Driven:
         for _ in range(MAX_TRIES):
-            driven = Driven(self.lab, NODE, GUEST, self.target.name)
+            driven = Driven(self.lab, NODE, GUEST, self.target.name, RAISE if self.held else ())
             try:
+                if self.held:
+                    driven.wait("phase", COMMAND_LIMIT_SECONDS, "holding")
+                    return driven
                 driven.wait("progress", COMMAND_LIMIT_SECONDS)
             except LabError:
                 codes = {event["code"] for event in driven.events("message")}
@@ -115,6 +127,14 @@ class Case:
         """How fast the source copies, now and until told otherwise."""
         self.source.must_virsh("migrate-setspeed", GUEST, str(mib_per_second))
 
+    def token(self, node: str) -> str:
+        """The heartbeat timeout that a node runs, as its corosync has it; empty: not told."""
+        try:
+            done = self.lab.exec(node, ["corosync-cmapctl", "-g", TOKEN], COMMAND_LIMIT_SECONDS)
+        except channel.Unreachable:
+            return ""
+        return done.stdout.rpartition("=")[2].strip()
+
     # -- what was seen ------------------------------------------------------------------------------------
 
     def command_ended(self, codes: Iterable[int | None], message: str) -> None:
@@ -126,6 +146,12 @@ class Case:
         self.row.command = f"{shown}, after {seconds:.0f} s"
         self.row.require(f"exit status: {self.driven.told()}", so=code in codes)
         self.row.require(f"no {message}", so=not message or message in told)
+
+    def heartbeat_as_before(self, *, alone: str = "") -> None:
+        """Every node runs the heartbeat timeout that it ran before; `alone`: only this one is left."""
+        wanted = {node: token for node, token in self.tokens.items() if alone in ("", node)}
+        found = {node: self.token(node) for node in wanted}
+        self.row.require(f"heartbeat timeouts {found}, before {wanted}", so=found == wanted)
 
     def guest_runs_on(self, host: str, *, known_elsewhere: bool = False) -> None:
         """It has to run there, there alone, in the boot that it was in, with every page as it was written."""
@@ -185,6 +211,7 @@ def cancelled(case: Case) -> None:
     case.command_ended({1}, "MIGRATION_CANCELLED")
     case.guest_runs_on(case.source.name)
     case.cluster_saw()
+    case.heartbeat_as_before()
     case.closed()
 
 
@@ -206,6 +233,7 @@ def destination_killed(case: Case) -> None:
     case.command_ended({1, 3}, "")
     case.guest_runs_on(case.source.name)
     case.cluster_saw()
+    case.heartbeat_as_before()
     phase = case.window()
     case.lab.power(case.target.name, "on")
     if phase == "idle":
@@ -229,6 +257,34 @@ def coordinator_killed(case: Case) -> None:
     case.lab.wait_ready()
     case.cluster_saw(by=MOVER, left=1, fenced={NODE: 1})
     case.closes(f"{NODE} fenced, booted again")
+
+
+def command_killed(case: Case) -> None:
+    """The command is killed while it holds: the nodes lower what it has raised. A person ends the move."""
+    began = time.monotonic()
+    case.lab.wait(lambda: case.token(MOVER) != case.tokens[MOVER], LOWERED_LIMIT_SECONDS, "the raise")
+    case.driven.kill()
+    killed = time.monotonic()
+    case.command_ended({-signal.SIGKILL, 128 + signal.SIGKILL}, "")
+    case.lab.wait(
+        lambda: all(case.token(node) == token for node, token in case.tokens.items()),
+        LOWERED_LIMIT_SECONDS,
+        "the nodes to lower the heartbeat",
+    )
+    lowered = time.monotonic() - killed
+    case.say(f"raised after {killed - began:.0f} s, killed then, lowered {lowered:.0f} s later")
+    # virsh may have gone with its session, and taken the move along, or it crawls.
+    case.source.virsh("domjobabort", GUEST)
+    case.lab.wait(
+        lambda: list(case.lab.states(GUEST).values()) == ["running"],
+        MOVING_LIMIT_SECONDS,
+        "one copy of the guest, running",
+    )
+    (at,) = case.lab.states(GUEST)
+    case.guest_runs_on(at)
+    case.cluster_saw()
+    case.closes(f"lowered {lowered:.0f} s after the kill")
+    case.heartbeat_as_before()
 
 
 def source_killed(case: Case) -> None:
@@ -259,6 +315,7 @@ def source_killed(case: Case) -> None:
     case.lab.wait(lambda: _service_started(case), SERVICE_LIMIT_SECONDS, "its service to start elsewhere")
     recovered = time.monotonic() - began
     case.cluster_saw(left=1, fenced={MOVER: 1})
+    case.heartbeat_as_before(alone=NODE)
     case.row.after = f"held until confirm-dead, its service elsewhere {recovered:.0f} s later"
 
 
@@ -275,13 +332,18 @@ CASES: dict[str, Callable[[Case], None]] = {
     "failed": failed,
     "destination-killed": destination_killed,
     "coordinator-killed": coordinator_killed,
+    f"{HELD}cancelled": cancelled,
+    f"{HELD}command-killed": command_killed,
+    f"{HELD}destination-killed": destination_killed,
     "source-killed": source_killed,
+    f"{HELD}source-killed": source_killed,
 }
-"""In the order in which one lab can play them: the last one ends its guest."""
+LAST = {"source-killed", f"{HELD}source-killed"}
+"""They end their guest, and with it what their lab is good for."""
 
 
 def play(names: Iterable[str], say: Say) -> list[Row]:
-    """Play them in one lab; a new one after a case that could not be played to its end."""
+    """Play them in one lab; a new one after a case that was not as it has to be, or has ended its guest."""
     rows: list[Row] = []
     lab: VmLab | None = None
     try:
@@ -299,7 +361,7 @@ def play(names: Iterable[str], say: Say) -> list[Row]:
                 row.wrong.append(str(error))
             say(f"{name}: {row}")
             rows.append(row)
-            if not row.good:
+            if not row.good or name in LAST:
                 lab.down()
                 lab = None
     finally:

@@ -83,20 +83,28 @@ class Driven:
         found: list[Event] = [json.loads(line) for line in whole]
         return [event for event in found if kind in ("", event["event"])]
 
-    def wait(self, kind: str, limit_seconds: float = 120.0) -> None:
-        """Wait until it has told such an event. Raises LabError at the limit, or where it ended without."""
+    def wait(self, kind: str, limit_seconds: float = 120.0, phase: str = "") -> None:
+        """Wait until it has told such an event, `phase`: in that part of the whole. Raises LabError at the
+        limit, or where it ended without."""
         deadline = time.monotonic() + limit_seconds
-        while not self.events(kind):
+        while not any(phase in ("", event.get("phase")) for event in self.events(kind)):
             if self.ended or time.monotonic() > deadline:
-                raise LabError(f"standfast migrate told no {kind}: {self.told()}")
+                raise LabError(f"standfast migrate told no {phase or kind}: {self.told()}")
             time.sleep(_POLL_SECONDS)
 
     def interrupt(self) -> None:
         """Ctrl-C, to the command alone. Raises LabError."""
-        script = f"kill -INT $(pgrep -f '[s]tandfast migrate {self._guest}')"
+        self._signal("INT")
+
+    def kill(self) -> None:
+        """End the command at once, without a word. Raises LabError."""
+        self._signal("KILL")
+
+    def _signal(self, name: str) -> None:
+        script = f"kill -{name} $(pgrep -f '[s]tandfast migrate {self._guest}')"
         done = self._lab.exec(self._node, ["/bin/sh", "-c", script], READ_LIMIT_SECONDS)
         if not done.ok:
-            raise LabError(f"standfast migrate could not be interrupted: {done.complaint()}")
+            raise LabError(f"standfast migrate could not be sent SIG{name}: {done.complaint()}")
 
     def end(self) -> int | None:
         """Wait for its end; its exit status, or None where its node died."""
