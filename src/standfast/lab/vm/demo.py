@@ -13,12 +13,14 @@ from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MOVER
 from standfast.lab.vm.seed import KEY_FILE
 from standfast.lab.vm.stage import FIRST, Stage
-from standfast.lab.vm.witness import clock_difference
+from standfast.lab.vm.witness import Mark, clock_difference
 
 BLACKOUT_SECONDS = 16.0
 """Longer than the heartbeat timeout of 10 s, so that the node is dropped in it."""
 TWICE_LIMIT_SECONDS = 90.0
 RETURN_LIMIT_SECONDS = 120.0
+ANSWER_LIMIT_SECONDS = 60.0
+"""A gate that was asked while the node was away may answer after it is back (seen: 7 s of absence)."""
 DEATH_LIMIT_SECONDS = 180.0
 
 
@@ -99,7 +101,7 @@ def _the_move(stage: Stage) -> None:
     figure = f"{moved.blackout.seconds:.2f} s by QEMU" if isinstance(moved, Moved) else str(moved)
     story.require("the guest arrived after its blackout", isinstance(moved, Moved), figure)
     back = stage.until(lambda: _together(stage), RETURN_LIMIT_SECONDS)
-    held = stage.witness.gate_lines(mark, "hold")
+    held = _held(stage, mark)
     dropped = stage.witness.left(mark) > 0
     figure = f"{len(held)} times held" if back is not None else "it did not come back"
     story.require("it was dropped, held and taken back", dropped and bool(held) and back is not None, figure)
@@ -128,6 +130,12 @@ def _fencings(stage: Stage) -> int:
     return stage.witness.fencings(MOVER, FIRST)
 
 
+def _held(stage: Stage, mark: Mark) -> list[str]:
+    """What the gates have held, once one of them has answered at all."""
+    stage.until(lambda: " hold " in stage.seen.gate or " allow " in stage.seen.gate, ANSWER_LIMIT_SECONDS)
+    return stage.witness.gate_lines(mark, "hold")
+
+
 def _together(stage: Stage) -> bool:
     """Both nodes are one ring, and well."""
     if stage.seen.members != len(stage.lab.nodes):
@@ -148,7 +156,7 @@ def _the_stale_aim(stage: Stage) -> None:
     moved = stage.move("host2", blackout_seconds=BLACKOUT_SECONDS, undefine_source=False)
     story.require("moved behind the cluster's back", isinstance(moved, Moved), stage.places())
     back = stage.until(lambda: _together(stage), RETURN_LIMIT_SECONDS)
-    held, allowed = stage.witness.gate_lines(mark, "hold"), stage.witness.gate_lines(mark, "allow")
+    held, allowed = _held(stage, mark), stage.witness.gate_lines(mark, "allow")
     refused = bool(held) and not allowed and _fencings(stage) == fenced
     figure = f"{len(held)} times held, no fencing"
     story.require("the stale fencing is refused, not called done", refused, figure)
