@@ -16,8 +16,8 @@ from standfast.lab.vm.stage import FIRST, Stage
 from standfast.lab.vm.witness import Mark, clock_difference
 
 BLACKOUT_SECONDS = 30.0
-"""Longer than the heartbeat timeout of 10 s, so that the node is dropped in it, and by so much that a cluster of
-emulated guests asks for its fencing in it: with 16 s, in one of three cases it did not."""
+"""Longer than the heartbeat timeout of 10 s, so that the node is dropped in it, and by so much that a cluster
+of emulated guests asks for its fencing in it: with 16 s, in one of three cases it did not."""
 TWICE_LIMIT_SECONDS = 90.0
 RETURN_LIMIT_SECONDS = 120.0
 ANSWER_LIMIT_SECONDS = 60.0
