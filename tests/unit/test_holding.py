@@ -81,7 +81,7 @@ def test_it_comes_nearer_in_some_eight_seconds(left_mib: float | None, full: int
     assert holding.near_rate(look(left_mib), full) == expected
 
 
-@pytest.mark.parametrize(("raise_seconds", "expected"), [(0.9, 4.0), (30.0, 10.0), (75.0, 20.0)])
+@pytest.mark.parametrize(("raise_seconds", "expected"), [(0.9, 4.0), (20.0, 12.0), (75.0, 25.0)])
 def test_the_second_hold_lasts_for_a_share_of_what_the_raise_took(
     raise_seconds: float, expected: float
 ) -> None:
@@ -173,5 +173,16 @@ def test_a_guest_that_does_not_leave_is_allowed_twice_as_long_up_to_half_of_the_
     given, now, seen = Budget(25, ""), 300, list[int]()
     while now not in seen:
         seen.append(now)
-        now = given.next_downtime_ms(now)
+        now = given.wider_downtime_ms(now, None, late=True)
     assert seen == [300, 600, 1200, 2400, 4800, 9600, 12_500]
+    assert given.wider_downtime_ms(600, None, late=False) == 600
+
+
+def test_a_guest_that_does_not_leave_is_allowed_what_its_last_pass_has_left() -> None:
+    given = Budget(25, "")
+    assert given.wider_downtime_ms(300, look(16, 8, iteration=2), late=False) == 2500
+    assert given.wider_downtime_ms(4000, look(16, 8, iteration=2), late=False) == 4000, "never a shorter one"
+    assert given.wider_downtime_ms(300, look(16, 8), late=False) == 300, "that is left of the first pass"
+    assert given.wider_downtime_ms(300, look(16, 0, iteration=2), late=False) == 300
+    assert given.wider_downtime_ms(300, look(None, 8, iteration=2), late=False) == 300
+    assert given.wider_downtime_ms(300, look(500, 8, iteration=2), late=False) == 12_500

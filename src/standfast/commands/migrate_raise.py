@@ -169,9 +169,11 @@ class JustInTime:
             # It took seconds in which this node may have stood still, and the others lowered it.
             budget = None if self.gave_up.is_set() else await self._rise(order, budget)
         if budget is not None and not order.done() and await self._follow(budget):
+            self._show.enter("switching over", f"letting {self._move.guest} switch over")
+            # If it stays held, the limit of the switch-over ends that.
+            released = await self._speed_back()
             limit_ms = budget.first_downtime_ms(rate, self._dirty)
-            await self._release(limit_ms)
-            await self._switched(order, budget, limit_ms)
+            await self._switched(order, budget, limit_ms, released=released)
 
     # -- the hold -----------------------------------------------------------------------------------------
 
@@ -302,13 +304,6 @@ class JustInTime:
 
     # -- let go -------------------------------------------------------------------------------------------
 
-    async def _release(self, limit_ms: int) -> None:
-        """The rate first: with the downtime limit first the guest had moved before the second call (seen)."""
-        guest = self._move.guest
-        self._show.enter("switching over", f"letting {guest} switch over")
-        if await self._speed_back():  # else it stays held; the limit of the switch-over ends that
-            await self._allow(limit_ms)
-
     async def _allow(self, limit_ms: int) -> None:
         try:
             await self._source.set_downtime_limit(self._move.guest, limit_ms)
@@ -336,25 +331,38 @@ class JustInTime:
         self._held_at = None
         return True
 
-    async def _switched(self, order: Order, budget: Budget, limit_ms: int) -> None:
+    async def _switched(self, order: Order, budget: Budget, limit_ms: int, *, released: bool) -> None:
         """Until the guest runs on: on the target, or, after an order that failed plainly, on the source."""
         limit_seconds = holding.SWITCH_LIMIT_SECONDS + budget.seconds
         resumed = asyncio.create_task(self._resumed.wait())
+        # Beside: in the blackout the source answers nothing, and the target's word is not to wait for that.
+        widening = asyncio.create_task(self._widen(budget, limit_ms)) if released else None
         deadline = time.monotonic() + limit_seconds
         waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {order, resumed}
         try:
             while waiting and (left := deadline - time.monotonic()) > 0:
-                some = min(left, holding.LONGER_SECONDS)
-                done, _ = await asyncio.wait(waiting, timeout=some, return_when=asyncio.FIRST_COMPLETED)
+                done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 if resumed in done or (order.done() and not _silent(order)):
                     return
                 waiting -= done  # an order that ended without a word: it may go on
-                if not done and (longer := budget.next_downtime_ms(limit_ms)) > limit_ms:
-                    limit_ms = longer
-                    await self._allow(limit_ms)
         finally:
             resumed.cancel()
+            if widening is not None:
+                widening.cancel()
         self.give_up(f"{self._move.guest} had not switched over {limit_seconds:.0f} s after the raise")
+
+    async def _widen(self, budget: Budget, limit_ms: int) -> None:
+        """Until it is cancelled: allow a guest that writes too much a blackout as long as it takes. (After
+        the rate: the other way round it had moved before the second call; seen.)"""
+        await self._allow(limit_ms)
+        longer_at = time.monotonic() + holding.LONGER_SECONDS
+        while True:
+            await asyncio.sleep(holding.WIDEN_SECONDS)
+            look = await self._look()
+            wider = budget.wider_downtime_ms(limit_ms, look, late=time.monotonic() >= longer_at)
+            if wider > limit_ms:
+                limit_ms, longer_at = wider, time.monotonic() + holding.LONGER_SECONDS
+                await self._allow(limit_ms)
 
     # -- down again ---------------------------------------------------------------------------------------
 
