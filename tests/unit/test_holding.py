@@ -64,28 +64,30 @@ def test_a_hold_has_slipped_in_the_second_pass_or_where_next_to_nothing_is_left(
     assert not holding.slipped(replace(unknown, job=replace(unknown.job, iteration=None)))
 
 
-def test_it_is_held_again_with_little_left_and_earlier_where_the_link_is_fast() -> None:
-    assert not holding.near(look(12, 10), None, 4.0, 0.0)
-    assert holding.near(look(10, 10), None, 4.0, 0.0), "6 MiB for the hold, 5 MiB in the time of three looks"
-    assert holding.near(look(500, 1000), None, 4.0, 0.0)
-    assert holding.near(look(500, 1), None, 4.0, 1000.0 * MIB), "as fast as it was before it was held"
-    assert not holding.near(look(500, 1), None, 4.0, 0.0)
-    assert holding.near(look(300, 1, at=1.0), look(1000, 1, at=0.0), 4.0, 0.0), "as seen to fall"
-    assert not holding.near(look(None, 10), None, 4.0, 0.0)
+def test_the_fuse_goes_in_with_little_left_and_earlier_where_the_link_is_fast() -> None:
+    assert not holding.near(look(8, 10), None, 0.0)
+    assert holding.near(look(6, 10), None, 0.0), "2 MiB, and 5 MiB in the time of three looks"
+    assert holding.near(look(500, 1000), None, 0.0)
+    assert holding.near(look(500, 1), None, 1000.0 * MIB), "as fast as it may go"
+    assert not holding.near(look(500, 1), None, 0.0)
+    assert holding.near(look(300, 1, at=1.0), look(1000, 1, at=0.0), 0.0), "as seen to fall"
+    assert holding.near(look(None, 10), None, 0.0), "not told is no reason to wait"
 
 
 @pytest.mark.parametrize(
-    ("left_mib", "full", "expected"), [(77, 1000, 10), (1000, 1000, 125), (77, 5, 5), (None, 1000, 1)]
+    ("left_mib", "full", "took", "expected"),
+    [
+        (77, 1000, 0.1, 12),
+        (77, 1000, 1.0, 2),
+        (77, 5, 0.1, 5),
+        (1075, 1000, 0.03, 200),
+        (None, 1000, 9.0, 1),
+    ],
 )
-def test_it_comes_nearer_in_some_eight_seconds(left_mib: float | None, full: int, expected: int) -> None:
-    assert holding.near_rate(look(left_mib), full) == expected
-
-
-@pytest.mark.parametrize(("raise_seconds", "expected"), [(0.9, 4.0), (20.0, 12.0), (75.0, 25.0)])
-def test_the_second_hold_lasts_for_a_share_of_what_the_raise_took(
-    raise_seconds: float, expected: float
+def test_it_comes_nearer_at_a_pace_at_which_three_looks_are_early_enough(
+    left_mib: float | None, full: int, took: float, expected: int
 ) -> None:
-    assert holding.near_seconds(raise_seconds) == pytest.approx(expected)
+    assert holding.near_rate(look(left_mib, took=took), full) == expected
 
 
 @pytest.mark.parametrize(("left_mib", "expected"), [(None, 0.5), (3, 0.5), (22, 2.0), (77, 3.0)])

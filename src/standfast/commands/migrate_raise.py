@@ -67,7 +67,7 @@ class Figures:
     budget_seconds: int | None = None
     why: str = ""
     hold_seconds: float | None = None
-    """The copy was held at its smallest rate, both times together."""
+    """The copy was held at its smallest rate."""
     raised_seconds: float | None = None
     """For so long a death was seen late: from this node's own raise, the last, to its lowering, the first."""
     lowered_seconds: float | None = None
@@ -116,6 +116,8 @@ class JustInTime:
         self._before: dict[str, int] | None = None
         """What this node ran before it followed the others; None: it has not."""
         self._raised_at = 0.0
+        self._seen_at = 0.0
+        """The last look that showed the copy on its way."""
         self.gave_up = asyncio.Event()
         self.why: Message | None = None
         self.in_force = False
@@ -161,14 +163,8 @@ class JustInTime:
 
     async def _held(self, order: Order, look: Look, rate: float) -> None:
         """The raise, and the switch-over, which never begins before all of it is in force."""
-        began = time.monotonic()
         budget = await self._raise(order, look, rate)
-        if budget is None:
-            return
-        if await self._come_nearer(order, holding.near_seconds(time.monotonic() - began), rate):
-            # It took seconds in which this node may have stood still, and the others lowered it.
-            budget = None if self.gave_up.is_set() else await self._rise(order, budget)
-        if budget is not None and not order.done() and await self._follow(budget):
+        if budget is not None and await self._come_nearer(order, rate) and await self._follow(budget):
             self._show.enter("switching over", f"letting {self._move.guest} switch over")
             # If it stays held, the limit of the switch-over ends that.
             released = await self._speed_back()
@@ -203,7 +199,7 @@ class JustInTime:
         # Before it has begun libvirt tells zeros.
         if job is None or not job.outgoing or not job.total_bytes or job.remaining_bytes is None:
             return None
-        now = time.monotonic()
+        self._seen_at = now = time.monotonic()
         return Look(job, now, now - began)
 
     async def _slow(self) -> bool:
@@ -218,7 +214,7 @@ class JustInTime:
     # -- the raise ----------------------------------------------------------------------------------------
 
     async def _raise(self, order: Order, look: Look, rate: float) -> Budget | None:
-        """None: it is not raised on every other member, or too late. Stands in the record from here on."""
+        """None: it is not raised on every other member, or too late."""
         predicted = holding.predicted_seconds(look.remaining, rate, self._dirty)
         budget = holding.budget(self._asked, predicted, self._ground.timeout_seconds)
         if isinstance(budget, Message):
@@ -228,10 +224,6 @@ class JustInTime:
         self.figures.budget_seconds, self.figures.why = budget.seconds, budget.why
         self._show.say(f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}")
         self._others_rise = True
-        return await self._rise(order, budget)
-
-    async def _rise(self, order: Order, budget: Budget) -> Budget | None:
-        """Until every other member is seen to run it, which may be so already. None: as `_raise`."""
         goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
         rising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
         await self._watch(order, rising)
@@ -243,27 +235,24 @@ class JustInTime:
             return None
         return budget
 
-    async def _come_nearer(self, order: Order, seconds: float, rate: float) -> bool:
-        """Until little is left, and held for `seconds` again. False: it was held all the time, with more
-        left, since the link is soon through that, or since its speed could not be set."""
+    async def _come_nearer(self, order: Order, rate: float) -> bool:
+        """Until little is left, or the time for that is. Whether there is still something to let go."""
         look, before = await self._look(), None
-        if look is None:
-            return False
-        pace = holding.near_rate(look, self._full_rate)
+        pace = holding.near_rate(look, self._full_rate) if look is not None else 0
         rate = min(rate, float(pace * holding.MIB))
-        if holding.near(look, None, seconds, rate) or not await self._go_on(pace):
-            return False
-        self._show.say(f"every other member is raised: on at {pace} MiB/s, then held for {seconds:.0f} s")
+        near = look is None or holding.near(look, None, rate) or not await self._go_on(pace)
+        if not near:
+            self._show.say(f"every other member is raised: on at {pace} MiB/s")
         deadline = time.monotonic() + holding.NEAR_LIMIT_SECONDS
-        while not (order.done() or self.gave_up.is_set() or time.monotonic() >= deadline):
+        while not (near or order.done() or self.gave_up.is_set() or time.monotonic() >= deadline):
             await asyncio.wait({order}, timeout=LOOK_SECONDS)
+            look = await self._look()
+            if look is not None and holding.slipped(look):
+                self.give_up("the copy was through its first pass before this node could follow the others")
             # One that is not seen may be through its pass at any moment.
-            if (look := await self._look()) is None or holding.near(look, before, seconds, rate):
-                break
+            near = look is None or holding.near(look, before, rate)
             before = look
-        if not (order.done() or self.gave_up.is_set()):
-            await self._slow()
-        return True
+        return not (order.done() or self.gave_up.is_set())
 
     async def _follow(self, budget: Budget) -> bool:
         """This node, last of all: from here on a death is seen late."""
@@ -276,7 +265,9 @@ class JustInTime:
         except EngineError as error:
             self.give_up(f"this node's own heartbeat timeout was not raised: {error}")
             return False
-        self.in_force = True
+        # It was let go by nobody yet, and as little as that was left: unless this took long it is there still.
+        late = time.monotonic() - self._seen_at > holding.NEAR_LEAD_SECONDS
+        self.in_force = not late or await self._look() is not None
         return not self.gave_up.is_set()
 
     async def _stop_following(self) -> None:
@@ -326,8 +317,7 @@ class JustInTime:
             self._show.say(f"the copy did not get its speed back: {error}")
             return False
         if self._held_at is not None:
-            held = time.monotonic() - self._held_at
-            self.figures.hold_seconds = (self.figures.hold_seconds or 0.0) + held
+            self.figures.hold_seconds = time.monotonic() - self._held_at
         self._held_at = None
         return True
 

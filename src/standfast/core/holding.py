@@ -7,9 +7,10 @@ slipped into the second pass with some KiB left (measured, emulated processors).
 enough is left, and one that slips before every member runs the raised timeout is given up: the migration is
 cancelled.
 
-It is held twice. What bounds a slow raise, some tens of MiB, would itself take seconds of a slow link once it
-is let go, and for so long a death would be seen late. So after the raise the copy comes nearer, while a death
-is still seen as early as ever, and is held again with just enough left for one more look at all nodes.
+What bounds a slow raise, some tens of MiB, would itself take seconds of a slow link once it is let go, and
+for so long a death would be seen late. So between the raise and the fuse the copy comes nearer, paced. What it
+has left is a clock, too, that does not stop with the node that looks at it: one that stood still for as long
+as the others need to miss it finds the pass over.
 """
 
 from __future__ import annotations
@@ -40,18 +41,16 @@ LEAST_FIRST_RATE_MIB_PER_SECOND = 16
 its memory in FIRST_PASS_SECONDS until it is held. Large ones are not made slower by that."""
 SLIPPED_BYTES = 2 * MIB
 """Less is left than two seconds of the hold: the pass is about to end."""
-NEAR_LEAST_SECONDS = 4.0
-NEAR_MOST_SECONDS = 25.0
-NEAR_SHARE = 0.6
-"""The second hold has to last for one look at all nodes: less than this share of what the raise took (more
-than a third of it on emulated nodes; measured)."""
 NEAR_LEAD_SECONDS = 0.2
 """As LEAD_SECONDS. By then the speed of the link is known, and for as long as what is left takes, a death is
 seen late."""
-NEAR_PASS_SECONDS = 8.0
-"""Coming nearer is paced to take about that long: a fast link would be through between two looks."""
-NEAR_LIMIT_SECONDS = 15.0
-"""It ends then wherever it is."""
+NEAR_MIB = 6
+NEAR_PASS_SECONDS = 5.0
+"""Coming nearer is paced: by so much in the time of three looks, since what is empty goes at once and a fast
+link would be through between two looks; and faster where more is left than the hold needs."""
+NEAR_LIMIT_SECONDS = 8.0
+"""It ends then wherever it is: with the look before it, of 10 s at most, that is less than any raised timeout
+(20 s), so that nobody has missed this node and lowered it meanwhile."""
 HELD_LOOK_LEAST_SECONDS = 0.5
 HELD_LOOK_MOST_SECONDS = 3.0
 HELD_LOOKS = 10
@@ -134,25 +133,24 @@ def held_pause_seconds(look: Look | None) -> float:
     return max(HELD_LOOK_LEAST_SECONDS, min(left / HELD_LOOKS, HELD_LOOK_MOST_SECONDS))
 
 
-def near_seconds(raise_seconds: float) -> float:
-    """How long the second hold is to last, by what the raise took."""
-    return max(NEAR_LEAST_SECONDS, min(NEAR_SHARE * raise_seconds, NEAR_MOST_SECONDS))
-
-
 def near_rate(look: Look, full_mib_per_second: int) -> int:
     """MiB/s with which a copy that is held comes nearer."""
-    slow = ceil((look.remaining or 0) / MIB / NEAR_PASS_SECONDS)
-    return min(full_mib_per_second, max(slow, HOLD_RATE_MIB_PER_SECOND))
+    more = (look.remaining or 0) / MIB - HOLD_SECONDS * HOLD_RATE_MIB_PER_SECOND
+    pace = max(NEAR_MIB / _near_lead_seconds(look), more / NEAR_PASS_SECONDS, HOLD_RATE_MIB_PER_SECOND)
+    return min(full_mib_per_second, ceil(pace))
 
 
-def near(look: Look, before: Look | None, seconds: float, least_rate: float) -> bool:
-    """Whether the copy, on its way nearer, is to be held for `seconds` now: at the next look it might be too
-    late. `least_rate`: bytes a second that it may reach, whatever is told and seen."""
+def near(look: Look, before: Look | None, least_rate: float) -> bool:
+    """Whether the fuse goes in now: at the next look the pass might be over. `least_rate`: bytes a second
+    that the copy may reach, whatever is told and seen."""
     if look.remaining is None:
-        return False
-    floor = (seconds + MARGIN_SECONDS) * HOLD_RATE_MIB_PER_SECOND * MIB
-    lead = NEAR_LEAD_SECONDS + LOOKS_OF_LEAD * look.took
-    return look.remaining <= floor + max(least_rate, rate(look, before)) * lead
+        return True
+    lead = _near_lead_seconds(look)
+    return look.remaining <= SLIPPED_BYTES + max(least_rate, rate(look, before)) * lead
+
+
+def _near_lead_seconds(look: Look) -> float:
+    return NEAR_LEAD_SECONDS + LOOKS_OF_LEAD * look.took
 
 
 # -- how long it has to be raised to ------------------------------------------------------------------------

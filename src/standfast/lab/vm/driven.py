@@ -120,6 +120,11 @@ class Driven:
         errors = self.result.stderr.strip() if self.result is not None else ""
         return "; ".join([*texts, *([errors] if errors else [])]) or "nothing"
 
+    def steps(self) -> tuple[str, ...]:
+        """What it has done, each with the second since its start."""
+        said = [event for event in self.events() if event["event"] in ("phase", "step", "message")]
+        return tuple(f"+{event['seconds']:.1f} {event['text']}" for event in said)
+
     def page(self) -> Event:
         """The page at its end; {} where it was not told."""
         found = self.events("summary")

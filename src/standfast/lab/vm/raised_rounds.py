@@ -6,6 +6,7 @@ Each move has its own link and memory load. The blackout is QEMU's own, from STO
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from standfast.lab.vm.witness import Witness
 HEARTBEAT_SECONDS = 5.0
 """Token 2.3 s: the longest blackouts drop the node where nothing is raised."""
 OPTIONS = ("--raise", "just-in-time", "--budget", "auto")
+RAISING = re.compile("holding|raising|raised|letting|lowering|downtime|speed|migrating|every member")
+"""What is shown of a move that went well."""
 CALM_SECONDS = 3.0
 """After a move: a link that would be called down late, or a ring that re-forms, shows by then."""
 
@@ -97,6 +100,9 @@ def play(lab: VmLab, count: int, say: Say, profiles: Sequence[Profile] = PROFILE
             found.append(row)
             told = zip(TITLES, row.cells(), strict=True)
             say(f"{number + 1}/{count}: {'; '.join(f'{title} {cell}' for title, cell in told)}")
+            for step in row.move.steps:
+                if not row.good or RAISING.search(step):
+                    say(f"    {step}")
             if row.move.unfinished or time.monotonic() - begun > rounds.PLAY_LIMIT_SECONDS:
                 break
     finally:

@@ -64,6 +64,8 @@ class Move:
     """Whether the fence agent, with the parameters of the cluster, shows the guest as on."""
     unfinished: bool = False
     """The command has left its window open."""
+    steps: tuple[str, ...] = ()
+    """What it did, each with its second."""
     note: str = ""
 
 
@@ -185,6 +187,7 @@ def by_standfast(lab: VmLab, host: str, more: Sequence[str] = ()) -> Move:
             continue
         break
     page = driven.page()
+    steps = driven.steps()
     later = code == EXIT_UNFINISHED and page.get("how") == "moved" and closed(lab, NODE, GUEST)
     whole = time.monotonic() - began
     if not later and (code != 0 or page.get("how") != "moved"):
@@ -197,6 +200,7 @@ def by_standfast(lab: VmLab, host: str, more: Sequence[str] = ()) -> Move:
             refused=refused,
             just_in_time=raised,
             unfinished=code == EXIT_UNFINISHED,
+            steps=steps,
             note=note,
         )
     told = page["blackout_ms_by_hypervisor"]
@@ -212,6 +216,7 @@ def by_standfast(lab: VmLab, host: str, more: Sequence[str] = ()) -> Move:
         refused=refused,
         closed_later=later,
         just_in_time=page.get("just_in_time"),
+        steps=steps,
         aims_right=seen_on(lab, NODE, MOVER, GUEST),
         note=driven.told() if later else driven.trouble,
     )
