@@ -265,7 +265,7 @@ class JustInTime:
         except EngineError as error:
             self.give_up(f"this node's own heartbeat timeout was not raised: {error}")
             return False
-        # It was let go by nobody yet, and as little as that was left: unless this took long it is there still.
+        # Nobody has let it go yet, and something was left: unless this took long it is there still.
         late = time.monotonic() - self._seen_at > holding.NEAR_LEAD_SECONDS
         self.in_force = not late or await self._look() is not None
         return not self.gave_up.is_set()
