@@ -9,8 +9,8 @@ cancelled.
 
 What bounds a slow raise, some tens of MiB, would itself take seconds of a slow link once it is let go, and
 for so long a death would be seen late. So between the raise and the fuse the copy comes nearer, paced. What
-is left is a clock, too, that does not stop with the node that looks at it: one that stood still for as long as
-the others need to miss it finds the pass over.
+is left is a clock, too, that does not stop with the node that looks at it: one that stood still for as long
+as the others need to miss it finds the pass over.
 """
 
 from __future__ import annotations
