@@ -461,7 +461,7 @@ async def test_what_a_pass_has_left_is_allowed_at_once() -> None:
         told = await whole(guest)
         if "limit 300" not in source.told:
             return told
-        return replace(told, iteration=2, remaining_bytes=24 * MIB)
+        return replace(told, iteration=3, remaining_bytes=24 * MIB)
 
     source.migration_job = job  # type: ignore[method-assign]
     play = Play(source)

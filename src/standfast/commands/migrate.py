@@ -67,8 +67,9 @@ class Order:
     show_default=True,
     help="When --budget raises the timeout. just-in-time (libvirt only): around the switch-over. The copy is "
     "held near its end, the timeout is raised on every node, to --budget SECONDS or (auto, the default here) "
-    f"to twice the predicted blackout, {holding.AUTO_LEAST_SECONDS} to {holding.AUTO_MOST_SECONDS} s, and "
-    "goes down as the guest runs on. Where it cannot be raised in time the migration is cancelled.",
+    f"to {holding.AUTO_FACTOR:g} times the predicted blackout, {holding.AUTO_LEAST_SECONDS} to "
+    f"{holding.AUTO_MOST_SECONDS} s, and goes down as the guest runs on. Where it cannot be raised in "
+    "time the migration is cancelled.",
 )
 @click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
               help="How long the window may stay open. The migration is cancelled 5 minutes before its end. "
