@@ -239,6 +239,25 @@ async def test_a_copy_with_little_left_is_let_go_from_where_it_is(monkeypatch: p
     assert source.told[:5] == ["speed 1", "raised", "own up", f"speed {FULL}", "limit 300"]
 
 
+@pytest.mark.parametrize(("asked", "nearer"), [(19, False), (20, True)])
+async def test_with_a_small_budget_it_stays_held_where_it_is(asked: int, nearer: bool) -> None:
+    source = Paced()
+    assert await Play(source, asked=asked).run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert (NEARER in source.told) is nearer
+
+
+async def test_a_pass_that_is_over_as_the_raise_ends_is_cancelled() -> None:
+    class Through(Paced):
+        async def migration_job(self, guest: str) -> MigrationJob:
+            if self.told[-1:] == ["raised"]:
+                self.iteration = 2
+            return await super().migration_job(guest)
+
+    play = Play(Through())
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert play.source.told == ["speed 1", "raised", "cancelled", "lowered", f"speed {FULL}"]
+
+
 async def test_what_comes_nearer_unseen_is_raised_at_once() -> None:
     class Blind(Paced):
         async def migration_job(self, guest: str) -> MigrationJob:

@@ -31,6 +31,7 @@ GIVE_UP_LIMIT_SECONDS = 120.0
 PREPARE_TRIES = 3
 RAISE_LIMIT_SECONDS = holding.HOLD_SECONDS
 LOWER_LIMIT_SECONDS = 60.0
+THROUGH = "the copy was through its first pass before this node could follow the others"
 RESUMED = ("lifecycle", "Resumed Migrated")
 """What the target tells as soon as the guest runs there (libvirt 9.0.0)."""
 
@@ -155,16 +156,20 @@ class JustInTime:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
         async with self._listening():
             if (held := await self._hold(order)) is not None:
-                await self._held(order, *held)
+                await self._raise_and_let_go(order, *held)
             if self.gave_up.is_set():
                 # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
                 await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
             await self._end(order)
 
-    async def _held(self, order: Order, look: Look, rate: float) -> None:
-        """The raise, and the switch-over, which never begins before all of it is in force."""
+    async def _raise_and_let_go(self, order: Order, look: Look, rate: float) -> None:
+        """The switch-over never begins before all of the raise is in force."""
         budget = await self._raise(order, look, rate)
-        if budget is not None and await self._come_nearer(order, rate) and await self._follow(budget):
+        if budget is None:
+            return
+        if budget.seconds >= holding.LEAST_NEAR_BUDGET_SECONDS:
+            await self._come_nearer(order, rate)
+        if not (order.done() or self.gave_up.is_set()) and await self._follow(budget):
             self._show.enter("switching over", f"letting {self._move.guest} switch over")
             # If it stays held, the limit of the switch-over ends that.
             released = await self._speed_back()
@@ -179,8 +184,7 @@ class JustInTime:
         while not order.done() and not self.gave_up.is_set():
             look = await self._look()
             if look is not None:
-                if holding.slipped(look):
-                    self.give_up("the copy was through its first pass before it could be held")
+                if self._slipped(look, "the copy was through its first pass before it could be held"):
                     return None
                 if holding.must_hold(look, before):
                     guest = self._move.guest
@@ -201,6 +205,13 @@ class JustInTime:
             return None
         self._seen_at = now = time.monotonic()
         return Look(job, now, now - began)
+
+    def _slipped(self, look: Look | None, why: str) -> bool:
+        """Whether the first pass is seen to be over; then it is given up."""
+        if look is None or not holding.slipped(look):
+            return False
+        self.give_up(why)
+        return True
 
     async def _slow(self) -> bool:
         self._held_at, self._slower = time.monotonic(), True
@@ -235,24 +246,24 @@ class JustInTime:
             return None
         return budget
 
-    async def _come_nearer(self, order: Order, rate: float) -> bool:
-        """Until little is left, or the time for that is. Whether there is still something to let go."""
-        look, before = await self._look(), None
-        pace = holding.near_rate(look, self._full_rate) if look is not None else 0
+    async def _come_nearer(self, order: Order, rate: float) -> None:
+        """Until little is left, or the time for that is. What is not seen may be through at any moment."""
+        look = await self._look()
+        if look is None or self._slipped(look, THROUGH):
+            return
+        pace = holding.near_rate(look, self._full_rate)
         rate = min(rate, float(pace * holding.MIB))
-        near = look is None or holding.near(look, None, rate) or not await self._go_on(pace)
-        if not near:
-            self._show.say(f"every other member is raised: on at {pace} MiB/s")
+        if holding.near(look, None, rate) or not await self._go_on(pace):
+            return
+        self._show.say(f"every other member is raised: on at {pace} MiB/s")
+        before: Look | None = None
         deadline = time.monotonic() + holding.NEAR_LIMIT_SECONDS
-        while not (near or order.done() or self.gave_up.is_set() or time.monotonic() >= deadline):
+        while not (order.done() or self.gave_up.is_set() or time.monotonic() >= deadline):
             await asyncio.wait({order}, timeout=LOOK_SECONDS)
             look = await self._look()
-            if look is not None and holding.slipped(look):
-                self.give_up("the copy was through its first pass before this node could follow the others")
-            # One that is not seen may be through its pass at any moment.
-            near = look is None or holding.near(look, before, rate)
+            if look is None or self._slipped(look, THROUGH) or holding.near(look, before, rate):
+                return
             before = look
-        return not (order.done() or self.gave_up.is_set())
 
     async def _follow(self, budget: Budget) -> bool:
         """This node, last of all: from here on a death is seen late."""
@@ -287,8 +298,7 @@ class JustInTime:
             look = await self._look()
             if rising.done():
                 return
-            if look is not None and holding.slipped(look):
-                self.give_up("the hold slipped before every member ran the raised heartbeat timeout")
+            if self._slipped(look, "the hold slipped before every member ran the raised heartbeat timeout"):
                 return
             pause = holding.held_pause_seconds(look)
             await asyncio.wait({order, rising}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)

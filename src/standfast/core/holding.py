@@ -27,8 +27,8 @@ FULL_RATE_MIB_PER_SECOND = 8796093022207
 """No limit: the largest that libvirt takes (QEMU_DOMAIN_MIG_BANDWIDTH_MAX, 9.0.0), and its default."""
 HOLD_SECONDS = 75.0
 """The raise has to be read back from every member within that. 0.9 s by a script of our own with emulated
-processors; with the daemons of busy emulated nodes more than 45 s (measured). Empty pages cost no time, so
-that the hold itself may be a quarter shorter (62 MiB were gone after 48 s; measured)."""
+processors; with the daemons of busy emulated nodes more than 45 s (measured). The hold itself may be much
+shorter: empty pages cost no time, and of the last 110 MiB of a guest 60 were that (measured)."""
 MARGIN_SECONDS = 2.0
 LEAD_SECONDS = 1.0
 """Beside what looking and ordering take: the copy may be faster than at the last look. QEMU also lets go as
@@ -49,8 +49,9 @@ NEAR_PASS_SECONDS = 5.0
 """Coming nearer is paced: by so much in the time of three looks, since what is empty goes at once and a fast
 link would be through between two looks; and faster where more is left than the hold needs."""
 NEAR_LIMIT_SECONDS = 8.0
-"""It ends then wherever it is: with the look before it, of 10 s at most, that is less than any raised timeout
-(20 s), so that nobody has missed this node and lowered it meanwhile."""
+LEAST_NEAR_BUDGET_SECONDS = 20
+"""It ends then wherever it is. With the look before it, of 10 s at most, that is less than what is raised to:
+nobody has missed this node and lowered it meanwhile. With a smaller budget it stays where it is held."""
 HELD_LOOK_LEAST_SECONDS = 0.5
 HELD_LOOK_MOST_SECONDS = 3.0
 HELD_LOOKS = 10
@@ -61,8 +62,10 @@ ordinary guarded one, since who asks for this raise has resources that do not ta
 AUTO_LEAST_SECONDS = 20
 AUTO_MOST_SECONDS = 120
 """Bounds of `--budget auto`. It is also the longest delay of a real death while it is raised."""
-AUTO_FACTOR = 2.5
-"""As BLACKOUT_SHARE."""
+BLACKOUT_SHARE = 0.4
+"""Of the budget, the longest blackout that is allowed. The token is 0.45 of it: a blackout beyond that had
+the ring form anew, of the same members (measured: 10.8 s of 20)."""
+AUTO_FACTOR = 1 / BLACKOUT_SHARE
 LEAST_DOWNTIME_SECONDS = 0.3
 """libvirt's own downtime limit."""
 DOWNTIME_FACTOR = 1.25
@@ -73,9 +76,6 @@ much is allowed. (By doubling alone the heartbeat was raised for 28.9 s around 3
 SETTLED_PASS = 3
 """The second pass copies what was written in the whole first one, which on a slow link is much more than the
 guest writes again and again: to switch over with that took blackouts of 7 to 11 s (measured)."""
-BLACKOUT_SHARE = 0.4
-"""Of the budget, the longest blackout that is allowed. The token is 0.45 of it: a blackout beyond that had
-the ring form anew, of the same members (measured: 10.8 s of 20)."""
 LONGER_SECONDS = 5.0
 """After so long without a switch-over twice as long a blackout is allowed, up to that share: a guest of
 which nothing can be told leaves all the same."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from standfast.lab.errors import LabError
 from standfast.lab.story import service_of
-from standfast.lab.vm import channel, rounds
+from standfast.lab.vm import channel, raised_rounds, rounds
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.driven import Driven
 from standfast.lab.vm.load import MemoryLoad
@@ -34,8 +34,6 @@ SERVICE_LIMIT_SECONDS = 180.0
 LOWERED_LIMIT_SECONDS = 180.0
 MOVING_LIMIT_SECONDS = 120.0
 HELD = "held-"
-RAISE = ("--raise", "just-in-time", "--budget", "auto")
-TOKEN = "runtime.config.totem.token"
 
 Say = Callable[[str], None]
 
@@ -86,7 +84,7 @@ class Case:
         self.load = MemoryLoad(lab, MOVER, MIB, SLOW_MIB_PER_SECOND)
         if not self.held:
             self.speed(SLOW_MIB_PER_SECOND)
-        self.tokens = {node: self.token(node) for node in lab.nodes}
+        self.tokens = {node: self.witness.token(node) for node in lab.nodes}
         self.marks = {node: self.witness.mark(node) for node in lab.nodes}
         self.boots = {node: self.witness.boot(node) for node in lab.nodes}
         self.fenced = {node: self._fencings(node) for node in lab.nodes}
@@ -102,7 +100,9 @@ class Case:
 
     def _under_way(self) -> Driven:
         for _ in range(MAX_TRIES):
-            driven = Driven(self.lab, NODE, GUEST, self.target.name, RAISE if self.held else ())
+            driven = Driven(
+                self.lab, NODE, GUEST, self.target.name, raised_rounds.OPTIONS if self.held else ()
+            )
             try:
                 if self.held:
                     driven.wait("phase", COMMAND_LIMIT_SECONDS, "holding")
@@ -127,14 +127,6 @@ class Case:
         """How fast the source copies, now and until told otherwise."""
         self.source.must_virsh("migrate-setspeed", GUEST, str(mib_per_second))
 
-    def token(self, node: str) -> str:
-        """The heartbeat timeout that a node runs, as its corosync has it; empty: not told."""
-        try:
-            done = self.lab.exec(node, ["corosync-cmapctl", "-g", TOKEN], COMMAND_LIMIT_SECONDS)
-        except channel.Unreachable:
-            return ""
-        return done.stdout.rpartition("=")[2].strip()
-
     # -- what was seen ------------------------------------------------------------------------------------
 
     def command_ended(self, codes: Iterable[int | None], message: str) -> None:
@@ -150,7 +142,7 @@ class Case:
     def heartbeat_as_before(self, *, alone: str = "") -> None:
         """Every node runs the heartbeat timeout that it ran before; `alone`: only this one is left."""
         wanted = {node: token for node, token in self.tokens.items() if alone in ("", node)}
-        found = {node: self.token(node) for node in wanted}
+        found = {node: self.witness.token(node) for node in wanted}
         self.row.require(f"heartbeat timeouts {found}, before {wanted}", so=found == wanted)
 
     def guest_runs_on(self, host: str, *, known_elsewhere: bool = False) -> None:
@@ -262,12 +254,12 @@ def coordinator_killed(case: Case) -> None:
 def command_killed(case: Case) -> None:
     """The command is killed while it holds: the nodes lower what it has raised. A person ends the move."""
     began = time.monotonic()
-    case.lab.wait(lambda: case.token(MOVER) != case.tokens[MOVER], LOWERED_LIMIT_SECONDS, "the raise")
+    case.lab.wait(lambda: case.witness.token(MOVER) != case.tokens[MOVER], LOWERED_LIMIT_SECONDS, "the raise")
     case.driven.kill()
     killed = time.monotonic()
     case.command_ended({-signal.SIGKILL, 128 + signal.SIGKILL}, "")
     case.lab.wait(
-        lambda: all(case.token(node) == token for node, token in case.tokens.items()),
+        lambda: all(case.witness.token(node) == token for node, token in case.tokens.items()),
         LOWERED_LIMIT_SECONDS,
         "the nodes to lower the heartbeat",
     )

@@ -19,7 +19,7 @@ from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MAX_TRIES, MOVER
 from standfast.lab.vm.stage import BUSY, FIRST, Stage
-from standfast.lab.vm.witness import clock_offset, set_clock
+from standfast.lab.vm.witness import Witness, clock_offset, set_clock
 
 BLACKOUT_SECONDS = 20.0
 DAEMON_LOG_FILE = LOG_DIR + "/standfastd.log"
@@ -99,8 +99,7 @@ def _agree(lab: VmLab) -> float | None:
 
 
 def _token(lab: VmLab) -> int:
-    said = lab.exec(FIRST, ["corosync-cmapctl", "-g", "runtime.config.totem.token"]).stdout
-    return int(said.rpartition("=")[2].strip() or 0)
+    return int(Witness(lab).token(FIRST) or 0)
 
 
 def _after(seconds: float | None) -> str:

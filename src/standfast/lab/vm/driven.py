@@ -41,6 +41,7 @@ class Driven:
         """Why the blackout was not measured."""
         self.began = time.monotonic()
         self.seconds = 0.0
+        self._said: list[Event] | None = None
         source, target = lab.must_place(guest), lab.host(host)
         lab.exec(node, ["rm", "-f", EVENTS_FILE], READ_LIMIT_SECONDS)
         self._ended = threading.Event()
@@ -74,13 +75,16 @@ class Driven:
         return self._ended.is_set()
 
     def events(self, kind: str = "") -> list[Event]:
-        """What it has told so far; [] while its node does not answer."""
-        try:
-            done = self._lab.exec(self._node, ["cat", EVENTS_FILE], READ_LIMIT_SECONDS)
-        except channel.Unreachable:
-            return []
-        whole = [line for line in done.stdout.splitlines(keepends=True) if line.endswith("\n")]
-        found: list[Event] = [json.loads(line) for line in whole]
+        """What it has told so far; [] while its node does not answer. Once it has ended it is read once."""
+        over, found = self.ended, self._said
+        if found is None:
+            try:
+                done = self._lab.exec(self._node, ["cat", EVENTS_FILE], READ_LIMIT_SECONDS)
+            except channel.Unreachable:
+                return []
+            whole = [line for line in done.stdout.splitlines(keepends=True) if line.endswith("\n")]
+            found = [json.loads(line) for line in whole]
+            self._said = found if over and done.ok else None
         return [event for event in found if kind in ("", event["event"])]
 
     def wait(self, kind: str, limit_seconds: float = 120.0, phase: str = "") -> None:

@@ -101,6 +101,14 @@ class Witness:
         """What changes when a node boots (random(4))."""
         return self.read(node, BOOT_ID).strip()
 
+    def token(self, node: str) -> str:
+        """The token timeout that its corosync runs, in ms; empty where it does not answer."""
+        argv = ["corosync-cmapctl", "-g", "runtime.config.totem.token"]
+        try:
+            return self._lab.exec(node, argv, READ_LIMIT_SECONDS).stdout.rpartition("=")[2].strip()
+        except channel.Unreachable:
+            return ""
+
     def left(self, mark: Mark) -> int:
         """How often its corosync has told that somebody left the membership."""
         return self.read(mark.node, RING_LOG)[mark.ring :].count("Sync left")
