@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
-from math import ceil
 from types import SimpleNamespace
 
 import pytest
@@ -30,7 +29,7 @@ from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Stop
 from standfast.hosts.base import CommandFailed, HostUnreachable, MigrationRefused, PacesMigration, TellsEvents
 
 FULL = 1000
-NEARER = f"speed {ceil(holding.NEAR_MIB / holding.NEAR_LEAD_SECONDS)}"
+NEARER = f"speed {round(holding.NEAR_MIB / holding.NEAR_LEAD_SECONDS)}"
 """At this host a look takes no time."""
 HELD = ["speed 1", "raised", NEARER]
 """What a host and the cluster see until this node follows."""
