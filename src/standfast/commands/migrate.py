@@ -65,11 +65,12 @@ class Order:
     type=click.Choice([WHOLE_WINDOW, JUST_IN_TIME]),
     default=WHOLE_WINDOW,
     show_default=True,
-    help="When --budget raises the timeout. just-in-time (libvirt only): around the switch-over. The copy is "
-    "held near its end, the timeout is raised on every node, to --budget SECONDS or (auto, the default here) "
-    f"to {holding.AUTO_FACTOR:g} times the predicted blackout, {holding.AUTO_LEAST_SECONDS} to "
-    f"{holding.AUTO_MOST_SECONDS} s, and goes down as the guest runs on. Where it cannot be raised in "
-    "time the migration is cancelled.",
+    help="When --budget raises the timeout. just-in-time (libvirt only): around the switch-over, to --budget "
+    f"SECONDS, at least {holding.LEAST_BUDGET_SECONDS}, or (auto, the default here) to "
+    f"{holding.AUTO_FACTOR:g} times the predicted blackout, {holding.AUTO_LEAST_SECONDS} to "
+    f"{holding.AUTO_MOST_SECONDS} s. While the copy is made all other nodes are raised; this one follows at "
+    "its end, and is lowered as the guest runs on. Where they are late the copy is held, and where too late "
+    "the migration is cancelled.",
 )
 @click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
               help="How long the window may stay open. The migration is cancelled 5 minutes before its end. "
@@ -126,6 +127,9 @@ def _check_just_in_time(order: Order) -> None:
         raise click.UsageError("--raise just-in-time is for --mode guarded: a frozen window raises at once")
     if order.budget == NONE:
         raise click.UsageError("--raise just-in-time goes with --budget auto or SECONDS, not with none")
+    least = holding.LEAST_BUDGET_SECONDS
+    if isinstance(order.budget, int) and order.budget < least:
+        raise click.UsageError(f"--raise just-in-time goes with --budget auto or at least {least}")
     if isinstance(order.budget, int) and order.budget > MOST_SECONDS:
         text = f"--raise just-in-time raises to {MOST_SECONDS} s at most: a real death is seen no sooner"
         raise click.UsageError(text)

@@ -29,9 +29,10 @@ LOOK_SECONDS = 0.05
 GIVE_UP_LIMIT_SECONDS = 120.0
 """After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows."""
 PREPARE_TRIES = 3
+DIRTY_LOOKS = 2
+"""One is coarse: QEMU looks at 512 pages of a GiB (7.2), 2 MiB each in a guest of 512 MiB."""
 RAISE_LIMIT_SECONDS = holding.HOLD_SECONDS
 LOWER_LIMIT_SECONDS = 60.0
-THROUGH = "the copy was through its first pass before this node could follow the others"
 RESUMED = ("lifecycle", "Resumed Migrated")
 """What the target tells as soon as the guest runs there (libvirt 9.0.0)."""
 
@@ -114,11 +115,16 @@ class JustInTime:
         self._held_at: float | None = None
         self._others_rise = False
         """There is something to lower, of which the record tells."""
-        self._before: dict[str, int] | None = None
+        self._ran: dict[str, int] | None = None
         """What this node ran before it followed the others; None: it has not."""
         self._raised_at = 0.0
-        self._seen_at = 0.0
-        """The last look that showed the copy on its way."""
+        self._last: Look | None = None
+        """The last look that showed the copy on its way, and the one before it."""
+        self._before: Look | None = None
+        self._carried = 0.0
+        """Bytes a second that the link was seen to carry; 0: not known yet."""
+        self._needed = 0.0
+        """Seconds of blackout that the last passes have asked for."""
         self.gave_up = asyncio.Event()
         self.why: Message | None = None
         self.in_force = False
@@ -130,8 +136,13 @@ class JustInTime:
         copy at full speed may be through before anybody has looked: without that there is no order."""
         self._ground = ground
         guest = self._move.guest
-        with contextlib.suppress(HostError):
-            self._dirty = await self._source.dirty_bytes_per_second(guest)
+        measured: list[float] = []
+        for _ in range(DIRTY_LOOKS):
+            with contextlib.suppress(HostError):
+                dirty = await self._source.dirty_bytes_per_second(guest)
+                measured += [] if dirty is None else [dirty]
+        if measured:
+            self._dirty = sum(measured) / len(measured)
         for left in reversed(range(PREPARE_TRIES)):
             try:
                 await self._set_first_rate()
@@ -155,44 +166,23 @@ class JustInTime:
     async def beside(self, order: Order) -> None:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
         async with self._listening():
-            if (held := await self._hold(order)) is not None:
-                await self._raise_and_let_go(order, *held)
+            if await self._is_due(order) and (budget := await self._raise(order)) is not None:
+                await self._let_go(order, budget)
             if self.gave_up.is_set():
                 # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
                 await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
             await self._end(order)
 
-    async def _raise_and_let_go(self, order: Order, look: Look, rate: float) -> None:
-        """The switch-over never begins before all of the raise is in force."""
-        budget = await self._raise(order, look, rate)
-        if budget is None:
-            return
-        if budget.seconds >= holding.LEAST_NEAR_BUDGET_SECONDS:
-            await self._come_nearer(order, rate)
-        if not (order.done() or self.gave_up.is_set()) and await self._follow(budget):
-            self._show.enter("switching over", f"letting {self._move.guest} switch over")
-            # If it stays held, the limit of the switch-over ends that.
-            released = await self._speed_back()
-            limit_ms = budget.first_downtime_ms(rate, self._dirty)
-            await self._switched(order, budget, limit_ms, released=released)
+    def _over(self, order: Order) -> bool:
+        return order.done() or self.gave_up.is_set()
 
-    # -- the hold -----------------------------------------------------------------------------------------
+    def _first_rate(self) -> int:
+        return holding.first_rate(self._full_rate, self._ground.memory_bytes)
 
-    async def _hold(self, order: Order) -> tuple[Look, float] | None:
-        """The look by which the copy was held, and its rate until then; None: nothing is held."""
-        before: Look | None = None
-        while not order.done() and not self.gave_up.is_set():
-            look = await self._look()
-            if look is not None:
-                if self._slipped(look, "the copy was through its first pass before it could be held"):
-                    return None
-                if holding.must_hold(look, before):
-                    guest = self._move.guest
-                    self._show.enter("holding", f"holding the switch-over of {guest}")
-                    return (look, holding.rate(look, before)) if await self._slow() else None
-                before = look
-            await asyncio.wait({order}, timeout=LOOK_SECONDS)
-        return None
+    def _sent_as_told(self) -> bool:
+        return holding.sent_as_told(self._carried, self._first_rate())
+
+    # -- what is seen of the copy ---------------------------------------------------------------------------
 
     async def _look(self) -> Look | None:
         began = time.monotonic()
@@ -203,8 +193,66 @@ class JustInTime:
         # Before it has begun libvirt tells zeros.
         if job is None or not job.outgoing or not job.total_bytes or job.remaining_bytes is None:
             return None
-        self._seen_at = now = time.monotonic()
-        return Look(job, now, now - began)
+        now = time.monotonic()
+        self._before, self._last = self._last, Look(job, now, now - began)
+        self._carried = max(self._carried, holding.carried(self._last))
+        return self._last
+
+    # -- the raise of all others, and the hold where that is late ------------------------------------------
+
+    async def _is_due(self, order: Order) -> bool:
+        """Wait until the raise has to begin; False: it is not to begin any more."""
+        while not self._over(order):
+            look = await self._look()
+            if look is not None:
+                if self._slipped(look, "the copy was through its first pass before the raise could begin"):
+                    return False
+                if holding.must_raise(look, self._before):
+                    return True
+            await asyncio.wait({order}, timeout=LOOK_SECONDS)
+        return False
+
+    async def _raise(self, order: Order) -> Budget | None:
+        """None: it is not raised on every other member, or too late."""
+        predicted = holding.predicted_seconds(self._carried, self._dirty)
+        if predicted is not None and self._sent_as_told():
+            predicted = min(predicted, holding.AUTO_LONGEST_SECONDS)
+        budget = holding.budget(self._asked, predicted, self._ground.timeout_seconds)
+        if isinstance(budget, Message):
+            self.why = budget
+            self.gave_up.set()
+            return None
+        self.figures.budget_seconds, self.figures.why = budget.seconds, budget.why
+        text = f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}"
+        self._show.enter("raising", text)
+        self._others_rise = True
+        goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
+        rising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
+        await self._watch(order, rising)
+        outcome = await rising
+        if self._over(order):
+            return None
+        if isinstance(outcome, Stop):
+            self.give_up("; ".join(message.text for message in outcome.messages))
+            return None
+        return budget
+
+    async def _watch(self, order: Order, rising: asyncio.Task[Done | Stop]) -> None:
+        """While it rises: whether the copy has to be held, and whether the hold still holds."""
+        look = self._last
+        while not (rising.done() or self._over(order)):
+            if self._slipped(look, "the hold slipped before every member ran the raised heartbeat timeout"):
+                return
+            held = self._held_at is not None
+            if not held and look is not None and holding.must_hold(look, self._before):
+                await self._hold()
+                held = True
+            pause = (
+                holding.held_pause_seconds(look) if held else holding.watch_pause_seconds(look, self._before)
+            )
+            await asyncio.wait({order, rising}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            if not rising.done():
+                look = await self._look()
 
     def _slipped(self, look: Look | None, why: str) -> bool:
         """Whether the first pass is seen to be over; then it is given up."""
@@ -213,95 +261,118 @@ class JustInTime:
         self.give_up(why)
         return True
 
-    async def _slow(self) -> bool:
+    async def _hold(self) -> None:
+        guest = self._move.guest
+        self._show.enter("holding", f"holding the switch-over of {guest}")
         self._held_at, self._slower = time.monotonic(), True
         try:
-            await self._source.set_copy_rate(self._move.guest, holding.HOLD_RATE_MIB_PER_SECOND)
+            await self._source.set_copy_rate(guest, holding.HOLD_RATE_MIB_PER_SECOND)
         except HostError as error:
             self.give_up(f"the copy could not be held: {error}")
-            return False
+
+    # -- nearer, and this node follows ----------------------------------------------------------------------
+
+    async def _let_go(self, order: Order, budget: Budget) -> None:
+        """The switch-over does not begin before all of the raise is in force, if it is seen in time."""
+        deadline = time.monotonic() + holding.NEARER_LIMIT_SECONDS
+        converges = holding.converges(self._carried, self._dirty) or self._sent_as_told()
+        if converges:
+            seen = await self._come_nearer(order, deadline)
+        else:
+            await self._speed_back()
+            seen = await self._pass_by_pass(order, deadline)
+        if self._over(order) or not await self._follow(budget, seen=seen):
+            return
+        self._show.enter("switching over", f"letting {self._move.guest} switch over")
+        # If it stays held, the limit of the switch-over ends that.
+        released = await self._speed_back()
+        limit_ms = budget.first_downtime_ms(self._carried, self._dirty)
+        if not converges:
+            limit_ms = budget.wider_downtime_ms(limit_ms, self._last, late=False)
+        await self._switched(order, budget, limit_ms, released=released)
+
+    async def _come_nearer(self, order: Order, deadline: float) -> bool:
+        """Until little is left of the first pass; whether it was seen on its way still."""
+        self._show.say("every other member is raised")
+        pace, paced_until = 0, deadline
+        while not self._over(order) and time.monotonic() < min(deadline, paced_until):
+            before, look = self._last, await self._look()
+            if look is None:
+                if not self._may_wait_unseen():
+                    return False
+            elif self._stood_still(look, before):
+                return False
+            elif holding.slipped(look):
+                return False  # the others are raised: to follow at once is better than to cancel
+            elif not pace and (self._held_at is not None or holding.must_pace(look, before)):
+                pace = holding.near_rate(look, self._first_rate())
+                paced_until = time.monotonic() + holding.PACED_LIMIT_SECONDS
+                least_rate = min(self._carried, float(pace * holding.MIB))
+                if holding.near(look, None, least_rate) or not await self._go_on(pace):
+                    return True
+            elif pace and holding.near(look, before, min(self._carried, float(pace * holding.MIB))):
+                return True
+            await asyncio.wait({order}, timeout=LOOK_SECONDS)
         return True
 
-    # -- the raise ----------------------------------------------------------------------------------------
-
-    async def _raise(self, order: Order, look: Look, rate: float) -> Budget | None:
-        """None: it is not raised on every other member, or too late."""
-        predicted = holding.predicted_seconds(look.remaining, rate, self._dirty)
-        budget = holding.budget(self._asked, predicted, self._ground.timeout_seconds)
-        if isinstance(budget, Message):
-            self.why = budget
-            self.gave_up.set()
-            return None
-        self.figures.budget_seconds, self.figures.why = budget.seconds, budget.why
-        self._show.say(f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}")
-        self._others_rise = True
-        goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
-        rising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
-        await self._watch(order, rising)
-        outcome = await rising
-        if order.done() or self.gave_up.is_set():
-            return None
-        if isinstance(outcome, Stop):
-            self.give_up("; ".join(message.text for message in outcome.messages))
-            return None
-        return budget
-
-    async def _come_nearer(self, order: Order, rate: float) -> None:
-        """Until little is left, or the time for that is. What is not seen may be through at any moment."""
-        look = await self._look()
-        if look is None or self._slipped(look, THROUGH):
-            return
-        pace = holding.near_rate(look, self._full_rate)
-        rate = min(rate, float(pace * holding.MIB))
-        if holding.near(look, None, rate) or not await self._go_on(pace):
-            return
-        self._show.say(f"every other member is raised: on at {pace} MiB/s")
-        before: Look | None = None
-        deadline = time.monotonic() + holding.NEAR_LIMIT_SECONDS
-        while not (order.done() or self.gave_up.is_set() or time.monotonic() >= deadline):
+    async def _pass_by_pass(self, order: Order, deadline: float) -> bool:
+        """Until what is left is what the guest writes again and again, or it has calmed down; whether it was
+        seen on its way still."""
+        self._show.say(f"every other member is raised; {self._move.guest} writes more than the link carries")
+        passes = 1
+        while not self._over(order) and time.monotonic() < deadline:
+            before, look = self._last, await self._look()
+            if look is None:
+                if not self._may_wait_unseen():
+                    return False
+            elif self._stood_still(look, before):
+                return False
+            elif holding.settled(look):
+                return True
+            elif passes == 1 and holding.slipped(look):
+                if holding.calmed(look, self._carried):
+                    return True
+                passes = 2
             await asyncio.wait({order}, timeout=LOOK_SECONDS)
-            look = await self._look()
-            if look is None or self._slipped(look, THROUGH) or holding.near(look, before, rate):
-                return
-            before = look
+        return True
 
-    async def _follow(self, budget: Budget) -> bool:
-        """This node, last of all: from here on a death is seen late."""
+    def _stood_still(self, look: Look, before: Look | None) -> bool:
+        if not holding.stood_still(look, before):
+            return False
+        self.give_up("this node stood still, and the others may have given it up")
+        return True
+
+    def _may_wait_unseen(self) -> bool:
+        last = self._last
+        return last is not None and holding.may_wait_unseen(time.monotonic() - last.at, last)
+
+    async def _follow(self, budget: Budget, *, seen: bool) -> bool:
+        """This node, last of all: from here on a death is seen late. `seen`: the guest was on its way still,
+        with something left, at the last look."""
         timers = raising.own_timers(budget.seconds)
         try:
             before = await asyncio.to_thread(self._own.runtime)
-            self._before = {name: before[name] for name in timers}
+            self._ran = {name: before[name] for name in timers}
             self._raised_at = time.monotonic()
             await asyncio.to_thread(self._own.set_timers, timers)
         except EngineError as error:
             self.give_up(f"this node's own heartbeat timeout was not raised: {error}")
             return False
         # Nobody has let it go yet, and something was left: unless this took long it is there still.
-        late = time.monotonic() - self._seen_at > holding.NEAR_LEAD_SECONDS
-        self.in_force = not late or await self._look() is not None
+        late = self._last is None or time.monotonic() - self._last.at > holding.NEAR_LEAD_SECONDS
+        self.in_force = (seen and not late) or await self._look() is not None
         return not self.gave_up.is_set()
 
     async def _stop_following(self) -> None:
         """As before for the whole cluster: the shortest timeout of any member decides."""
-        if self._before is None:
+        if self._ran is None:
             return
         try:
-            await asyncio.to_thread(self._own.set_timers, self._before)
+            await asyncio.to_thread(self._own.set_timers, self._ran)
         except EngineError as error:
             self._show.say(f"not lowered on this node at once, but with the others: {error}")
             return
         self.figures.raised_seconds = time.monotonic() - self._raised_at
-
-    async def _watch(self, order: Order, rising: asyncio.Task[Done | Stop]) -> None:
-        """While it rises: whether the hold still holds."""
-        while not rising.done() and not order.done() and not self.gave_up.is_set():
-            look = await self._look()
-            if rising.done():
-                return
-            if self._slipped(look, "the hold slipped before every member ran the raised heartbeat timeout"):
-                return
-            pause = holding.held_pause_seconds(look)
-            await asyncio.wait({order, rising}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
 
     # -- let go -------------------------------------------------------------------------------------------
 
@@ -321,6 +392,7 @@ class JustInTime:
 
     async def _go_on(self, mib_per_second: int) -> bool:
         """No longer held."""
+        self._slower = True
         try:
             await self._source.set_copy_rate(self._move.guest, mib_per_second)
         except HostError as error:
@@ -349,7 +421,8 @@ class JustInTime:
             resumed.cancel()
             if widening is not None:
                 widening.cancel()
-        self.give_up(f"{self._move.guest} had not switched over {limit_seconds:.0f} s after the raise")
+        self.why = self.why or holding.not_switched(self._move.guest, limit_seconds, self._needed)
+        self.gave_up.set()
 
     async def _widen(self, budget: Budget, limit_ms: int) -> None:
         """Until it is cancelled: allow a guest that writes too much a blackout as long as it takes. (After
@@ -359,6 +432,7 @@ class JustInTime:
         while True:
             await asyncio.sleep(holding.WIDEN_SECONDS)
             look = await self._look()
+            self._needed = holding.needed_seconds(look) or self._needed
             wider = budget.wider_downtime_ms(limit_ms, look, late=time.monotonic() >= longer_at)
             if wider > limit_ms:
                 limit_ms, longer_at = wider, time.monotonic() + holding.LONGER_SECONDS
@@ -383,7 +457,7 @@ class JustInTime:
             await self.take_speed_back()
 
     def _note_down(self) -> None:
-        if self._before is None:
+        if self._ran is None:
             return
         figures = self.figures
         figures.lowered_seconds = time.monotonic() - self._raised_at

@@ -3,19 +3,19 @@
 The copy is held by its RATE, in its first pass over the memory, at the smallest rate that libvirt knows, 1
 MiB/s (`migrate-setspeed`; libvirt 9.0.0). What is left to copy then bounds the hold in seconds. Never by a
 tiny downtime limit: three guests died right after a switch-over that followed one, or after a hold that had
-slipped into the second pass with some KiB left (measured, emulated processors). So the hold begins while
-enough is left, and one that slips before every member runs the raised timeout is given up: the migration is
-cancelled.
+slipped into the second pass with some KiB left (measured, emulated processors). What is empty goes at once
+at any rate, so a hold may be much shorter than that (60 of the last 77 MiB of a guest in 6 s; measured).
+So the raise begins long before, while the copy goes on: it is held only where the raise is late, and one
+that slips before every member runs the raised timeout is given up: the migration is cancelled.
 
-What bounds a slow raise, some tens of MiB, would itself take seconds of a slow link once it is let go, and
-for so long a death would be seen late. So between the raise and the fuse the copy comes nearer, paced. What
-is left is a clock, too, that does not stop with the node that looks at it: one that stood still for as long
-as the others need to miss it finds the pass over.
+After that the command's own node alone keeps a death from being seen late, and it follows as late as it can:
+when little is left of the first pass, or, where the guest writes more than the link carries, when its third
+pass begins. What the source tells of the time is a clock that does not stop with the node that looks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from standfast.core.jobs import MigrationJob
@@ -35,7 +35,12 @@ LEAD_SECONDS = 1.0
 soon as what is left takes no longer than its downtime limit, 0.3 s."""
 LOOKS_OF_LEAD = 3
 """The look that sees it, the order to slow down, and the look before that was too early."""
-FIRST_PASS_SECONDS = 20.0
+RAISE_LEAD_SECONDS = 40.0
+"""So long before the end of the first pass the raise begins, by the speed of the link: one of busy emulated
+nodes took 12 to 45 s (measured)."""
+TOLD_BYTES = 8 * MIB
+"""What was sent before the speed of the link is believed: where the memory is empty it shows nothing."""
+FIRST_PASS_SECONDS = 30.0
 LEAST_FIRST_RATE_MIB_PER_SECOND = 16
 """A small guest on a fast link is through its first pass before anybody has looked: it is sent no faster than
 its memory in FIRST_PASS_SECONDS until it is held. Large ones are not made slower by that."""
@@ -45,12 +50,17 @@ NEAR_LEAD_SECONDS = 0.2
 """As LEAD_SECONDS. By then the speed of the link is known, and for as long as what is left takes, a death is
 seen late."""
 NEAR_MIB = 6
-"""Coming nearer is paced, by so much in the time of three looks, however much is left: what is empty goes at
-once. Faster where more was left, a pass was over between two looks (48 MiB/s; measured)."""
-NEAR_LIMIT_SECONDS = 8.0
-LEAST_NEAR_BUDGET_SECONDS = 20
-"""It ends then wherever it is. With the look before it, of 10 s at most, that is less than what is raised to:
-nobody has missed this node and lowered it meanwhile. With a smaller budget it stays where it is held."""
+"""The last of it is paced, by so much in the time of three looks. Faster, a pass was over between two looks
+(48 MiB/s; measured)."""
+PACED_BYTES = 4 * NEAR_MIB * MIB
+PACED_LIMIT_SECONDS = 8.0
+NEARER_LIMIT_SECONDS = 45.0
+"""From the raise on; then this node follows wherever the copy is. With the raise and the limit of the
+switch-over no more than `raising.RAISED_LIMIT_SECONDS`, after which the nodes lower by themselves."""
+STOOD_STILL_SECONDS = 8.0
+"""Between two looks, by the clock of the source. With the last look of the raise, of 10 s at most, less than
+LEAST_BUDGET_SECONDS: nobody has missed this node and lowered it meanwhile."""
+LEAST_BUDGET_SECONDS = 20
 HELD_LOOK_LEAST_SECONDS = 0.5
 HELD_LOOK_MOST_SECONDS = 3.0
 HELD_LOOKS = 10
@@ -58,7 +68,7 @@ HELD_LOOKS = 10
 SWITCH_LIMIT_SECONDS = 60.0
 """So long it may be raised before the guest has switched over. Then the migration is cancelled: it is no
 ordinary guarded one, since who asks for this raise has resources that do not take back a dropped node."""
-AUTO_LEAST_SECONDS = 20
+AUTO_LEAST_SECONDS = LEAST_BUDGET_SECONDS
 AUTO_MOST_SECONDS = 120
 """Bounds of `--budget auto`. It is also the longest delay of a real death while it is raised."""
 BLACKOUT_SHARE = 0.4
@@ -75,9 +85,14 @@ much is allowed. (By doubling alone the heartbeat was raised for 28.9 s around 3
 SETTLED_PASS = 3
 """The second pass copies what was written in the whole first one, which on a slow link is much more than the
 guest writes again and again: to switch over with that took blackouts of 7 to 11 s (measured)."""
+CALM_SECONDS = 1.0
+"""Of sending. QEMU lets a guest go that needs 0.3 s."""
 LONGER_SECONDS = 5.0
 """After so long without a switch-over twice as long a blackout is allowed, up to that share: a guest of
 which nothing can be told leaves all the same."""
+STAYS_FACTOR = 4.0
+"""What stays of a guest that does not converge, in terms of what it writes in a second: 2 to 3 times that was
+left at the switch-over (16 and 24 MiB with 8 MiB/s; measured), and this much is allowed for."""
 CONVERGES_BELOW = 0.7
 """A guest that writes less than this share of what the link carries is copied to its end by passes that get
 shorter and shorter."""
@@ -107,6 +122,15 @@ def rate(look: Look, before: Look | None) -> float:
     return max(told, (before.remaining - look.remaining) / (look.at - before.at))
 
 
+def carried(look: Look) -> float:
+    """Bytes a second that the link carries, by all that was sent so far; 0: too little was. What is told of a
+    moment is a burst into buffers as often, or next to nothing where the memory is empty."""
+    sent, elapsed_ms = look.job.copied_bytes, look.job.elapsed_ms
+    if sent is None or not elapsed_ms:
+        return float(look.job.rate_bytes_per_second or 0)
+    return 1000 * sent / elapsed_ms if sent >= TOLD_BYTES else 0.0
+
+
 def first_rate(full_mib_per_second: int, memory_bytes: int | None) -> int:
     """MiB/s with which the copy begins; `memory_bytes` None: not known."""
     if memory_bytes is None:
@@ -119,9 +143,30 @@ def must_hold(look: Look, before: Look | None) -> bool:
     """Whether the copy is to be slowed down now: at the next look it might be too late."""
     if look.remaining is None:
         return False
-    floor = (HOLD_SECONDS + MARGIN_SECONDS) * HOLD_RATE_MIB_PER_SECOND * MIB
     lead = LEAD_SECONDS + LOOKS_OF_LEAD * look.took
-    return look.remaining <= floor + rate(look, before) * lead
+    return look.remaining <= _floor_bytes() + rate(look, before) * lead
+
+
+def _floor_bytes() -> float:
+    return (HOLD_SECONDS + MARGIN_SECONDS) * HOLD_RATE_MIB_PER_SECOND * MIB
+
+
+def must_raise(look: Look, before: Look | None) -> bool:
+    """Whether the raise begins now. By what the link carries: after a stretch of empty memory, which goes at
+    once, there may be hours of copying left."""
+    if look.remaining is None:
+        return False
+    sent, told = look.job.copied_bytes, look.job.rate_bytes_per_second or 0
+    soon = look.remaining <= told * RAISE_LEAD_SECONDS and (sent is None or sent >= TOLD_BYTES)
+    return soon or must_hold(look, before)
+
+
+def watch_pause_seconds(look: Look | None, before: Look | None) -> float:
+    """How long to wait after this look at a copy that goes on while it is raised."""
+    if look is None or look.remaining is None or not (falls := rate(look, before)):
+        return HELD_LOOK_LEAST_SECONDS
+    left = (look.remaining - _floor_bytes()) / falls - LEAD_SECONDS
+    return max(HELD_LOOK_LEAST_SECONDS, min(left / HELD_LOOKS, HELD_LOOK_MOST_SECONDS))
 
 
 def slipped(look: Look) -> bool:
@@ -139,18 +184,54 @@ def held_pause_seconds(look: Look | None) -> float:
     return max(HELD_LOOK_LEAST_SECONDS, min(left / HELD_LOOKS, HELD_LOOK_MOST_SECONDS))
 
 
+def stood_still(look: Look, before: Look | None) -> bool:
+    """Whether so much time has passed at the source between two looks that the others may have given this
+    node up. Its own clock would not know: it stops with it."""
+    if before is None:
+        return False
+    by_own = look.at - before.at
+    then, now = before.job.elapsed_ms, look.job.elapsed_ms
+    by_source = (now - then) / 1000 if then is not None and now is not None else by_own
+    return max(by_own, by_source) > STOOD_STILL_SECONDS
+
+
+def must_pace(look: Look, before: Look | None) -> bool:
+    """Whether the last part of the copy begins, which is paced."""
+    if look.remaining is None:
+        return False
+    return look.remaining <= PACED_BYTES + rate(look, before) * _near_lead_seconds(look)
+
+
 def near_rate(look: Look, full_mib_per_second: int) -> int:
-    """MiB/s with which a copy that is held comes nearer."""
+    """MiB/s with which the last part comes nearer."""
     return min(full_mib_per_second, max(round(NEAR_MIB / _near_lead_seconds(look)), HOLD_RATE_MIB_PER_SECOND))
 
 
-def near(look: Look, before: Look | None, least_rate: float) -> bool:
-    """Whether the fuse goes in now: at the next look the pass might be over. `least_rate`: bytes a second
+def near(look: Look, before: Look | None, least_rate: float = 0.0) -> bool:
+    """Whether this node follows now: at the next look the pass might be over. `least_rate`: bytes a second
     that the copy may reach, whatever is told and seen."""
     if look.remaining is None:
         return True
     lead = _near_lead_seconds(look)
     return look.remaining <= SLIPPED_BYTES + max(least_rate, rate(look, before)) * lead
+
+
+def settled(look: Look) -> bool:
+    """Whether what is left is what a guest writes again and again."""
+    return (look.job.iteration or 1) >= SETTLED_PASS
+
+
+def calmed(look: Look, carried_bytes_per_second: float) -> bool:
+    """Whether a guest that was not to converge has left so little for its second pass that it may leave."""
+    return slipped(look) and (look.remaining or 0) <= CALM_SECONDS * carried_bytes_per_second
+
+
+def may_wait_unseen(seconds: float, last: Look | None) -> bool:
+    """Whether a copy that was not seen for so long has more than half of the way left, by its last look."""
+    told = 0 if last is None else last.job.rate_bytes_per_second or 0
+    if last is None or last.remaining is None or not told:
+        return False
+    return seconds < last.remaining / told / 2
 
 
 def _near_lead_seconds(look: Look) -> float:
@@ -160,21 +241,34 @@ def _near_lead_seconds(look: Look) -> float:
 # -- how long it has to be raised to ------------------------------------------------------------------------
 
 
-def predicted_seconds(
-    remaining_bytes: int | None, bytes_per_second: float, dirty_bytes_per_second: float | None
-) -> float | None:
+def converges(bytes_per_second: float, dirty_bytes_per_second: float | None) -> bool:
+    """Whether the guest may switch over at the end of its first pass already. Not known: it may."""
+    if bytes_per_second <= 0 or dirty_bytes_per_second is None:
+        return True
+    return dirty_bytes_per_second < CONVERGES_BELOW * bytes_per_second
+
+
+def sent_as_told(bytes_per_second: float, first_mib_per_second: int) -> bool:
+    """Whether the copy was as fast as it was let: then the link may carry much more."""
+    return bytes_per_second >= CONVERGES_BELOW * first_mib_per_second * MIB
+
+
+def predicted_seconds(bytes_per_second: float, dirty_bytes_per_second: float | None) -> float | None:
     """How long the guest will stand still; None: it cannot be told.
 
     A guest that writes clearly less than the link carries is copied down to libvirt's downtime limit. Of
-    another one what it writes again and again stays: what it has written in a second, as measured before the
-    migration, or what is left now where that is more.
+    another one what it writes again and again stays: some times what it has written in a second, as measured
+    before the migration.
     """
     if bytes_per_second <= 0 or dirty_bytes_per_second is None:
         return None
-    if dirty_bytes_per_second < CONVERGES_BELOW * bytes_per_second:
+    if converges(bytes_per_second, dirty_bytes_per_second):
         return LEAST_DOWNTIME_SECONDS
-    stays = max(float(remaining_bytes or 0), dirty_bytes_per_second)
-    return max(LEAST_DOWNTIME_SECONDS, stays / bytes_per_second)
+    return max(LEAST_DOWNTIME_SECONDS, STAYS_FACTOR * dirty_bytes_per_second / bytes_per_second)
+
+
+AUTO_LONGEST_SECONDS = BLACKOUT_SHARE * AUTO_MOST_SECONDS
+"""The longest blackout that auto takes."""
 
 
 @dataclass(frozen=True)
@@ -190,31 +284,37 @@ class Budget:
         QEMU switches over as soon as it expects no longer one, so more would only make it longer.
         """
         wanted = LEAST_DOWNTIME_SECONDS
-        if bytes_per_second > 0 and dirty_bytes_per_second is not None:
-            share = dirty_bytes_per_second / bytes_per_second
-            wanted = DOWNTIME_FACTOR * share if share >= CONVERGES_BELOW else wanted
+        if dirty_bytes_per_second is not None and not converges(bytes_per_second, dirty_bytes_per_second):
+            wanted = DOWNTIME_FACTOR * dirty_bytes_per_second / bytes_per_second
         return self._within(1000 * wanted)
 
     def wider_downtime_ms(self, now_ms: int, look: Look | None, *, late: bool) -> int:
         """What is allowed next. `look`: at the copy now; None: nothing was told. `late`: for LONGER_SECONDS
         there was neither a switch-over nor a wider limit."""
         wanted = 2.0 * now_ms if late else float(now_ms)
-        if look is not None and (look.job.iteration or 1) >= SETTLED_PASS and (told := rate(look, None)):
-            wanted = max(wanted, 1000 * DOWNTIME_FACTOR * (look.remaining or 0) / told)
-        return self._within(wanted)
+        return self._within(max(wanted, 1000 * needed_seconds(look)))
 
     def _within(self, wanted_ms: float) -> int:
         return round(max(1000 * LEAST_DOWNTIME_SECONDS, min(wanted_ms, 1000 * BLACKOUT_SHARE * self.seconds)))
 
 
+def needed_seconds(look: Look | None) -> float:
+    """The blackout that a guest needs by what its pass has left, and by what was sent of that before anybody
+    looked; 0: that is not told yet."""
+    if look is None or not settled(look) or not (told := rate(look, None)):
+        return 0.0
+    return DOWNTIME_FACTOR * ((look.remaining or 0) / told + look.took)
+
+
 def budget(asked_seconds: int | None, predicted: float | None, timeout_seconds: float) -> Budget | Message:
     """The heartbeat timeout to raise to, or why none is enough. `asked_seconds`: None means auto.
     `timeout_seconds`: the longest that is in force."""
-    least = int(timeout_seconds) + 1
+    least = max(int(timeout_seconds) + 1, LEAST_BUDGET_SECONDS)
     if asked_seconds is not None:
         if asked_seconds < least:
             return _refused(
-                f"a heartbeat timeout of {asked_seconds} s is no raise: {timeout_seconds:.0f} s are in force",
+                f"a heartbeat timeout of {asked_seconds} s is too short: {timeout_seconds:.0f} s are in "
+                f"force, and a raise just in time takes at least {LEAST_BUDGET_SECONDS} s",
                 f"--budget with at least {least}",
             )
         return Budget(asked_seconds, "as asked for")
@@ -241,6 +341,19 @@ def _refused(text: str, hint: str) -> Message:
 
 
 # -- while it is raised -------------------------------------------------------------------------------------
+
+
+def not_switched(guest: str, seconds: float, needed: float) -> Message:
+    """It was raised for as long as it may be. `needed`: the blackout, in seconds, for what passes left."""
+    told = given_up(f"{guest} had not switched over {seconds:.0f} s after the raise")
+    if not needed:
+        return told
+    asks = ceil(needed / BLACKOUT_SHARE)
+    return replace(
+        told,
+        text=f"{told.text}: by its last passes it needs a blackout of {needed:.0f} s",
+        next_command=f"the same with --budget {asks}, or --postcopy",
+    )
 
 
 def given_up(why: str) -> Message:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from standfast.core import heartbeat, raising
+from standfast.core import heartbeat, holding, raising
 from standfast.core.record import Mode, Phase
 from standfast.core.steps import CloseGoal, Done, LowerGoal, OpenGoal, RaiseGoal
 from standfast.sim.command import Command
@@ -31,6 +31,14 @@ SLOWLY_MS = (2_000, 120_000)
 """What is held and has no command any more switches over after that."""
 DIES_BETWEEN = 0.2
 """Share of the commands that die at no step, but between two goals."""
+EARLY = 0.5
+"""Share of the raises that begin long before the copy is near its end. (The others: as it is held there.)"""
+LOOK_MS = 500
+NEARER_LIMIT_MS = round(holding.NEARER_LIMIT_SECONDS * 1000)
+PACED_MS = (0, round(holding.PACED_LIMIT_SECONDS * 1000))
+STOOD_STILL_MS = round(holding.STOOD_STILL_SECONDS * 1000)
+OVER_MS = (200, 12_000)
+"""So long after its command meant to follow, the first pass is over, whoever looks."""
 LONG = 0.2
 """Share of the blackouts that outlast the budget."""
 OUTCOMES = ("moved",) * 6 + ("failed",)
@@ -68,6 +76,8 @@ class Driven(Command):
         moved = self._begin()
         if moved is not None:
             raised = yield from self._raised(window)
+            if raised:
+                raised = yield from self._come_nearer()
             if raised is None:
                 return None
             if raised:
@@ -118,13 +128,53 @@ class Driven(Command):
 
     def _raised(self, window: int) -> Steps:
         """Whether every member runs the raised timeout, and it is to be let go. None: killed."""
-        while self.guest.moving_to and not self.guest.at_its_end:
+        early = self.world.fuse.random() < EARLY
+        while self.guest.moving_to and not (early or self.guest.at_its_end):
             yield 200
         goal = RaiseGoal(self.guest.node, window, self.budget, self._epoch())
         outcome = yield from self.toward(goal)
         if outcome is None:
             return None
         return isinstance(outcome, Done) and not self.interrupted and bool(self.guest.moving_to)
+
+    def _come_nearer(self) -> Steps:
+        """Whether the guest is on its way still, and this node has not stood still. None: killed."""
+        guest, kernel = self.guest, self.kernel
+        began_ms = seen_ms = kernel.now_ms
+        paced_ms = self.world.fuse.randint(*PACED_MS)
+        self._pass_goes_on(paced_ms + self.world.fuse.randint(*OVER_MS))
+        if self.dies_after == "nearer":
+            return None
+        ends_ms = None
+        while guest.moving_to and guest.held and kernel.now_ms - began_ms < NEARER_LIMIT_MS:
+            if ends_ms is None and guest.at_its_end:
+                ends_ms = kernel.now_ms + paced_ms
+            if ends_ms is not None and kernel.now_ms >= ends_ms:
+                break
+            yield LOOK_MS
+            # By the clock of the source, which does not stop with this node.
+            if kernel.now_ms - seen_ms > STOOD_STILL_MS:
+                return False
+            seen_ms = kernel.now_ms
+        return bool(guest.moving_to)
+
+    def _pass_goes_on(self, rest_ms: int) -> None:
+        """The copy is at its hosts: it comes to its end whether this node looks or not. What nobody watches
+        takes all of its blackout (a real one only what QEMU allows, 0.3 s)."""
+        guest, move = self.guest, self.guest.moves
+
+        def over() -> None:
+            if guest.moves == move and guest.held and not self.let_go:
+                self.kernel.say(guest.name, "is through its pass before it was let go")
+                guest.held = False
+
+        def look() -> None:
+            if guest.moves == move and guest.moving_to and not guest.at_its_end:
+                self.kernel.at(LOOK_MS, look)
+            else:
+                self.kernel.at(rest_ms, over)
+
+        look()
 
     def _fuse(self, timeout_ms: int) -> None:
         check = self.world.check
@@ -142,7 +192,8 @@ class Driven(Command):
         """The rate is given back. It ends as the guest runs on, or at its limit."""
         guest, world, record = self.guest, self.world, self.memory.record
         number = record.window if record is not None else 0
-        world.let_go(guest, number, self.budget * 1000)
+        if not guest.in_blackout:  # else it is told as not raised
+            world.let_go(guest, number, self.budget * 1000)
         guest.held, self.let_go = False, True
         until_ms = self.kernel.now_ms + SWITCH_LIMIT_MS + self.budget * 1000
         while guest.moving_to and self.kernel.now_ms < until_ms:
@@ -173,7 +224,7 @@ class RaiseStory:
             # Half of them around the raise.
             driven.dies_at = kernel.rng.randint(1, 28) if kernel.chance(0.5) else kernel.rng.randint(4, 7)
         elif self.world.fuse.random() < DIES_BETWEEN:
-            driven.dies_after = self.world.fuse.choice(("raise", "switch-over"))
+            driven.dies_after = self.world.fuse.choice(("nearer", "raise", "switch-over"))
         ended: list[Any] = []
         process = story.begin(driven, ended.append)
         if process is None:

@@ -1,8 +1,8 @@
 """What becomes of a `standfast migrate` that does not go its way: each case on real guests, in one lab.
 
 The copy is slowed to 2 MiB/s, which the guest's memory load writes as fast: the migration is under way until
-the case ends it. The cases that begin with `held` are those of a raise just in time: what happens does so
-while the copy is held, and the heartbeat of the nodes goes up.
+the case ends it. The cases that begin with `raising` are those of a raise just in time: what happens does so
+while the heartbeat of the other nodes goes up, with the copy under way, or held where that is late.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ BOOT_LIMIT_SECONDS = 300.0
 SERVICE_LIMIT_SECONDS = 180.0
 LOWERED_LIMIT_SECONDS = 180.0
 MOVING_LIMIT_SECONDS = 120.0
-HELD = "held-"
+RAISING = "raising-"
 
 Say = Callable[[str], None]
 
@@ -76,13 +76,13 @@ class Case:
 
     def __init__(self, lab: VmLab, name: str, say: Say) -> None:
         self.lab, self.row, self.say = lab, Row(name), say
-        self.held = name.startswith(HELD)
+        self.raising = name.startswith(RAISING)
         self.witness = Witness(lab)
         self.source = lab.must_place(GUEST)
         taken = {self.source.name, lab.must_place(COORDINATOR_GUEST).name}
         self.target = next(host for host in lab.hosts if host.name not in taken)
         self.load = MemoryLoad(lab, MOVER, MIB, SLOW_MIB_PER_SECOND)
-        if not self.held:
+        if not self.raising:
             self.speed(SLOW_MIB_PER_SECOND)
         self.tokens = {node: self.witness.token(node) for node in lab.nodes}
         self.marks = {node: self.witness.mark(node) for node in lab.nodes}
@@ -101,11 +101,11 @@ class Case:
     def _under_way(self) -> Driven:
         for _ in range(MAX_TRIES):
             driven = Driven(
-                self.lab, NODE, GUEST, self.target.name, raised_rounds.OPTIONS if self.held else ()
+                self.lab, NODE, GUEST, self.target.name, raised_rounds.OPTIONS if self.raising else ()
             )
             try:
-                if self.held:
-                    driven.wait("phase", COMMAND_LIMIT_SECONDS, "holding")
+                if self.raising:
+                    driven.wait("phase", COMMAND_LIMIT_SECONDS, "raising")
                     return driven
                 driven.wait("progress", COMMAND_LIMIT_SECONDS)
             except LabError:
@@ -252,7 +252,7 @@ def coordinator_killed(case: Case) -> None:
 
 
 def command_killed(case: Case) -> None:
-    """The command is killed while it holds: the nodes lower what it has raised. A person ends the move."""
+    """The command is killed with the others raised: the nodes lower that. A person ends the move."""
     began = time.monotonic()
     case.lab.wait(lambda: case.witness.token(MOVER) != case.tokens[MOVER], LOWERED_LIMIT_SECONDS, "the raise")
     case.driven.kill()
@@ -324,13 +324,13 @@ CASES: dict[str, Callable[[Case], None]] = {
     "failed": failed,
     "destination-killed": destination_killed,
     "coordinator-killed": coordinator_killed,
-    f"{HELD}cancelled": cancelled,
-    f"{HELD}command-killed": command_killed,
-    f"{HELD}destination-killed": destination_killed,
+    f"{RAISING}cancelled": cancelled,
+    f"{RAISING}command-killed": command_killed,
+    f"{RAISING}destination-killed": destination_killed,
     "source-killed": source_killed,
-    f"{HELD}source-killed": source_killed,
+    f"{RAISING}source-killed": source_killed,
 }
-LAST = {"source-killed", f"{HELD}source-killed"}
+LAST = {"source-killed", f"{RAISING}source-killed"}
 """They end their guest, and with it what their lab is good for."""
 
 

@@ -22,7 +22,7 @@ from standfast.lab.vm.witness import Mark, Witness
 NODE, MOVER, GUEST = "cfguest1", "cfguest2", "guest2"
 HOSTS = ("host2", "host3")
 MIB, MIB_PER_SECOND = 32, 2.0
-PLAY_LIMIT_SECONDS = 75 * 60.0
+PLAY_LIMIT_SECONDS = 90 * 60.0
 """No further move is begun after that."""
 RING_LIMIT_SECONDS = 60.0
 AGENT_LIMIT_SECONDS = 90.0
