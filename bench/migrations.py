@@ -8,11 +8,14 @@ With --just-in-time: moves that raise the heartbeat around the switch-over only,
 so that the guest stands still for 0.1 to 6 s; heartbeat timeout 5 s, COUNT moves (8). Exit status 0 only
 where in each the membership was left alone, no page is wrong, and all was raised and lowered.
 
+With --postcopy: COUNT moves (4) by `standfast migrate --postcopy`, under the same load.
+
 With --cases: what becomes of a migration that is cancelled, fails, or loses a host or the node that runs the
 command.
 
 usage: ./run bench migrations [COUNT]
        ./run bench migrations --just-in-time [COUNT]
+       ./run bench migrations --postcopy [COUNT]
        ./run bench migrations --cases [NAME...]
 """
 
@@ -21,15 +24,16 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from standfast.lab.errors import LabError
 from standfast.lab.vm import cases, raised_rounds, rounds
 from standfast.lab.vm.cluster import VmLab
-from standfast.lab.vm.rounds import Tally
+from standfast.lab.vm.rounds import Move, Tally
 
 COUNT = 20
 JUST_IN_TIME_COUNT = 8
+POSTCOPY_COUNT = 4
 BEGUN = time.monotonic()
 
 
@@ -39,19 +43,31 @@ def main(argv: Sequence[str]) -> int:
         return _cases(argv[1:])
     if argv[:1] == ["--just-in-time"]:
         return _just_in_time(int(argv[1]) if argv[1:] else JUST_IN_TIME_COUNT)
+    if argv[:1] == ["--postcopy"]:
+        count = int(argv[1]) if argv[1:] else POSTCOPY_COUNT
+        moved = _rounds("standfast migrate --postcopy", "standfast", count, _by_postcopy)
+        _table([moved])
+        return 0 if _as_it_has_to_be(moved, count) else 1
     count = int(argv[0]) if argv else COUNT
-    good = _rounds("standfast migrate", "standfast", count)
-    bare = _rounds("virsh alone", "plain", count)
+    good = _rounds("standfast migrate", "standfast", count, rounds.by_standfast)
+    bare = _rounds("virsh alone", "plain", count, rounds.by_virsh)
     _table([good, bare])
-    clean = not (good.left or good.fencings or good.restarts or good.boots)
-    right = all(move.moved and not move.pages_wrong and move.aims_right for move in good.moves)
-    return 0 if clean and right and len(good.moves) == count else 1
+    return 0 if _as_it_has_to_be(good, count) else 1
 
 
-def _rounds(name: str, fencing: str, count: int) -> Tally:
+def _as_it_has_to_be(found: Tally, count: int) -> bool:
+    clean = not (found.left or found.fencings or found.restarts or found.boots)
+    right = all(move.moved and not move.pages_wrong and move.aims_right for move in found.moves)
+    return clean and right and len(found.moves) == count
+
+
+def _by_postcopy(lab: VmLab, host: str) -> Move:
+    return rounds.by_standfast(lab, host, ("--postcopy",))
+
+
+def _rounds(name: str, fencing: str, count: int, one: Callable[[VmLab, str], Move]) -> Tally:
     lab = VmLab.up(fencing="standfast" if fencing == "standfast" else "plain", say=_say)
     try:
-        one = rounds.by_standfast if fencing == "standfast" else rounds.by_virsh
         return rounds.play(lab, count, name, one, _say)
     finally:
         lab.down()

@@ -70,15 +70,15 @@ def test_a_hold_has_slipped_in_the_second_pass_or_where_next_to_nothing_is_left(
 
 
 def test_the_raise_begins_some_time_before_the_end_of_the_first_pass_by_what_the_link_carries() -> None:
-    assert not holding.must_raise(look(401, 10, sent_mib=100), None)
-    assert holding.must_raise(look(399, 10, sent_mib=100), None)
-    assert holding.must_raise(look(399, 10), None), "a host that does not tell what was sent"
-    assert not holding.must_raise(look(399, 10, sent_mib=7), None), "that speed is nothing yet"
-    assert not holding.must_raise(look(399, 0, sent_mib=100), None)
-    empty = look(5000, 1, at=0.0, sent_mib=100)
-    assert not holding.must_raise(look(4000, 1, at=1.0, sent_mib=101), empty), "empty memory: it may end soon"
-    assert holding.must_raise(look(70, 0, sent_mib=1), None), "what must be held must be raised"
-    assert not holding.must_raise(look(None, 10, sent_mib=100), None)
+    link = 10.0 * MIB
+    assert not holding.must_raise(look(401, 10), None, link)
+    assert holding.must_raise(look(399, 10), None, link)
+    assert not holding.must_raise(look(399, 10), None, 0.0), "that is not known yet"
+    assert not holding.must_raise(look(4000, 137), None, link), "a burst into buffers"
+    empty = look(5000, 1, at=0.0)
+    assert not holding.must_raise(look(4000, 1, at=1.0), empty, link), "empty memory: it may end soon"
+    assert holding.must_raise(look(70, 0), None, 0.0), "what must be held must be raised"
+    assert not holding.must_raise(look(None, 10), None, link)
 
 
 def test_a_copy_that_goes_on_while_it_is_raised_is_looked_at_ten_times_before_it_is_to_be_held() -> None:
@@ -92,11 +92,18 @@ def test_a_copy_that_goes_on_while_it_is_raised_is_looked_at_ten_times_before_it
 
 def test_a_node_that_stood_still_is_known_by_the_clock_of_the_source() -> None:
     before = look(90, 10, at=1.0, elapsed_s=10)
-    assert not holding.stood_still(look(80, 10, at=2.0, elapsed_s=18), before)
-    assert holding.stood_still(look(80, 10, at=2.0, elapsed_s=18.1), before)
-    assert holding.stood_still(look(80, 10, at=9.1, elapsed_s=11), before), "by its own"
-    assert not holding.stood_still(look(80, 10, at=2.0), before), "not told: by its own"
-    assert not holding.stood_still(look(80, 10, at=99.0), None)
+    assert not holding.stood_still(look(80, 10, at=2.0, elapsed_s=19), before)
+    assert holding.stood_still(look(80, 10, at=2.0, elapsed_s=19.1), before)
+    assert not holding.stood_still(look(80, 10, at=30.0, elapsed_s=38), before), "a slow look is none"
+    assert not holding.stood_still(look(80, 10, at=30.0), before), "not told"
+    assert not holding.stood_still(look(80, 10, at=2.0, elapsed_s=99), None)
+
+
+def test_a_guest_is_on_its_way_as_long_as_something_is_left_of_it() -> None:
+    assert holding.on_its_way(look(0.1))
+    assert not holding.on_its_way(look(0)), "the answer came after the blackout"
+    assert not holding.on_its_way(look(None))
+    assert not holding.on_its_way(replace(look(5), job=replace(look(5).job, done=True)))
 
 
 def test_the_last_part_is_paced_and_begins_earlier_where_the_link_is_fast() -> None:
@@ -193,7 +200,7 @@ def test_a_guest_has_calmed_down_where_its_second_pass_is_short() -> None:
     assert holding.calmed(look(9, 8, iteration=2), 10.0 * MIB)
     assert not holding.calmed(look(11, 8, iteration=2), 10.0 * MIB)
     assert not holding.calmed(look(9, 8, iteration=1), 10.0 * MIB), "the rest of its first pass"
-    assert holding.calmed(look(1, 8, iteration=1), 10.0 * MIB), "that is over with the next look"
+    assert not holding.calmed(look(1, 8, iteration=1), 10.0 * MIB)
 
 
 def test_without_a_figure_nothing_is_predicted_and_it_may_switch_over_at_once() -> None:
@@ -225,7 +232,7 @@ def made(*given: float | None) -> Budget:
 
 def test_auto_is_some_times_the_prediction_within_its_bounds() -> None:
     assert made(None, 30.0, 10.0).seconds == 75
-    assert made(None, 0.3, 10.0).seconds == holding.AUTO_LEAST_SECONDS
+    assert made(None, 0.3, 10.0).seconds == holding.LEAST_BUDGET_SECONDS
     assert made(None, 0.3, 40.0).seconds == 41, "never less than what is in force"
     assert made(None, None, 10.0).seconds == holding.AUTO_MOST_SECONDS
 
@@ -234,6 +241,9 @@ def test_auto_refuses_what_it_may_not_raise_to_and_says_with_which_number_it_goe
     found = holding.budget(None, 61.0, 10.0)
     assert isinstance(found, Message)
     assert "--budget 153" in found.next_command
+    found = holding.budget(None, 241.0, 10.0)
+    assert isinstance(found, Message)
+    assert found.next_command == "the same with --postcopy"
 
 
 def test_a_number_is_taken_as_it_is_unless_it_is_no_raise() -> None:
@@ -247,15 +257,21 @@ def test_a_number_is_taken_as_it_is_unless_it_is_no_raise() -> None:
 
 
 def test_one_that_did_not_switch_over_is_told_with_the_budget_that_its_passes_ask_for() -> None:
-    told = holding.not_switched("g", 80.0, 12.0)
+    given = made(None, 0.3, 10.0)
+    told = holding.not_switched("g", 80.0, given, 12.0)
     assert (told.code, told.next_command) == ("NOT_RAISED", "the same with --budget 30, or --postcopy")
-    assert "had not switched over 80 s after the raise" in told.text
+    assert "had not switched over 80 s after" in told.text
     assert "needs a blackout of 12 s" in told.text
-    assert holding.not_switched("g", 80.0, 0.0).next_command == holding.given_up("").next_command
-    assert holding.needed_seconds(look(24, 6, iteration=3, took=0.0)) == 5.0
-    assert holding.needed_seconds(look(24, 6, iteration=3, took=0.4)) == 5.5
-    for early in (None, look(24, 6, iteration=2), look(24, 0, iteration=3)):
-        assert holding.needed_seconds(early) == 0.0
+    assert holding.not_switched("g", 80.0, given, 241.0).next_command == "the same with --postcopy"
+    for allowed in (0.0, 8.0):
+        plain = holding.not_switched("g", 80.0, given, allowed)
+        assert plain.next_command == holding.given_up("").next_command
+        assert "needs" not in plain.text
+    assert holding.needed_seconds(look(24, 1, iteration=3, took=0.0), 6.0 * MIB) == 5.0
+    assert holding.needed_seconds(look(24, 1, iteration=3, took=0.4), 6.0 * MIB) == 5.5
+    assert holding.needed_seconds(None, 6.0 * MIB) == 0.0
+    assert holding.needed_seconds(look(24, 6, iteration=2), 6.0 * MIB) == 0.0, "it has what the first left"
+    assert holding.needed_seconds(look(24, 6, iteration=3), 0.0) == 0.0
 
 
 def test_the_first_downtime_limit_is_what_is_written_in_a_second_where_that_does_not_converge() -> None:
@@ -271,19 +287,15 @@ def test_a_guest_that_does_not_leave_is_allowed_twice_as_long_up_to_what_the_tok
     given, now, seen = Budget(25, ""), 300, list[int]()
     while now not in seen:
         seen.append(now)
-        now = given.wider_downtime_ms(now, None, late=True)
+        now = given.wider_downtime_ms(now, 0.0, late=True)
     assert seen == [300, 600, 1200, 2400, 4800, 9600, 10_000]
-    assert given.wider_downtime_ms(600, None, late=False) == 600
+    assert given.wider_downtime_ms(600, 0.0, late=False) == 600
 
 
-def test_a_guest_that_does_not_leave_is_allowed_what_its_last_pass_has_left() -> None:
+def test_a_guest_that_does_not_leave_is_allowed_what_its_last_passes_have_left() -> None:
     given = Budget(25, "")
-    third = look(16, 8, iteration=3, took=0.4)
-    assert given.wider_downtime_ms(300, third, late=False) == 3000
-    assert given.wider_downtime_ms(4000, third, late=False) == 4000, "never a shorter one"
-    for early in (1, 2):
-        told = look(16, 8, iteration=early)
-        assert given.wider_downtime_ms(300, told, late=False) == 300, "of the first pass, or of what it left"
-    assert given.wider_downtime_ms(300, look(16, 0, iteration=3), late=False) == 300
-    assert given.wider_downtime_ms(300, look(None, 8, iteration=3, took=0.1), late=False) == 300
-    assert given.wider_downtime_ms(300, look(500, 8, iteration=3), late=False) == 10_000
+    assert given.wider_downtime_ms(300, 3.0, late=False) == 3000
+    assert given.wider_downtime_ms(4000, 3.0, late=False) == 4000, "never a shorter one"
+    assert given.wider_downtime_ms(300, 78.0, late=False) == 10_000
+    assert given.allows(10.0)
+    assert not given.allows(10.1)

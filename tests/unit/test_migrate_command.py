@@ -33,7 +33,7 @@ from standfast.commands.migrate import Order
 from standfast.commands.migrate_show import Show
 from standfast.commands.migrate_stop import Interrupts
 from standfast.commands.standfast import main
-from standfast.core import migration
+from standfast.core import migration, raising
 from standfast.core.blackout import Watch
 from standfast.core.evidence import GuestState
 from standfast.core.libvirt import Domain
@@ -385,7 +385,14 @@ async def test_the_whole_move_with_a_raise_tells_what_it_came_to(
     monkeypatch.setattr(cmap, "set_timers", own.set_timers)
     if raises is None:
         source.unpaced = "always"  # it cannot be held
-    survey = SimpleNamespace(hosts={"ctrl2": source, "ctrl3": Target(source)}, ask=source.ask)
+    asked: list[bool] = []
+
+    async def take(*, quick: bool) -> tuple[Snapshot, None]:
+        asked.append(quick)
+        return FakeCluster(3).snapshot("n1"), None
+
+    monkeypatch.setattr(raising, "still_raised", lambda snapshot, goal: "" if snapshot.me == "n1" else "?")
+    survey = SimpleNamespace(hosts={"ctrl2": source, "ctrl3": Target(source)}, ask=source.ask, take=take)
     show = Show(as_json=True)
     given = replace(plan(), goal=replace(OPEN, just_in_time=True), memory_bytes=512 * 1024 * 1024)
     driven = migrate_run.Drive(given, None, survey, show, Interrupts(show, asks=False))  # type: ignore[arg-type]
@@ -402,6 +409,7 @@ async def test_the_whole_move_with_a_raise_tells_what_it_came_to(
     assert (code, window.closed_at, window.moved) == (0, ["ctrl3"], ["RaiseGoal", "LowerGoal"])
     assert found["budget_seconds"] == 20
     assert found["hold_seconds"] is None, "the raise was not late"
+    assert asked == [True], "whether it is in force still, no host being asked"
     assert found["raised_seconds"] is not None
     assert found["lowered"] is True
 

@@ -13,12 +13,12 @@ from test_migrate_course import Site, hurry
 from test_migration import HOSTS, MOVE
 
 from standfast.cluster.cmap import CmapError
-from standfast.commands import migrate_raise
+from standfast.commands import migrate_order, migrate_raise
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_raise import Ground, JustInTime
 from standfast.commands.migrate_show import Show
 from standfast.commands.migrate_stop import Interrupts, Left
-from standfast.core import holding
+from standfast.core import holding, raising
 from standfast.core.evidence import GuestState
 from standfast.core.holding import MIB
 from standfast.core.jobs import MigrationJob
@@ -184,6 +184,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     hurry(monkeypatch)
     monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(holding, "WIDEN_SECONDS", 0.001)
+    monkeypatch.setattr(raising, "still_raised", lambda seen, goal: seen)
 
 
 class Play:
@@ -195,10 +196,16 @@ class Play:
         self.stop = Interrupts(show, asks=False)
         self.own = Own(source)
         target = Target(source, mute=mute)
-        self.raises = JustInTime(MOVE, asked, source, target, show, self.cluster, self.own)  # type: ignore[arg-type]
+        self.changed = ""
+        """Why it is not in force any more."""
+        self.raises = JustInTime(MOVE, asked, source, target, show, self.cluster, self.seen, self.own)  # type: ignore[arg-type]
         plan = SimpleNamespace(move=MOVE, target=None, limit_seconds=60.0)
         hosts = {"ctrl2": source}
         self.course = Course(plan, hosts, source.ask, show, self.stop, self.raises)  # type: ignore[arg-type]
+
+    async def seen(self) -> str:
+        """In place of a snapshot: what it would be judged as."""
+        return self.changed
 
     async def run(self, memory_bytes: int | None = None) -> tuple[Ended, object]:
         await self.raises.prepare(Ground(7, 10.0, memory_bytes))
@@ -227,7 +234,7 @@ async def test_raised_let_go_by_speed_then_limit_and_lowered_as_it_runs_on(
     ]  # fmt: skip
     assert play.own.runs == Own(play.source).runs
     up, down = play.cluster.goals
-    assert up == RaiseGoal(MOVE.node, 7, holding.AUTO_LEAST_SECONDS)
+    assert up == RaiseGoal(MOVE.node, 7, holding.LEAST_BUDGET_SECONDS)
     assert down == LowerGoal(7)
     figures = play.raises.figures
     assert figures.budget_seconds == 20
@@ -365,22 +372,29 @@ async def test_a_copy_that_is_as_fast_as_it_was_let_may_converge_at_full_speed()
     assert source.told[:4] == ["speed 18", "raised", "speed 18", "own up"], "as the first pass, paced"
 
 
-async def test_what_comes_nearer_unseen_is_raised_at_once() -> None:
+async def test_what_comes_nearer_unseen_is_raised_after_half_of_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "PACED_LIMIT_SECONDS", 60.0)
+
     class Blind(Paced):
+        blind = 0
+
         async def migration_job(self, guest: str) -> MigrationJob:
-            if self.told[-1:] == [NEARER]:
+            if NEARER in self.told and "own up" not in self.told:
+                self.blind += 1
                 raise HostUnreachable("ctrl2", "virsh list: no answer within 5 s")
             return await super().migration_job(guest)
 
-    source = Blind(30.0)
-    source.falls = 0.1
-    source.rate_mib = 1000.0
+    source = Blind(76.0)
+    source.falls, source.rate_mib = 0.1, 200.0
     play = Play(source)
+    began = time.monotonic()
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
-    assert source.told[:3] == ["speed 1", "raised", "own up"] or source.told[:5] == [
-        *HELD, "own up", f"speed {FULL}",
-    ]  # fmt: skip
-    assert source.left_at[-1] > 20, "it was not waited for"
+    assert source.told[:5] == [*HELD, "own up", f"speed {FULL}"]
+    assert source.blind > 1, "it has waited, for some tenths of a second"
+    assert time.monotonic() - began < 5.0
+    assert play.raises.in_force, "it was seen on its way after this node had followed"
 
 
 async def test_what_comes_nearer_too_slowly_is_let_go_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +409,7 @@ async def test_what_comes_nearer_too_slowly_is_let_go_where_it_is(monkeypatch: p
 async def test_a_copy_that_gets_slower_after_the_raise_is_not_waited_for_without_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(holding, "NEARER_LIMIT_SECONDS", 0.05)
+    monkeypatch.setattr(holding, "NEARER_LIMIT_SECONDS", 0.05 - holding.LEAST_BUDGET_SECONDS)
     source = Paced()
     source.falls = 0.0
     watching = asyncio.create_task(once(source, "limit 300", source.switched))
@@ -463,6 +477,64 @@ async def test_an_interruption_while_it_comes_nearer_cancels_and_lets_nobody_go(
     await watching
     assert source.told == [*HELD, "cancelled", "lowered", f"speed {FULL}"]
     assert not play.raises.in_force
+
+
+async def test_what_is_not_in_force_any_more_lets_nobody_go() -> None:
+    play = Play(Paced())
+    play.changed = "n3 does not run it any more"
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert f"speed {FULL}" not in play.source.told[: play.source.told.index("cancelled")]
+    assert "limit 300" not in play.source.told
+    assert play.source.told[-3:-1] == ["own down", "lowered"]
+    assert "not raised any more: n3 does not run it" in play.said
+    assert not play.raises.in_force
+
+
+async def test_a_cluster_that_does_not_answer_as_it_is_asked_again_lets_nobody_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrate_raise, "ASKED_LIMIT_SECONDS", 0.01)
+    play = Play(Paced())
+
+    async def seen() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    play.raises._seen = seen  # type: ignore[assignment]
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert "does not answer here" in play.said
+
+
+async def test_an_answer_that_came_after_the_switch_over_is_no_sight_of_a_guest_on_its_way() -> None:
+    class Late(Through):
+        async def migration_job(self, guest: str) -> MigrationJob:
+            told = await super().migration_job(guest)
+            return replace(told, remaining_bytes=0) if "own up" in self.told else told
+
+    play = Play(Late(LITTLE_MIB))
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert not play.raises.in_force
+    told = play.course.how(Ended.DONE, moved=True)
+    assert told is not None
+    assert told.code == "MOVED_UNRAISED"
+
+
+async def test_a_copy_that_nobody_sees_while_it_is_raised_is_held() -> None:
+    class Blind(Paced):
+        async def migration_job(self, guest: str) -> MigrationJob:
+            if self.looks and "raised" not in self.told:
+                raise HostUnreachable("ctrl2", "virsh list: no answer within 5 s")
+            self.looks += 1
+            return await super().migration_job(guest)
+
+        looks = 0
+
+    source = Blind(399.0)
+    source.rate_mib = 1000.0
+    play = Play(source)
+    play.cluster.takes = 1.0
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told[:2] == ["speed 1", "raised"]
 
 
 async def test_it_is_lowered_before_virsh_has_ended() -> None:
@@ -759,6 +831,76 @@ async def test_an_order_whose_session_broke_is_lowered_when_the_target_tells_tha
     assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
     await watching
     assert source.told[-1] == "lowered"
+
+
+@pytest.mark.parametrize("at", ["speed 1", "raised", "own up"])
+async def test_an_order_whose_session_broke_is_raised_for_all_the_same(at: str) -> None:
+    source = Paced(LITTLE_MIB)
+    source.switches = False
+    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    play = Play(source)
+    play.cluster.takes = 0.1
+    whole = source.switched
+    breaking = asyncio.create_task(once(source, at, source.ends.set))
+    moving = asyncio.create_task(once(source, "limit 300", whole))
+    # The target is mute where the session of its events breaks, too.
+    play.raises._target = Target(source, mute=True)  # type: ignore[assignment]
+
+    async def tells() -> None:
+        await once(source, "runs on", play.raises._resumed.set)
+
+    telling = asyncio.create_task(tells())
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
+    for task in (breaking, moving, telling):
+        await task
+    assert source.told == [
+        *HELD, "own up", f"speed {FULL}", "limit 300", "runs on", "own down", "lowered",
+    ]  # fmt: skip
+    assert play.raises.in_force
+
+
+async def test_what_went_on_without_a_word_is_cancelled_before_it_is_lowered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.8)
+    source = Paced()
+    source.switches = False
+    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    play = Play(source, mute=True)
+    breaking = asyncio.create_task(once(source, "limit 300", source.ends.set))
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl2"))
+    await breaking
+    told = source.told[source.told.index("limit 300") + 1 :]
+    assert told[:3] == ["cancelled", "own down", "lowered"]
+    assert not play.raises.in_force
+
+
+async def test_after_an_interruption_no_longer_blackout_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holding, "LONGER_SECONDS", 0.01)
+    source = Paced()
+    source.switches = False
+    source.cancel_fails = 3
+    monkeypatch.setattr(migrate_order, "CANCEL_AGAIN_SECONDS", 0.05)
+    play = Play(source)
+    watching = asyncio.create_task(once(source, "limit 600", play.stop.interrupt))
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    await watching
+    told = [word for word in source.told if word.startswith("limit")]
+    assert told in (["limit 300", "limit 600"], ["limit 300", "limit 600", "limit 1200"])
+
+
+async def test_a_defect_beside_the_order_cancels_and_lowers_before_it_is_told() -> None:
+    play = Play(Paced())
+
+    async def seen() -> str:
+        raise RuntimeError("a defect")
+
+    play.raises._seen = seen  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="a defect"):
+        await play.run()
+    assert play.source.told[-3:] == ["cancelled", "own down", "lowered"] or (
+        play.source.told[-4:-1] == ["cancelled", "own down", "lowered"]
+    )
 
 
 async def test_what_cannot_be_lowered_is_said_with_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:

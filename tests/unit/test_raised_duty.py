@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from standfast.core.raising import RAISED_LIMIT_SECONDS, RETRY_SECONDS, UNCOMMANDED_SECONDS
+from standfast.core.raising import RETRY_SECONDS, UNCOMMANDED_SECONDS, limit_seconds
 from standfast.core.record import Phase, Record, Totem
 from standfast.core.report import Report
 from standfast.core.steps import LowerGoal
@@ -88,7 +88,7 @@ async def test_an_owner_that_is_no_member_drives_nothing() -> None:
 async def test_what_is_called_commanded_for_ever_is_overdue_in_the_end() -> None:
     node = Node()
     await node.at(0, commanding=True)
-    await node.at(RAISED_LIMIT_SECONDS + 20 + 15, commanding=True)
+    await node.at(limit_seconds(20) + 15, commanding=True)
     assert node.lowered == [LowerGoal(4, 9, overdue=True)]
 
 

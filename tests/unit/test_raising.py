@@ -9,7 +9,8 @@ import pytest
 from driver import Command, codes, drive, opened
 from fake_cluster import CLOSE, FakeCluster
 
-from standfast.core import closing, heartbeat, members, raising
+from standfast.commands import migrate_raise
+from standfast.core import closing, heartbeat, holding, members, raising
 from standfast.core.evidence import GuestState
 from standfast.core.killing import timeout_seconds
 from standfast.core.raising import RAISED_LIMIT_SECONDS, STAGGER_SECONDS, UNCOMMANDED_SECONDS, RaisedView
@@ -94,6 +95,46 @@ def test_before_it_is_raised_the_file_of_the_node_that_drives_it_is_looked_at_to
     cluster = ready()
     cluster.nodes["n1"].keeps_values = True
     assert codes(drive(cluster, up(cluster))) == ["NOT_RAISED"]
+
+
+def lowered_by_hand(cluster: FakeCluster) -> None:
+    drive(cluster, down(cluster))
+
+
+def another_reloads_old_values(cluster: FakeCluster) -> None:
+    cluster.nodes["n3"].runtime = heartbeat.expected_runtime(cluster.base, 3)
+    cluster.sync()
+
+
+def taken_over(cluster: FakeCluster) -> None:
+    cluster.record = replace(cluster.record, owner="n3")
+
+
+def lost(cluster: FakeCluster) -> None:
+    cluster.gone.add("n3")
+
+
+@pytest.mark.parametrize(
+    ("happens", "why"),
+    [
+        (lowered_by_hand, "lowered again"),
+        (another_reloads_old_values, "n3 does not run it any more"),
+        (taken_over, "n3 has taken the window over"),
+        (lost, "the membership is not that of the opening: n3"),
+    ],
+)
+def test_whether_it_is_in_force_still_is_asked_of_all_others_and_the_record(
+    happens: Callable[[FakeCluster], None], why: str
+) -> None:
+    cluster = ready()
+    goal = up(cluster)
+    assert "original" in raising.still_raised(cluster.snapshot("n1"), goal)
+    drive(cluster, goal)
+    assert raising.still_raised(cluster.snapshot("n1"), goal) == ""
+    follow(cluster)
+    assert raising.still_raised(cluster.snapshot("n1"), goal) == "", "this node's own raise is in no file"
+    happens(cluster)
+    assert why in raising.still_raised(cluster.snapshot("n1"), goal)
 
 
 @pytest.mark.parametrize("followed", [True, False])
@@ -441,6 +482,14 @@ def test_one_that_is_called_commanded_for_ever_is_lowered_at_its_limit() -> None
     assert raising.turn(view("n1", None, RAISED_LIMIT_SECONDS - 1)) is None
     assert raising.turn(view("n1", None, RAISED_LIMIT_SECONDS)) == LowerGoal(4, 9, overdue=True)
     assert raising.turn(view("n3", None, RAISED_LIMIT_SECONDS)) is None
+
+
+def test_a_command_has_given_it_up_by_itself_before_that() -> None:
+    for budget in (holding.LEAST_BUDGET_SECONDS, holding.MOST_BUDGET_SECONDS):
+        longest = (
+            holding.HOLD_SECONDS + holding.NEARER_LIMIT_SECONDS + holding.SWITCH_LIMIT_SECONDS + 2 * budget
+        )
+        assert longest + migrate_raise.LAST_SECONDS <= raising.limit_seconds(budget)
 
 
 def test_a_node_tries_again_after_a_while() -> None:

@@ -19,7 +19,6 @@ from standfast.core import holding
 from standfast.core.messages import Refused
 
 WHOLE_WINDOW, JUST_IN_TIME = "whole-window", "just-in-time"
-MOST_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,10 @@ class Order:
     show_default=True,
     help="When --budget raises the timeout. just-in-time (libvirt only): around the switch-over, to --budget "
     f"SECONDS, at least {holding.LEAST_BUDGET_SECONDS}, or (auto, the default here) to "
-    f"{holding.AUTO_FACTOR:g} times the predicted blackout, {holding.AUTO_LEAST_SECONDS} to "
-    f"{holding.AUTO_MOST_SECONDS} s. While the copy is made all other nodes are raised; this one follows at "
-    "its end, and is lowered as the guest runs on. Where they are late the copy is held, and where too late "
-    "the migration is cancelled.",
+    f"{holding.AUTO_FACTOR:g} times the predicted blackout, {holding.LEAST_BUDGET_SECONDS} to "
+    f"{holding.AUTO_MOST_SECONDS} s. While the copy is made all other nodes are raised; this one follows "
+    "when little is left, and is lowered as the guest runs on. Where they are late the copy is held, and "
+    "where too late the migration is cancelled.",
 )
 @click.option("--lease", "lease_minutes", type=click.IntRange(1, 10080), metavar="MINUTES",
               help="How long the window may stay open. The migration is cancelled 5 minutes before its end. "
@@ -130,8 +129,9 @@ def _check_just_in_time(order: Order) -> None:
     least = holding.LEAST_BUDGET_SECONDS
     if isinstance(order.budget, int) and order.budget < least:
         raise click.UsageError(f"--raise just-in-time goes with --budget auto or at least {least}")
-    if isinstance(order.budget, int) and order.budget > MOST_SECONDS:
-        text = f"--raise just-in-time raises to {MOST_SECONDS} s at most: a real death is seen no sooner"
+    if isinstance(order.budget, int) and order.budget > holding.MOST_BUDGET_SECONDS:
+        most = holding.MOST_BUDGET_SECONDS
+        text = f"--raise just-in-time raises to {most} s at most: a real death is seen no sooner"
         raise click.UsageError(text)
     if order.cold:
         raise click.UsageError("--cold moves a guest that does not run: it goes without --raise just-in-time")

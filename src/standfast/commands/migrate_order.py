@@ -101,7 +101,11 @@ class Course:
                 if self._raises is not None:
                     self._raises.gave_up.set()  # what is being cancelled is not let go any more
                 await self._stop.through(self._cancel_while(order))
-            if beside is not None:
+            if beside is not None and self._raises is not None:
+                # An order that ended without a word may go on, and with it what is beside.
+                await self._stop.through(asyncio.wait({beside, *ends}, return_when=asyncio.FIRST_COMPLETED))
+                if not beside.done():
+                    self._raises.gave_up.set()
                 await self._stop.through(beside)
             return self._ended(order)
         finally:

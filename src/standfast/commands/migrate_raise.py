@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from standfast.cluster import cmap
 from standfast.cluster.run import EngineError
@@ -21,13 +21,17 @@ from standfast.core.holding import Budget, Look
 from standfast.core.libvirt_events import HostEvent
 from standfast.core.messages import Message, Severity
 from standfast.core.migration import Move
-from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Stop
+from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Snapshot, Stop
 from standfast.hosts.base import Host, HostError, HostUnreachable, PacesMigration, TellsEvents
 
 LOOK_SECONDS = 0.05
 """Between two looks at the job; each takes a call of virsh."""
 GIVE_UP_LIMIT_SECONDS = 120.0
 """After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows."""
+LAST_SECONDS = 60.0
+"""For that, of what is left until the nodes lower by themselves."""
+ASKED_LIMIT_SECONDS = 10.0
+"""Whether it is in force still on all others; a look at this node's copy."""
 PREPARE_TRIES = 3
 DIRTY_LOOKS = 2
 """One is coarse: QEMU looks at 512 pages of a GiB (7.2), 2 MiB each in a guest of 512 MiB."""
@@ -37,6 +41,8 @@ RESUMED = ("lifecycle", "Resumed Migrated")
 """What the target tells as soon as the guest runs there (libvirt 9.0.0)."""
 
 Order = asyncio.Task[None]
+Seen = Callable[[], Awaitable[Snapshot]]
+"""A quick look at the cluster, as this node has it. Raises EngineError."""
 
 
 class Source(Host, PacesMigration, Protocol):
@@ -101,11 +107,13 @@ class JustInTime:
         target: Host,
         show: Show,
         runs: Runs,
+        seen: Seen,
         own: OwnCorosync = cmap,
     ) -> None:
         """`asked_seconds`: None means auto."""
         self._move, self._asked = move, asked_seconds
         self._source, self._target, self._show, self._runs, self._own = source, target, show, runs, own
+        self._seen = seen
         self._ground = Ground(0, 0.0)
         self._full_rate = holding.FULL_RATE_MIB_PER_SECOND
         self._slower = False
@@ -117,14 +125,22 @@ class JustInTime:
         """There is something to lower, of which the record tells."""
         self._ran: dict[str, int] | None = None
         """What this node ran before it followed the others; None: it has not."""
-        self._raised_at = 0.0
+        self._raised_at: float | None = None
         self._last: Look | None = None
         """The last look that showed the copy on its way, and the one before it."""
         self._before: Look | None = None
+        self._paced = False
+        """It is slower now than its link, or was."""
         self._carried = 0.0
         """Bytes a second that the link was seen to carry; 0: not known yet."""
         self._needed = 0.0
-        """Seconds of blackout that the last passes have asked for."""
+        """Seconds of blackout that the last passes have asked for, at most."""
+        self._began = 0.0
+        """The raise of the others, by the clock of `time.monotonic`."""
+        self._asked_again: asyncio.Task[str] | None = None
+        """Why it is not in force any more on every other member; empty: it is."""
+        self._let = False
+        """The guest may switch over: from now on it may stand still."""
         self.gave_up = asyncio.Event()
         self.why: Message | None = None
         self.in_force = False
@@ -165,22 +181,57 @@ class JustInTime:
 
     async def beside(self, order: Order) -> None:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
+        failure: Exception | None = None
         async with self._listening():
-            if await self._is_due(order) and (budget := await self._raise(order)) is not None:
-                await self._let_go(order, budget)
+            try:
+                if await self._is_due(order) and (budget := await self._raise(order)) is not None:
+                    await self._let_go(order, budget)
+            except Exception as error:  # raised again when all is down
+                failure = error
+                self.give_up(f"it was not driven to its end: {error}")
             if self.gave_up.is_set():
-                # Not before it is cancelled: a heartbeat that falls in the switch-over drops the node.
-                await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
+                await self._cancelled(order)
             await self._end(order)
+        if failure is not None:
+            raise failure
+
+    async def _cancelled(self, order: Order) -> None:
+        """Wait until it is. A heartbeat that falls in the switch-over drops the node."""
+        self._note_hold()
+        await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
+        if order.done() and _silent(order) and not order.cancelled() and not self._resumed.is_set():
+            # Whoever gave that order cannot see whether its migration goes on at the host.
+            with contextlib.suppress(HostError):
+                await self._source.cancel_migration(self._move.guest, GIVE_UP_LIMIT_SECONDS)
 
     def _over(self, order: Order) -> bool:
-        return order.done() or self.gave_up.is_set()
+        """An order that ended without a word may go on at its host."""
+        return self.gave_up.is_set() or (order.done() and not _silent(order))
+
+    async def _pause(self, seconds: float, *ends: asyncio.Task[Any]) -> None:
+        """No longer than until one of these ends that has not yet."""
+        began = time.monotonic()
+        if waiting := {task for task in ends if not task.done()}:
+            await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.sleep(seconds)
+        if time.monotonic() - began > seconds + holding.STOOD_STILL_SECONDS:
+            self._stood_still()
+
+    def _stood_still(self) -> None:
+        if self._others_rise and not self._let:
+            self.give_up("this node stood still, and the others may have given it up")
 
     def _first_rate(self) -> int:
         return holding.first_rate(self._full_rate, self._ground.memory_bytes)
 
     def _sent_as_told(self) -> bool:
-        return holding.sent_as_told(self._carried, self._first_rate())
+        """Whether the copy was made slower here than its link may be."""
+        first = self._first_rate()
+        return first < self._full_rate and holding.sent_as_told(self._carried, first)
+
+    def _converges(self) -> bool:
+        return holding.converges(self._carried, self._dirty) or self._sent_as_told()
 
     # -- what is seen of the copy ---------------------------------------------------------------------------
 
@@ -194,9 +245,13 @@ class JustInTime:
         if job is None or not job.outgoing or not job.total_bytes or job.remaining_bytes is None:
             return None
         now = time.monotonic()
-        self._before, self._last = self._last, Look(job, now, now - began)
-        self._carried = max(self._carried, holding.carried(self._last))
-        return self._last
+        look = Look(job, now, now - began)
+        if holding.stood_still(look, self._last):
+            self._stood_still()
+        self._before, self._last = self._last, look
+        if not self._paced:
+            self._carried = holding.carried(look) or self._carried
+        return look
 
     # -- the raise of all others, and the hold where that is late ------------------------------------------
 
@@ -207,9 +262,9 @@ class JustInTime:
             if look is not None:
                 if self._slipped(look, "the copy was through its first pass before the raise could begin"):
                     return False
-                if holding.must_raise(look, self._before):
+                if holding.must_raise(look, self._before, self._carried):
                     return True
-            await asyncio.wait({order}, timeout=LOOK_SECONDS)
+            await self._pause(LOOK_SECONDS, order)
         return False
 
     async def _raise(self, order: Order) -> Budget | None:
@@ -226,8 +281,8 @@ class JustInTime:
         text = f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}"
         self._show.enter("raising", text)
         self._others_rise = True
-        goal = RaiseGoal(self._move.node, self._ground.window, budget.seconds)
-        rising = asyncio.create_task(self._runs(goal, RAISE_LIMIT_SECONDS).run())
+        self._began = time.monotonic()
+        rising = asyncio.create_task(self._runs(self._goal(budget), RAISE_LIMIT_SECONDS).run())
         await self._watch(order, rising)
         outcome = await rising
         if self._over(order):
@@ -237,6 +292,13 @@ class JustInTime:
             return None
         return budget
 
+    def _goal(self, budget: Budget) -> RaiseGoal:
+        return RaiseGoal(self._move.node, self._ground.window, budget.seconds)
+
+    def _time_left(self, budget: Budget) -> float:
+        """Seconds until a raise that does not end is to be given up: before the nodes lower it."""
+        return self._began + raising.limit_seconds(budget.seconds) - LAST_SECONDS - time.monotonic()
+
     async def _watch(self, order: Order, rising: asyncio.Task[Done | Stop]) -> None:
         """While it rises: whether the copy has to be held, and whether the hold still holds."""
         look = self._last
@@ -244,15 +306,21 @@ class JustInTime:
             if self._slipped(look, "the hold slipped before every member ran the raised heartbeat timeout"):
                 return
             held = self._held_at is not None
-            if not held and look is not None and holding.must_hold(look, self._before):
+            if not held and self._must_hold(look):
                 await self._hold()
                 held = True
             pause = (
                 holding.held_pause_seconds(look) if held else holding.watch_pause_seconds(look, self._before)
             )
-            await asyncio.wait({order, rising}, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+            await self._pause(pause, order, rising)
             if not rising.done():
                 look = await self._look()
+
+    def _must_hold(self, look: Look | None) -> bool:
+        """What is not seen for half of what it had left is held, too."""
+        if look is None:
+            return not self._may_wait_unseen()
+        return holding.must_hold(look, self._before)
 
     def _slipped(self, look: Look | None, why: str) -> bool:
         """Whether the first pass is seen to be over; then it is given up."""
@@ -264,7 +332,7 @@ class JustInTime:
     async def _hold(self) -> None:
         guest = self._move.guest
         self._show.enter("holding", f"holding the switch-over of {guest}")
-        self._held_at, self._slower = time.monotonic(), True
+        self._held_at, self._slower, self._paced = time.monotonic(), True, True
         try:
             await self._source.set_copy_rate(guest, holding.HOLD_RATE_MIB_PER_SECOND)
         except HostError as error:
@@ -274,73 +342,94 @@ class JustInTime:
 
     async def _let_go(self, order: Order, budget: Budget) -> None:
         """The switch-over does not begin before all of the raise is in force, if it is seen in time."""
-        deadline = time.monotonic() + holding.NEARER_LIMIT_SECONDS
-        converges = holding.converges(self._carried, self._dirty) or self._sent_as_told()
-        if converges:
-            seen = await self._come_nearer(order, deadline)
-        else:
-            await self._speed_back()
-            seen = await self._pass_by_pass(order, deadline)
-        if self._over(order) or not await self._follow(budget, seen=seen):
+        deadline = time.monotonic() + min(
+            holding.NEARER_LIMIT_SECONDS + budget.seconds, self._time_left(budget) - budget.seconds
+        )
+        converges = self._converges()
+        try:
+            if converges:
+                seen = await self._come_nearer(order, budget, deadline)
+            else:
+                await self._speed_back()
+                seen = await self._pass_by_pass(order, budget, deadline)
+            if self._over(order) or not await self._follow(budget, seen=seen):
+                return
+            if why := await self._ask_again(budget):
+                self.give_up(f"the heartbeat timeout is not raised any more: {why}")
+        finally:
+            if self._asked_again is not None:
+                self._asked_again.cancel()
+        if self._over(order):
             return
         self._show.enter("switching over", f"letting {self._move.guest} switch over")
         # If it stays held, the limit of the switch-over ends that.
+        self._let = True
         released = await self._speed_back()
-        limit_ms = budget.first_downtime_ms(self._carried, self._dirty)
-        if not converges:
-            limit_ms = budget.wider_downtime_ms(limit_ms, self._last, late=False)
+        limit_ms = budget.first_downtime_ms(self._carried, None if converges else self._dirty)
+        self._needed = holding.needed_seconds(self._last, self._carried)
+        limit_ms = budget.wider_downtime_ms(limit_ms, self._needed, late=False)
         await self._switched(order, budget, limit_ms, released=released)
 
-    async def _come_nearer(self, order: Order, deadline: float) -> bool:
+    async def _come_nearer(self, order: Order, budget: Budget, deadline: float) -> bool:
         """Until little is left of the first pass; whether it was seen on its way still."""
         self._show.say("every other member is raised")
-        pace, paced_until = 0, deadline
+        pace, least_rate, paced_until = 0, 0.0, deadline
         while not self._over(order) and time.monotonic() < min(deadline, paced_until):
             before, look = self._last, await self._look()
             if look is None:
                 if not self._may_wait_unseen():
                     return False
-            elif self._stood_still(look, before):
-                return False
             elif holding.slipped(look):
                 return False  # the others are raised: to follow at once is better than to cancel
             elif not pace and (self._held_at is not None or holding.must_pace(look, before)):
+                self._ask_soon(budget)
                 pace = holding.near_rate(look, self._first_rate())
                 paced_until = time.monotonic() + holding.PACED_LIMIT_SECONDS
                 least_rate = min(self._carried, float(pace * holding.MIB))
+                self._paced = True
                 if holding.near(look, None, least_rate) or not await self._go_on(pace):
                     return True
-            elif pace and holding.near(look, before, min(self._carried, float(pace * holding.MIB))):
+            elif pace and holding.near(look, before, least_rate):
                 return True
-            await asyncio.wait({order}, timeout=LOOK_SECONDS)
+            await self._pause(LOOK_SECONDS, order)
         return True
 
-    async def _pass_by_pass(self, order: Order, deadline: float) -> bool:
+    async def _pass_by_pass(self, order: Order, budget: Budget, deadline: float) -> bool:
         """Until what is left is what the guest writes again and again, or it has calmed down; whether it was
         seen on its way still."""
         self._show.say(f"every other member is raised; {self._move.guest} writes more than the link carries")
-        passes = 1
+        second = False
         while not self._over(order) and time.monotonic() < deadline:
-            before, look = self._last, await self._look()
+            look = await self._look()
             if look is None:
                 if not self._may_wait_unseen():
                     return False
-            elif self._stood_still(look, before):
-                return False
             elif holding.settled(look):
                 return True
-            elif passes == 1 and holding.slipped(look):
+            elif not second and (look.job.iteration or 1) > 1:
                 if holding.calmed(look, self._carried):
                     return True
-                passes = 2
-            await asyncio.wait({order}, timeout=LOOK_SECONDS)
+                self._ask_soon(budget)
+                second = True
+            await self._pause(LOOK_SECONDS, order)
         return True
 
-    def _stood_still(self, look: Look, before: Look | None) -> bool:
-        if not holding.stood_still(look, before):
-            return False
-        self.give_up("this node stood still, and the others may have given it up")
-        return True
+    def _ask_soon(self, budget: Budget) -> None:
+        """Beside the last part of the way: whether all that was read back is in force still."""
+        if self._asked_again is None:
+            self._asked_again = asyncio.create_task(self._still_raised(budget))
+
+    async def _ask_again(self, budget: Budget) -> str:
+        self._ask_soon(budget)
+        assert self._asked_again is not None
+        return await self._asked_again
+
+    async def _still_raised(self, budget: Budget) -> str:
+        try:
+            async with asyncio.timeout(ASKED_LIMIT_SECONDS):
+                return raising.still_raised(await self._seen(), self._goal(budget))
+        except (EngineError, TimeoutError) as error:
+            return str(error) or f"the cluster does not answer here within {ASKED_LIMIT_SECONDS:.0f} s"
 
     def _may_wait_unseen(self) -> bool:
         last = self._last
@@ -353,15 +442,23 @@ class JustInTime:
         try:
             before = await asyncio.to_thread(self._own.runtime)
             self._ran = {name: before[name] for name in timers}
-            self._raised_at = time.monotonic()
+            began = time.monotonic()
             await asyncio.to_thread(self._own.set_timers, timers)
+            self._raised_at = began
         except EngineError as error:
             self.give_up(f"this node's own heartbeat timeout was not raised: {error}")
             return False
         # Nobody has let it go yet, and something was left: unless this took long it is there still.
         late = self._last is None or time.monotonic() - self._last.at > holding.NEAR_LEAD_SECONDS
-        self.in_force = (seen and not late) or await self._look() is not None
+        self.in_force = seen and not late
+        if not self.in_force:
+            self._is_there(await self._look())
         return not self.gave_up.is_set()
+
+    def _is_there(self, look: Look | None) -> None:
+        """After this node has followed: whoever is on its way still switches over with all raised."""
+        if look is not None and holding.on_its_way(look) and not self._resumed.is_set():
+            self.in_force = True
 
     async def _stop_following(self) -> None:
         """As before for the whole cluster: the shortest timeout of any member decides."""
@@ -372,7 +469,8 @@ class JustInTime:
         except EngineError as error:
             self._show.say(f"not lowered on this node at once, but with the others: {error}")
             return
-        self.figures.raised_seconds = time.monotonic() - self._raised_at
+        if self._raised_at is not None:
+            self.figures.raised_seconds = time.monotonic() - self._raised_at
 
     # -- let go -------------------------------------------------------------------------------------------
 
@@ -398,30 +496,36 @@ class JustInTime:
         except HostError as error:
             self._show.say(f"the copy did not get its speed back: {error}")
             return False
+        self._note_hold()
+        return True
+
+    def _note_hold(self) -> None:
         if self._held_at is not None:
             self.figures.hold_seconds = time.monotonic() - self._held_at
         self._held_at = None
-        return True
 
     async def _switched(self, order: Order, budget: Budget, limit_ms: int, *, released: bool) -> None:
         """Until the guest runs on: on the target, or, after an order that failed plainly, on the source."""
-        limit_seconds = holding.SWITCH_LIMIT_SECONDS + budget.seconds
+        limit_seconds = min(holding.SWITCH_LIMIT_SECONDS + budget.seconds, self._time_left(budget))
         resumed = asyncio.create_task(self._resumed.wait())
         # Beside: in the blackout the source answers nothing, and the target's word is not to wait for that.
         widening = asyncio.create_task(self._widen(budget, limit_ms)) if released else None
+        gave_up = asyncio.create_task(self.gave_up.wait())
         deadline = time.monotonic() + limit_seconds
-        waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {order, resumed}
+        waiting: set[asyncio.Task[None] | asyncio.Task[bool]] = {order, resumed, gave_up}
         try:
             while waiting and (left := deadline - time.monotonic()) > 0:
                 done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                if resumed in done or (order.done() and not _silent(order)):
+                if {resumed, gave_up} & done or (order.done() and not _silent(order)):
                     return
                 waiting -= done  # an order that ended without a word: it may go on
         finally:
             resumed.cancel()
+            gave_up.cancel()
             if widening is not None:
                 widening.cancel()
-        self.why = self.why or holding.not_switched(self._move.guest, limit_seconds, self._needed)
+        guest = self._move.guest
+        self.why = self.why or holding.not_switched(guest, limit_seconds, budget, self._needed)
         self.gave_up.set()
 
     async def _widen(self, budget: Budget, limit_ms: int) -> None:
@@ -431,9 +535,11 @@ class JustInTime:
         longer_at = time.monotonic() + holding.LONGER_SECONDS
         while True:
             await asyncio.sleep(holding.WIDEN_SECONDS)
-            look = await self._look()
-            self._needed = holding.needed_seconds(look) or self._needed
-            wider = budget.wider_downtime_ms(limit_ms, look, late=time.monotonic() >= longer_at)
+            self._is_there(look := await self._look())
+            self._needed = max(self._needed, holding.needed_seconds(look, self._carried))
+            wider = budget.wider_downtime_ms(limit_ms, self._needed, late=time.monotonic() >= longer_at)
+            if self.gave_up.is_set():
+                return  # what is being cancelled is not let go any more
             if wider > limit_ms:
                 limit_ms, longer_at = wider, time.monotonic() + holding.LONGER_SECONDS
                 await self._allow(limit_ms)
@@ -442,12 +548,15 @@ class JustInTime:
 
     async def _end(self, order: Order) -> None:
         """The heartbeat first, however it ended; then what is left of the hold."""
+        if self.gave_up.is_set() and not (self._resumed.is_set() or _went_well(order)):
+            self.in_force = False  # should it move all the same, it does so from now on
         await self._stop_following()
         if self._others_rise:
             self._show.say("lowering the heartbeat timeout")
             outcome = await self._runs(LowerGoal(self._ground.window), LOWER_LIMIT_SECONDS).run()
-            self._note_down()
-            if isinstance(outcome, Stop):
+            if isinstance(outcome, Done):
+                self._note_down()
+            else:
                 self.figures.lowered = False
                 for message in outcome.messages:
                     text = f"the heartbeat timeout is not down on every member yet: {message.text}"
@@ -457,7 +566,7 @@ class JustInTime:
             await self.take_speed_back()
 
     def _note_down(self) -> None:
-        if self._ran is None:
+        if self._raised_at is None:
             return
         figures = self.figures
         figures.lowered_seconds = time.monotonic() - self._raised_at

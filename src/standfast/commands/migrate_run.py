@@ -26,7 +26,7 @@ from standfast.config import Config
 from standfast.core import heartbeat, members
 from standfast.core.messages import Refused
 from standfast.core.migration import Ended, LeaveOpen, left_to_lease
-from standfast.core.steps import CloseGoal, Done, Goal, Stop
+from standfast.core.steps import CloseGoal, Done, Goal, Snapshot, Stop
 from standfast.execute import Executor
 from standfast.survey import Survey
 
@@ -124,13 +124,17 @@ class Drive:
         window = snapshot.record.window if snapshot.record is not None else 0
         longest_seconds = members.longest_timeout_seconds(snapshot.reports)
         asked = self._plan.raise_seconds
-        raises = JustInTime(move, asked, source, hosts[move.target], self._show, self._executor)
+        target = hosts[move.target]
+        raises = JustInTime(move, asked, source, target, self._show, self._executor, self._seen)
         memory = self._plan.memory_bytes or await memory_bytes(self._survey, move)
         if memory is None:
             raises.give_up(f"{move.source} does not tell the memory of {move.guest}")
         else:
             await raises.prepare(Ground(window, longest_seconds, memory))
         return raises
+
+    async def _seen(self) -> Snapshot:
+        return (await self._survey.take(quick=True))[0]
 
     def _executor(self, goal: Goal, limit_seconds: float) -> Executor:
         return Executor(self._survey, goal, self._show.say, limit_seconds)

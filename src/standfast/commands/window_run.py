@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_REFUSED, EXIT_USAGE, EXIT_UNFINISHED = 0, 1, 2, 3
 NOT_FINISHED = "not finished: a window is still open"
+ANNOUNCE_AGAIN_SECONDS = 1.0
+"""To a daemon that is started anew; less than after what others take its command for ended
+(`raising.UNCOMMANDED_SECONDS`)."""
 DAEMON_LIMIT_SECONDS = 5.0
 LEASE_NOTE = (
     "close it, also if the migration is cancelled or fails, with: clovmmigrate -u source-ldom target-host"
@@ -362,21 +365,54 @@ def _alone() -> Iterator[None]:
 
 @contextlib.asynccontextmanager
 async def _announced():  # type: ignore[no-untyped-def]
-    """Tell the daemon that a command is alive here, for as long as the connection stands."""
+    """Tell the daemon that a command is alive here, for as long as the connection stands; and a daemon that
+    is started anew meanwhile, as soon as it answers."""
     try:
-        async with asyncio.timeout(DAEMON_LIMIT_SECONDS):
-            reader, writer = await asyncio.open_unix_connection(names.SOCKET_FILE)
-            writer.write(b'{"op":"command"}\n')
-            line = await reader.readline()
-        if not line or json.loads(line).get("ok") is not True:
-            raise DaemonError("standfastd refused", "journalctl -u standfastd")
+        link = await _announce()
     except (OSError, TimeoutError, ValueError, DaemonError) as error:
         text = f"standfastd does not answer on this node: {error or 'no answer in time'}"
         raise Refused(Message("NO_DAEMON", text, next_command="systemctl start standfastd")) from None
+    staying = asyncio.create_task(_stay_announced(link))
     try:
         yield
     finally:
-        writer.close()
+        staying.cancel()
+        await asyncio.wait({staying})
+
+
+Link = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def _announce() -> Link:
+    async with asyncio.timeout(DAEMON_LIMIT_SECONDS):
+        reader, writer = await asyncio.open_unix_connection(names.SOCKET_FILE)
+        try:
+            writer.write(b'{"op":"command"}\n')
+            line = await reader.readline()
+            if not line or json.loads(line).get("ok") is not True:
+                raise DaemonError("standfastd refused", "journalctl -u standfastd")
+        except BaseException:
+            writer.close()
+            raise
+    return reader, writer
+
+
+async def _stay_announced(link: Link) -> None:
+    """Until it is cancelled. The daemon says no more on this connection: it ends when the daemon does."""
+    while True:
+        reader, writer = link
+        try:
+            while await reader.read(1024):
+                pass
+        except OSError:
+            pass
+        finally:
+            writer.close()
+        while True:
+            await asyncio.sleep(ANNOUNCE_AGAIN_SECONDS)
+            with contextlib.suppress(OSError, TimeoutError, ValueError, DaemonError):
+                link = await _announce()
+                break
 
 
 def clock(seconds: int) -> str:

@@ -55,20 +55,22 @@ NEAR_MIB = 6
 PACED_BYTES = 4 * NEAR_MIB * MIB
 PACED_LIMIT_SECONDS = 8.0
 NEARER_LIMIT_SECONDS = 45.0
-"""From the raise on; then this node follows wherever the copy is. With the raise and the limit of the
-switch-over no more than `raising.RAISED_LIMIT_SECONDS`, after which the nodes lower by themselves."""
+"""From the raise on, and the budget: a second pass may take as long as the blackouts that it allows. Then
+this node follows wherever the copy is."""
 STOOD_STILL_SECONDS = 8.0
-"""Between two looks, by the clock of the source. With the last look of the raise, of 10 s at most, less than
-LEAST_BUDGET_SECONDS: nobody has missed this node and lowered it meanwhile."""
+"""With the last look of the raise, of 10 s at most, less than LEAST_BUDGET_SECONDS: nobody has missed this
+node and lowered it meanwhile."""
 LEAST_BUDGET_SECONDS = 20
+MOST_BUDGET_SECONDS = 600
+"""A real death is seen no sooner meanwhile."""
 HELD_LOOK_LEAST_SECONDS = 0.5
 HELD_LOOK_MOST_SECONDS = 3.0
 HELD_LOOKS = 10
 """So often at least it is looked at before a hold is over; each look costs the node that the raise needs."""
 SWITCH_LIMIT_SECONDS = 60.0
-"""So long it may be raised before the guest has switched over. Then the migration is cancelled: it is no
-ordinary guarded one, since who asks for this raise has resources that do not take back a dropped node."""
-AUTO_LEAST_SECONDS = LEAST_BUDGET_SECONDS
+"""So long, and the budget, this node may be raised, too, before the guest has switched over. Then the
+migration is cancelled: it is no ordinary guarded one, since who asks for this raise has resources that do not
+take back a dropped node."""
 AUTO_MOST_SECONDS = 120
 """Bounds of `--budget auto`. It is also the longest delay of a real death while it is raised."""
 BLACKOUT_SHARE = 0.4
@@ -151,14 +153,12 @@ def _floor_bytes() -> float:
     return (HOLD_SECONDS + MARGIN_SECONDS) * HOLD_RATE_MIB_PER_SECOND * MIB
 
 
-def must_raise(look: Look, before: Look | None) -> bool:
+def must_raise(look: Look, before: Look | None, carried_bytes_per_second: float) -> bool:
     """Whether the raise begins now. By what the link carries: after a stretch of empty memory, which goes at
     once, there may be hours of copying left."""
     if look.remaining is None:
         return False
-    sent, told = look.job.copied_bytes, look.job.rate_bytes_per_second or 0
-    soon = look.remaining <= told * RAISE_LEAD_SECONDS and (sent is None or sent >= TOLD_BYTES)
-    return soon or must_hold(look, before)
+    return look.remaining <= carried_bytes_per_second * RAISE_LEAD_SECONDS or must_hold(look, before)
 
 
 def watch_pause_seconds(look: Look | None, before: Look | None) -> float:
@@ -185,14 +185,18 @@ def held_pause_seconds(look: Look | None) -> float:
 
 
 def stood_still(look: Look, before: Look | None) -> bool:
-    """Whether so much time has passed at the source between two looks that the others may have given this
-    node up. Its own clock would not know: it stops with it."""
-    if before is None:
+    """Whether more time has passed at the source between two looks than by this node's clock, which stops
+    where the node does: the others may have given it up."""
+    if before is None or look.job.elapsed_ms is None or before.job.elapsed_ms is None:
         return False
-    by_own = look.at - before.at
-    then, now = before.job.elapsed_ms, look.job.elapsed_ms
-    by_source = (now - then) / 1000 if then is not None and now is not None else by_own
-    return max(by_own, by_source) > STOOD_STILL_SECONDS
+    by_source = (look.job.elapsed_ms - before.job.elapsed_ms) / 1000
+    return by_source - (look.at - before.at) > STOOD_STILL_SECONDS
+
+
+def on_its_way(look: Look) -> bool:
+    """Whether the guest had not switched over at that look. In the blackout the source answers only after
+    it."""
+    return not look.job.done and bool(look.remaining)
 
 
 def must_pace(look: Look, before: Look | None) -> bool:
@@ -223,7 +227,8 @@ def settled(look: Look) -> bool:
 
 def calmed(look: Look, carried_bytes_per_second: float) -> bool:
     """Whether a guest that was not to converge has left so little for its second pass that it may leave."""
-    return slipped(look) and (look.remaining or 0) <= CALM_SECONDS * carried_bytes_per_second
+    second = (look.job.iteration or 1) > 1
+    return second and (look.remaining or 0) <= CALM_SECONDS * carried_bytes_per_second
 
 
 def may_wait_unseen(seconds: float, last: Look | None) -> bool:
@@ -288,22 +293,26 @@ class Budget:
             wanted = DOWNTIME_FACTOR * dirty_bytes_per_second / bytes_per_second
         return self._within(1000 * wanted)
 
-    def wider_downtime_ms(self, now_ms: int, look: Look | None, *, late: bool) -> int:
-        """What is allowed next. `look`: at the copy now; None: nothing was told. `late`: for LONGER_SECONDS
+    def wider_downtime_ms(self, now_ms: int, needed: float, *, late: bool) -> int:
+        """What is allowed next. `needed`: in seconds, by what passes have left. `late`: for LONGER_SECONDS
         there was neither a switch-over nor a wider limit."""
         wanted = 2.0 * now_ms if late else float(now_ms)
-        return self._within(max(wanted, 1000 * needed_seconds(look)))
+        return self._within(max(wanted, 1000 * needed))
+
+    def allows(self, seconds: float) -> bool:
+        """Whether a blackout of that length is allowed."""
+        return seconds <= BLACKOUT_SHARE * self.seconds
 
     def _within(self, wanted_ms: float) -> int:
         return round(max(1000 * LEAST_DOWNTIME_SECONDS, min(wanted_ms, 1000 * BLACKOUT_SHARE * self.seconds)))
 
 
-def needed_seconds(look: Look | None) -> float:
+def needed_seconds(look: Look | None, carried_bytes_per_second: float) -> float:
     """The blackout that a guest needs by what its pass has left, and by what was sent of that before anybody
     looked; 0: that is not told yet."""
-    if look is None or not settled(look) or not (told := rate(look, None)):
+    if look is None or not settled(look) or not carried_bytes_per_second:
         return 0.0
-    return DOWNTIME_FACTOR * ((look.remaining or 0) / told + look.took)
+    return DOWNTIME_FACTOR * ((look.remaining or 0) / carried_bytes_per_second + look.took)
 
 
 def budget(asked_seconds: int | None, predicted: float | None, timeout_seconds: float) -> Budget | Message:
@@ -329,9 +338,9 @@ def budget(asked_seconds: int | None, predicted: float | None, timeout_seconds: 
             return _refused(
                 f"a blackout of {predicted:.0f} s is predicted, and --budget auto takes at most "
                 f"{AUTO_MOST_SECONDS} s",
-                f"--budget {wanted}, or --postcopy",
+                _asking(wanted),
             )
-        seconds = max(wanted, AUTO_LEAST_SECONDS, least)
+        seconds = max(wanted, least)
         why = f"a blackout of up to {predicted:.1f} s is predicted"
     return Budget(seconds, why)
 
@@ -343,17 +352,20 @@ def _refused(text: str, hint: str) -> Message:
 # -- while it is raised -------------------------------------------------------------------------------------
 
 
-def not_switched(guest: str, seconds: float, needed: float) -> Message:
+def not_switched(guest: str, seconds: float, budget: Budget, needed: float) -> Message:
     """It was raised for as long as it may be. `needed`: the blackout, in seconds, for what passes left."""
-    told = given_up(f"{guest} had not switched over {seconds:.0f} s after the raise")
-    if not needed:
+    told = given_up(f"{guest} had not switched over {seconds:.0f} s after this node was raised, too")
+    if budget.allows(needed):
         return told
-    asks = ceil(needed / BLACKOUT_SHARE)
     return replace(
         told,
-        text=f"{told.text}: by its last passes it needs a blackout of {needed:.0f} s",
-        next_command=f"the same with --budget {asks}, or --postcopy",
+        text=f"{told.text}; by its last passes it needs a blackout of {needed:.0f} s",
+        next_command=f"the same with {_asking(ceil(needed / BLACKOUT_SHARE))}",
     )
+
+
+def _asking(seconds: int) -> str:
+    return f"--budget {seconds}, or --postcopy" if seconds <= MOST_BUDGET_SECONDS else "--postcopy"
 
 
 def given_up(why: str) -> Message:

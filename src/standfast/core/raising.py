@@ -45,9 +45,9 @@ from standfast.core.steps import (
 
 UNCOMMANDED_SECONDS = 5.0
 """So long no command has to be seen that drives the raised window. (Its daemon tells at once that it has
-ended, and hides it for a moment where it is started anew itself.)"""
-RAISED_LIMIT_SECONDS = 180.0
-"""So long, and the budget, no command has it raised, whatever it says: its own limits end it sooner
+ended. To one that is started anew the command tells at once that it is there.)"""
+RAISED_LIMIT_SECONDS = 240.0
+"""So long, and twice the budget, no command has it raised, whatever it says: its own limits end it sooner
 (core/holding.py). The last report of a daemon that was killed calls its command alive for ever."""
 STAGGER_SECONDS = 15.0
 """How much later than the node before it in the order a node acts; more than to lower takes."""
@@ -95,6 +95,26 @@ def higher(snapshot: Snapshot, goal: RaiseGoal) -> Decision:
         # by the barrier it has met them, in a new ring, some tenths of a second before its copy is new.
         return Barrier("the ring turns, with this node in it")
     return Done(f"every member but {snapshot.me} runs a heartbeat timeout of {record.budget_seconds} s")
+
+
+def still_raised(snapshot: Snapshot, goal: RaiseGoal) -> str:
+    """Why it is not in force any more on every member but this one; empty: it is, by this node's copy."""
+    record = snapshot.record
+    if record is None:
+        return snapshot.record_error or "no record"
+    if wrong := _not_ours(snapshot, record, goal):
+        return wrong
+    if record.totem is not Totem.RAISED or record.budget_seconds != goal.budget_seconds:
+        return f"it is {record.totem.value} again, from {record.budget_seconds} s"
+    if changed := snapshot.members ^ set(record.old):
+        return f"the membership is not that of the opening: {', '.join(sorted(changed))}"
+    for node in sorted(snapshot.members - {snapshot.me}):
+        report = snapshot.reports.get(node)
+        if report is None:
+            return members.silent(node).text
+        if not members.shows(report, members.runtime_of(members.raised_keys(record, node))):
+            return f"{node} does not run it any more"
+    return ""
 
 
 def own_timers(budget_seconds: int) -> dict[str, int]:
@@ -227,6 +247,11 @@ class RaisedView:
     """Since this node last tried to lower it; None: it has not."""
 
 
+def limit_seconds(budget_seconds: int) -> float:
+    """After that the nodes lower it, whatever its command says; from the write that raised it on."""
+    return RAISED_LIMIT_SECONDS + 2 * budget_seconds
+
+
 def turn(view: RaisedView) -> LowerGoal | None:
     """Whether this node lowers it now. One after the other, the mover last: it may be the one that stands
     still."""
@@ -235,7 +260,7 @@ def turn(view: RaisedView) -> LowerGoal | None:
         return None
     order = [*sorted(view.members - {record.mover}), *sorted(view.members & {record.mover})]
     later_seconds = order.index(view.me) * STAGGER_SECONDS
-    overdue = view.seconds_raised >= RAISED_LIMIT_SECONDS + record.budget_seconds + later_seconds
+    overdue = view.seconds_raised >= limit_seconds(record.budget_seconds) + later_seconds
     left = view.seconds_uncommanded
     if not overdue and (left is None or left < UNCOMMANDED_SECONDS + later_seconds):
         return None

@@ -1,7 +1,8 @@
 """A driven migration that raises the heartbeat just in time, in one command that may be killed at any step.
 
-`Driven` plays commands/migrate_run.py and migrate_raise.py around the production planner: open, hold, raise,
-let go, lower, close. What it holds when it is killed goes on by itself, slowly, and switches over some day.
+`Driven` plays commands/migrate_run.py and migrate_raise.py around the production planner: open, raise the
+others, come nearer, follow, let go, lower, close. When it is killed the copy goes on by itself, perhaps
+slowly, and switches over some day.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ DIES_BETWEEN = 0.2
 EARLY = 0.5
 """Share of the raises that begin long before the copy is near its end. (The others: as it is held there.)"""
 LOOK_MS = 500
-NEARER_LIMIT_MS = round(holding.NEARER_LIMIT_SECONDS * 1000)
+NEARER_LIMIT_S = holding.NEARER_LIMIT_SECONDS
 PACED_MS = (0, round(holding.PACED_LIMIT_SECONDS * 1000))
 STOOD_STILL_MS = round(holding.STOOD_STILL_SECONDS * 1000)
 OVER_MS = (200, 12_000)
@@ -86,7 +87,10 @@ class Driven(Command):
                 yield from self._own(raising.own_timers(self.budget))
                 if self.dies_after == "raise":
                     return None
-                yield from self._switch_over()
+                if (yield from self._in_force(window)):
+                    yield from self._switch_over()
+                else:
+                    self._cancel()
                 if self.dies_after == "switch-over":
                     return None
                 yield from self._own({name: before[name] for name in heartbeat.TIMERS})
@@ -140,13 +144,14 @@ class Driven(Command):
     def _come_nearer(self) -> Steps:
         """Whether the guest is on its way still, and this node has not stood still. None: killed."""
         guest, kernel = self.guest, self.kernel
-        began_ms = seen_ms = kernel.now_ms
+        seen_ms = kernel.now_ms
+        until_ms = seen_ms + round(1000 * (NEARER_LIMIT_S + self.budget))
         paced_ms = self.world.fuse.randint(*PACED_MS)
         self._pass_goes_on(paced_ms + self.world.fuse.randint(*OVER_MS))
         if self.dies_after == "nearer":
             return None
         ends_ms = None
-        while guest.moving_to and guest.held and kernel.now_ms - began_ms < NEARER_LIMIT_MS:
+        while guest.moving_to and guest.held and kernel.now_ms < until_ms:
             if ends_ms is None and guest.at_its_end:
                 ends_ms = kernel.now_ms + paced_ms
             if ends_ms is not None and kernel.now_ms >= ends_ms:
@@ -187,6 +192,14 @@ class Driven(Command):
         self.node.runtime = {**self.node.runtime, **timers}
         shown = heartbeat.timeout_ms(self.node.runtime)
         self.kernel.say(self.node.name, "its own heartbeat timeout is %d ms now", shown)
+
+    def _in_force(self, window: int) -> Steps:
+        """Whether all others run it still, by this node's copy."""
+        snapshot, _ = yield from self._take(False, False)
+        goal = RaiseGoal(self.guest.node, window, self.budget, self._epoch())
+        if why := raising.still_raised(snapshot, goal):
+            self.kernel.say(self.node.name, "is not in force any more: %s", why)
+        return not why
 
     def _switch_over(self) -> Steps:
         """The rate is given back. It ends as the guest runs on, or at its limit."""
