@@ -107,11 +107,23 @@ def test_a_guest_is_on_its_way_as_long_as_something_is_left_of_it() -> None:
 
 
 def test_the_last_part_is_paced_and_begins_earlier_where_the_link_is_fast() -> None:
-    assert not holding.must_pace(look(30, 10), None)
-    assert holding.must_pace(look(28, 10), None), "24 MiB, and 5 MiB in the time of three looks"
-    assert holding.must_pace(look(500, 1000), None)
-    assert holding.must_pace(look(500, 1, at=1.0), look(1500, 1, at=0.0)), "as seen to fall"
-    assert not holding.must_pace(look(None, 10), None)
+    assert not holding.must_pace(look(30, 10), None, 0.0)
+    assert holding.must_pace(look(28, 10), None, 0.0), "24 MiB, and 5 MiB in the time of three looks"
+    assert holding.must_pace(look(500, 1000), None, 0.0)
+    assert holding.must_pace(look(500, 1, at=1.0), look(1500, 1, at=0.0), 0.0), "as seen to fall"
+    assert holding.must_pace(look(28, 1), None, 10.0 * MIB), "held, and as fast once it is let go"
+    assert not holding.must_pace(look(300, 1), None, 10.0 * MIB), "held with much left"
+    assert not holding.must_pace(look(None, 10), None, 0.0)
+
+
+def test_what_is_left_where_a_copy_is_held_is_little() -> None:
+    assert holding.little_left(look(90), 10.0 * MIB)
+    assert not holding.little_left(look(91), 10.0 * MIB)
+
+
+def test_a_pass_ends_within_what_is_left_takes() -> None:
+    assert holding.ends_within(3.0, look(30, 1), 10.0 * MIB)
+    assert not holding.ends_within(3.0, look(31, 1), 10.0 * MIB)
 
 
 def test_who_does_not_see_the_copy_waits_for_half_of_its_way_only() -> None:

@@ -13,6 +13,7 @@ from test_migrate_course import Site, hurry
 from test_migration import HOSTS, MOVE
 
 from standfast.cluster.cmap import CmapError
+from standfast.cluster.run import EngineError
 from standfast.commands import migrate_order, migrate_raise
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_raise import Ground, JustInTime
@@ -185,6 +186,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(holding, "WIDEN_SECONDS", 0.001)
     monkeypatch.setattr(raising, "still_raised", lambda seen, goal: seen)
+    monkeypatch.setattr(migrate_raise, "ASKED_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(migrate_raise, "CANCEL_AGAIN_SECONDS", 0.01)
 
 
 class Play:
@@ -488,6 +491,67 @@ async def test_what_is_not_in_force_any_more_lets_nobody_go() -> None:
     assert play.source.told[-3:-1] == ["own down", "lowered"]
     assert "not raised any more: n3 does not run it" in play.said
     assert not play.raises.in_force
+
+
+async def test_a_report_that_is_late_is_waited_for_as_it_is_asked_again() -> None:
+    play = Play(Paced())
+    answers = [EngineError("no answer within 5 s"), "standfastd of n3 does not report", ""]
+
+    async def seen() -> str:
+        found = answers.pop(0)
+        if isinstance(found, EngineError):
+            raise found
+        return found
+
+    play.raises._seen = seen  # type: ignore[assignment]
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert not answers
+    assert play.raises.in_force
+
+
+async def test_a_ring_that_has_formed_anew_since_the_raise_lets_nobody_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    play = Play(Paced())
+    monkeypatch.setattr(migrate_raise, "ring_number", lambda: len(play.source.told))
+    assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
+    assert "the ring of this node has changed" in play.said
+
+
+async def test_an_answer_that_is_too_old_is_asked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Play(Busy())
+    asked: list[str] = []
+
+    async def seen() -> str:
+        asked.append(play.source.told[-1])
+        if len(asked) == 1:
+            play.raises._asked_at -= holding.STOOD_STILL_SECONDS
+        return ""
+
+    play.raises._seen = seen  # type: ignore[assignment]
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert asked == ["raised", "own up"]
+    assert play.raises.in_force
+
+
+@pytest.mark.parametrize("why", ["", "n3 does not run it any more"])
+async def test_a_guest_that_goes_while_it_is_asked_is_lowered_at_once_and_judged_by_the_answer(
+    why: str,
+) -> None:
+    play = Play(Paced())
+    source = play.source
+
+    async def seen() -> str:
+        if "runs on" not in source.told:
+            await once(source, "own up", source.switched)
+        await once(source, "own down")
+        return why
+
+    play.raises._seen = seen  # type: ignore[assignment]
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert source.told[-3:] == ["runs on", "own down", "lowered"]
+    told = play.course.how(Ended.DONE, moved=True)
+    assert (told.code if told else "") == ("MOVED_UNRAISED" if why else "")
 
 
 async def test_a_cluster_that_does_not_answer_as_it_is_asked_again_lets_nobody_go(
@@ -857,6 +921,84 @@ async def test_an_order_whose_session_broke_is_raised_for_all_the_same(at: str) 
         *HELD, "own up", f"speed {FULL}", "limit 300", "runs on", "own down", "lowered",
     ]  # fmt: skip
     assert play.raises.in_force
+
+
+async def test_an_order_that_was_never_given_ends_at_once() -> None:
+    source = Paced(1e9)
+    source.lost = lambda: HostUnreachable("ctrl2", "no answer within 5 s")
+    source.ends.set()
+    play = Play(source, mute=True)
+    how, _ = await asyncio.wait_for(play.run(), 10.0)
+    assert how is Ended.NOT_BEGUN
+    assert not play.cluster.goals
+
+
+async def test_an_order_without_a_word_whose_migration_nobody_sees_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(migrate_raise, "UNSEEN_LIMIT_SECONDS", 0.05)
+
+    class Gone(Paced):
+        async def migration_job(self, guest: str) -> None:  # type: ignore[override]
+            return None
+
+    source = Gone()
+
+    def lost() -> HostUnreachable:
+        source.on("ctrl3")
+        return HostUnreachable("ctrl2", "cut", may_have_happened=True)
+
+    source.lost = lost
+    source.ends.set()
+    play = Play(source, mute=True)
+    how, found = await asyncio.wait_for(play.run(), 10.0)
+    assert (how, found) == (Ended.UNKNOWN, CloseAt("ctrl3"))
+    assert not play.cluster.goals
+
+
+async def test_a_cancel_that_gets_no_answer_is_tried_again_before_it_is_lowered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.8)
+
+    class Mute(Paced):
+        tries = 0
+
+        async def cancel_migration(self, guest: str, limit_seconds: float) -> None:
+            self.tries += 1
+            if self.tries < 3:
+                raise HostUnreachable("ctrl2", "virsh domjobinfo: no answer within 5 s")
+            await super().cancel_migration(guest, limit_seconds)
+
+    source = Mute()
+    source.switches = False
+    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    play = Play(source, mute=True)
+    breaking = asyncio.create_task(once(source, "limit 300", source.ends.set))
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl2"))
+    await breaking
+    assert source.tries == 3
+    told = source.told[source.told.index("limit 300") + 1 :]
+    assert told[:3] == ["cancelled", "own down", "lowered"]
+
+
+async def test_what_had_arrived_without_a_word_is_not_told_as_unraised(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.8)
+
+    class Left(Paced):
+        async def cancel_migration(self, guest: str, limit_seconds: float) -> None:
+            raise CommandFailed("ctrl2", f"no migration of {guest} from this host to cancel")
+
+    source = Left()
+    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    play = Play(source, mute=True)
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
+    assert play.raises.in_force
+    told = play.course.how(Ended.UNKNOWN, moved=True)
+    assert told is not None
+    assert told.code == "ARRIVED"
 
 
 async def test_what_went_on_without_a_word_is_cancelled_before_it_is_lowered(

@@ -98,7 +98,7 @@ def test_before_it_is_raised_the_file_of_the_node_that_drives_it_is_looked_at_to
 
 
 def lowered_by_hand(cluster: FakeCluster) -> None:
-    drive(cluster, down(cluster))
+    drive(cluster, down(cluster, overdue=True))
 
 
 def another_reloads_old_values(cluster: FakeCluster) -> None:
@@ -108,6 +108,11 @@ def another_reloads_old_values(cluster: FakeCluster) -> None:
 
 def taken_over(cluster: FakeCluster) -> None:
     cluster.record = replace(cluster.record, owner="n3")
+
+
+def forgotten(cluster: FakeCluster) -> None:
+    cluster.nodes["n1"].commanding = False
+    cluster.sync()
 
 
 def lost(cluster: FakeCluster) -> None:
@@ -120,6 +125,7 @@ def lost(cluster: FakeCluster) -> None:
         (lowered_by_hand, "lowered again"),
         (another_reloads_old_values, "n3 does not run it any more"),
         (taken_over, "n3 has taken the window over"),
+        (forgotten, "standfastd of n1 does not tell of this command"),
         (lost, "the membership is not that of the opening: n3"),
     ],
 )
@@ -130,6 +136,8 @@ def test_whether_it_is_in_force_still_is_asked_of_all_others_and_the_record(
     goal = up(cluster)
     assert "original" in raising.still_raised(cluster.snapshot("n1"), goal)
     drive(cluster, goal)
+    cluster.nodes["n1"].commanding = True  # the next step is its command's, too
+    cluster.sync()
     assert raising.still_raised(cluster.snapshot("n1"), goal) == ""
     follow(cluster)
     assert raising.still_raised(cluster.snapshot("n1"), goal) == "", "this node's own raise is in no file"
@@ -489,7 +497,7 @@ def test_a_command_has_given_it_up_by_itself_before_that() -> None:
         longest = (
             holding.HOLD_SECONDS + holding.NEARER_LIMIT_SECONDS + holding.SWITCH_LIMIT_SECONDS + 2 * budget
         )
-        assert longest + migrate_raise.LAST_SECONDS <= raising.limit_seconds(budget)
+        assert longest + migrate_raise.GIVE_UP_LIMIT_SECONDS <= raising.limit_seconds(budget)
 
 
 def test_a_node_tries_again_after_a_while() -> None:

@@ -103,7 +103,9 @@ class Course:
                 await self._stop.through(self._cancel_while(order))
             if beside is not None and self._raises is not None:
                 # An order that ended without a word may go on, and with it what is beside.
-                await self._stop.through(asyncio.wait({beside, *ends}, return_when=asyncio.FIRST_COMPLETED))
+                left = max(0.0, self._plan.limit_seconds - (time.monotonic() - self._began))
+                both = asyncio.wait({beside, *ends}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                await self._stop.through(both)
                 if not beside.done():
                     self._raises.gave_up.set()
                 await self._stop.through(beside)

@@ -23,15 +23,23 @@ from standfast.core.messages import Message, Severity
 from standfast.core.migration import Move
 from standfast.core.steps import Done, Goal, LowerGoal, RaiseGoal, Snapshot, Stop
 from standfast.hosts.base import Host, HostError, HostUnreachable, PacesMigration, TellsEvents
+from standfast.sightings import ring_number
 
 LOOK_SECONDS = 0.05
 """Between two looks at the job; each takes a call of virsh."""
 GIVE_UP_LIMIT_SECONDS = 120.0
-"""After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows."""
-LAST_SECONDS = 60.0
-"""For that, of what is left until the nodes lower by themselves."""
+"""After giving up the order has to end by its cancel; then the heartbeat goes down whatever it shows. A raise
+is given up that long before the nodes lower it by themselves."""
+CANCEL_AGAIN_SECONDS = 2.0
+UNSEEN_LIMIT_SECONDS = 15.0
+"""An order ended without a word, and for so long no look has shown its migration: where the guest is is
+another question."""
 ASKED_LIMIT_SECONDS = 10.0
 """Whether it is in force still on all others; a look at this node's copy."""
+ASKED_TRIES = 3
+ASKED_AGAIN_SECONDS = 1.0
+"""A slow node is no lost one, and a report may be late."""
+ASK_AHEAD_SECONDS = 3.0
 PREPARE_TRIES = 3
 DIRTY_LOOKS = 2
 """One is coarse: QEMU looks at 512 pages of a GiB (7.2), 2 MiB each in a guest of 512 MiB."""
@@ -135,9 +143,15 @@ class JustInTime:
         """Bytes a second that the link was seen to carry; 0: not known yet."""
         self._needed = 0.0
         """Seconds of blackout that the last passes have asked for, at most."""
+        self._ordered_at = 0.0
+        self._nothing_left = False
+        """The source knows of no migration of this guest that could be cancelled."""
+        self._ring: int | None = None
+        """The number of this node's ring as the raise began."""
         self._began = 0.0
         """The raise of the others, by the clock of `time.monotonic`."""
-        self._asked_again: asyncio.Task[str] | None = None
+        self._asked_at = 0.0
+        self._answer: asyncio.Task[str] | None = None
         """Why it is not in force any more on every other member; empty: it is."""
         self._let = False
         """The guest may switch over: from now on it may stand still."""
@@ -182,6 +196,7 @@ class JustInTime:
     async def beside(self, order: Order) -> None:
         """From the first look at the copy until the heartbeat is down again, however the order ends."""
         failure: Exception | None = None
+        self._ordered_at = time.monotonic()
         async with self._listening():
             try:
                 if await self._is_due(order) and (budget := await self._raise(order)) is not None:
@@ -198,15 +213,31 @@ class JustInTime:
     async def _cancelled(self, order: Order) -> None:
         """Wait until it is. A heartbeat that falls in the switch-over drops the node."""
         self._note_hold()
+        deadline = time.monotonic() + GIVE_UP_LIMIT_SECONDS
         await asyncio.wait({order}, timeout=GIVE_UP_LIMIT_SECONDS)
-        if order.done() and _silent(order) and not order.cancelled() and not self._resumed.is_set():
-            # Whoever gave that order cannot see whether its migration goes on at the host.
-            with contextlib.suppress(HostError):
-                await self._source.cancel_migration(self._move.guest, GIVE_UP_LIMIT_SECONDS)
+        if not order.done() or order.cancelled() or not _silent(order):
+            return
+        # Whoever gave that order cannot see whether its migration goes on at the host.
+        while not self._resumed.is_set() and (left := deadline - time.monotonic()) > 0:
+            try:
+                await self._source.cancel_migration(self._move.guest, left)
+                return
+            except HostUnreachable as error:
+                if error.may_have_happened:
+                    return
+                await asyncio.sleep(CANCEL_AGAIN_SECONDS)
+            except HostError:
+                self._nothing_left = True  # there is none that could be cancelled
+                return
 
     def _over(self, order: Order) -> bool:
-        """An order that ended without a word may go on at its host."""
-        return self.gave_up.is_set() or (order.done() and not _silent(order))
+        """An order that ended without a word may go on at its host, for as long as that is seen."""
+        if self.gave_up.is_set():
+            return True
+        if not order.done():
+            return False
+        unseen = time.monotonic() - (self._last.at if self._last is not None else self._ordered_at)
+        return not _silent(order) or self._resumed.is_set() or unseen > UNSEEN_LIMIT_SECONDS
 
     async def _pause(self, seconds: float, *ends: asyncio.Task[Any]) -> None:
         """No longer than until one of these ends that has not yet."""
@@ -241,6 +272,10 @@ class JustInTime:
             job = await self._source.migration_job(self._move.guest)
         except HostError:
             return None  # the next look asks again; the order tells the end
+        finally:
+            # A look has a limit of its own, which is shorter.
+            if time.monotonic() - began > holding.STOOD_STILL_SECONDS:
+                self._stood_still()
         # Before it has begun libvirt tells zeros.
         if job is None or not job.outgoing or not job.total_bytes or job.remaining_bytes is None:
             return None
@@ -281,9 +316,13 @@ class JustInTime:
         text = f"raising the heartbeat timeout to {budget.seconds} s: {budget.why}"
         self._show.enter("raising", text)
         self._others_rise = True
-        self._began = time.monotonic()
+        self._began, self._ring = time.monotonic(), ring_number()
         rising = asyncio.create_task(self._runs(self._goal(budget), RAISE_LIMIT_SECONDS).run())
-        await self._watch(order, rising)
+        try:
+            await self._watch(order, rising)
+        except Exception:
+            await rising  # nothing is lowered beside that
+            raise
         outcome = await rising
         if self._over(order):
             return None
@@ -297,7 +336,8 @@ class JustInTime:
 
     def _time_left(self, budget: Budget) -> float:
         """Seconds until a raise that does not end is to be given up: before the nodes lower it."""
-        return self._began + raising.limit_seconds(budget.seconds) - LAST_SECONDS - time.monotonic()
+        ends = self._began + raising.limit_seconds(budget.seconds) - GIVE_UP_LIMIT_SECONDS
+        return ends - time.monotonic()
 
     async def _watch(self, order: Order, rising: asyncio.Task[Done | Stop]) -> None:
         """While it rises: whether the copy has to be held, and whether the hold still holds."""
@@ -346,20 +386,14 @@ class JustInTime:
             holding.NEARER_LIMIT_SECONDS + budget.seconds, self._time_left(budget) - budget.seconds
         )
         converges = self._converges()
-        try:
-            if converges:
-                seen = await self._come_nearer(order, budget, deadline)
-            else:
-                await self._speed_back()
-                seen = await self._pass_by_pass(order, budget, deadline)
-            if self._over(order) or not await self._follow(budget, seen=seen):
-                return
-            if why := await self._ask_again(budget):
-                self.give_up(f"the heartbeat timeout is not raised any more: {why}")
-        finally:
-            if self._asked_again is not None:
-                self._asked_again.cancel()
-        if self._over(order):
+        if converges:
+            seen = await self._come_nearer(order, budget, deadline)
+        else:
+            await self._speed_back()
+            seen = await self._pass_by_pass(order, budget, deadline)
+        if self._over(order) or not await self._follow(budget, seen=seen):
+            return
+        if not await self._is_in_force(order, budget) or self._over(order):
             return
         self._show.enter("switching over", f"letting {self._move.guest} switch over")
         # If it stays held, the limit of the switch-over ends that.
@@ -381,7 +415,7 @@ class JustInTime:
                     return False
             elif holding.slipped(look):
                 return False  # the others are raised: to follow at once is better than to cancel
-            elif not pace and (self._held_at is not None or holding.must_pace(look, before)):
+            elif not pace and self._must_pace(look, before):
                 self._ask_soon(budget)
                 pace = holding.near_rate(look, self._first_rate())
                 paced_until = time.monotonic() + holding.PACED_LIMIT_SECONDS
@@ -391,8 +425,15 @@ class JustInTime:
                     return True
             elif pace and holding.near(look, before, least_rate):
                 return True
+            elif not pace and self._held_at is not None:
+                await self._go_on(self._first_rate())
             await self._pause(LOOK_SECONDS, order)
         return True
+
+    def _must_pace(self, look: Look, before: Look | None) -> bool:
+        """What was held goes on from there, unless it was held with much left, since nobody saw it."""
+        held_near = self._held_at is not None and holding.little_left(look, self._carried)
+        return held_near or holding.must_pace(look, before, self._carried)
 
     async def _pass_by_pass(self, order: Order, budget: Budget, deadline: float) -> bool:
         """Until what is left is what the guest writes again and again, or it has calmed down; whether it was
@@ -409,27 +450,64 @@ class JustInTime:
             elif not second and (look.job.iteration or 1) > 1:
                 if holding.calmed(look, self._carried):
                     return True
-                self._ask_soon(budget)
                 second = True
+            if look is not None and second and holding.ends_within(ASK_AHEAD_SECONDS, look, self._carried):
+                self._ask_soon(budget)
             await self._pause(LOOK_SECONDS, order)
         return True
 
     def _ask_soon(self, budget: Budget) -> None:
         """Beside the last part of the way: whether all that was read back is in force still."""
-        if self._asked_again is None:
-            self._asked_again = asyncio.create_task(self._still_raised(budget))
+        if self._answer is None:
+            self._asked_at = time.monotonic()
+            self._answer = asyncio.create_task(self._still_raised(budget))
 
-    async def _ask_again(self, budget: Budget) -> str:
-        self._ask_soon(budget)
-        assert self._asked_again is not None
-        return await self._asked_again
+    async def _is_in_force(self, order: Order, budget: Budget) -> bool:
+        """By an answer that is no older than a node may stand still. False: it is not, or the guest has gone
+        meanwhile."""
+        while True:
+            self._ask_soon(budget)
+            answer = self._answer
+            assert answer is not None
+            ends = [order] if not order.done() else []
+            events = [asyncio.create_task(event.wait()) for event in (self._resumed, self.gave_up)]
+            try:
+                await asyncio.wait({answer, *ends, *events}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for event in events:
+                    event.cancel()
+            if not answer.done():
+                return False
+            if why := answer.result():
+                self._not_any_more(why)
+                return False
+            if time.monotonic() - self._asked_at <= holding.STOOD_STILL_SECONDS:
+                return True
+            self._answer = None
+
+    def _not_any_more(self, why: str) -> None:
+        self.in_force = False
+        self.give_up(f"the heartbeat timeout is not raised any more: {why}")
 
     async def _still_raised(self, budget: Budget) -> str:
-        try:
+        why = f"the cluster does not answer here within {ASKED_LIMIT_SECONDS:.0f} s"
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ASKED_LIMIT_SECONDS):
-                return raising.still_raised(await self._seen(), self._goal(budget))
-        except (EngineError, TimeoutError) as error:
-            return str(error) or f"the cluster does not answer here within {ASKED_LIMIT_SECONDS:.0f} s"
+                for left in reversed(range(ASKED_TRIES)):
+                    why = await self._judged(budget)
+                    if not (why and left):
+                        break
+                    await asyncio.sleep(ASKED_AGAIN_SECONDS)
+        return why
+
+    async def _judged(self, budget: Budget) -> str:
+        try:
+            snapshot = await self._seen()
+        except EngineError as error:
+            return str(error)
+        if ring_number() != self._ring:
+            return "the ring of this node has changed"
+        return raising.still_raised(snapshot, self._goal(budget))
 
     def _may_wait_unseen(self) -> bool:
         last = self._last
@@ -548,9 +626,10 @@ class JustInTime:
 
     async def _end(self, order: Order) -> None:
         """The heartbeat first, however it ended; then what is left of the hold."""
-        if self.gave_up.is_set() and not (self._resumed.is_set() or _went_well(order)):
+        if self.gave_up.is_set() and not (self._resumed.is_set() or _went_well(order) or self._nothing_left):
             self.in_force = False  # should it move all the same, it does so from now on
         await self._stop_following()
+        await self._judge_by_the_answer()
         if self._others_rise:
             self._show.say("lowering the heartbeat timeout")
             outcome = await self._runs(LowerGoal(self._ground.window), LOWER_LIMIT_SECONDS).run()
@@ -564,6 +643,18 @@ class JustInTime:
                                             next_command="standfast window lower"))  # fmt: skip
         if not (self._resumed.is_set() or _went_well(order)):  # with the guest its speed has left the host
             await self.take_speed_back()
+
+    async def _judge_by_the_answer(self) -> None:
+        """Of a guest that went while it was asked whether all was in force still."""
+        if self._answer is None:
+            return
+        try:
+            why = await self._answer
+        except Exception as error:
+            why = f"it was not told: {error}"  # what is raised is to be lowered first
+        if why:
+            self.in_force = False
+            self.why = self.why or holding.given_up(why)
 
     def _note_down(self) -> None:
         if self._raised_at is None:
@@ -619,4 +710,5 @@ def _silent(order: Order) -> bool:
     """Whether the order ended without a word of how."""
     if order.cancelled():
         return True
-    return isinstance(order.exception(), HostUnreachable)
+    error = order.exception()
+    return isinstance(error, HostUnreachable) and error.may_have_happened

@@ -149,6 +149,12 @@ def must_hold(look: Look, before: Look | None) -> bool:
     return look.remaining <= _floor_bytes() + rate(look, before) * lead
 
 
+def little_left(look: Look, carried_bytes_per_second: float) -> bool:
+    """Whether no more is left than where a copy that is seen is held."""
+    lead = LEAD_SECONDS + LOOKS_OF_LEAD * look.took
+    return (look.remaining or 0) <= _floor_bytes() + carried_bytes_per_second * lead
+
+
 def _floor_bytes() -> float:
     return (HOLD_SECONDS + MARGIN_SECONDS) * HOLD_RATE_MIB_PER_SECOND * MIB
 
@@ -199,11 +205,17 @@ def on_its_way(look: Look) -> bool:
     return not look.job.done and bool(look.remaining)
 
 
-def must_pace(look: Look, before: Look | None) -> bool:
+def must_pace(look: Look, before: Look | None, carried_bytes_per_second: float) -> bool:
     """Whether the last part of the copy begins, which is paced."""
     if look.remaining is None:
         return False
-    return look.remaining <= PACED_BYTES + rate(look, before) * _near_lead_seconds(look)
+    falls = max(rate(look, before), carried_bytes_per_second)
+    return look.remaining <= PACED_BYTES + falls * _near_lead_seconds(look)
+
+
+def ends_within(seconds: float, look: Look, carried_bytes_per_second: float) -> bool:
+    """Whether this pass does."""
+    return (look.remaining or 0) <= seconds * carried_bytes_per_second
 
 
 def near_rate(look: Look, full_mib_per_second: int) -> int:

@@ -46,7 +46,7 @@ from standfast.core.steps import (
 UNCOMMANDED_SECONDS = 5.0
 """So long no command has to be seen that drives the raised window. (Its daemon tells at once that it has
 ended. To one that is started anew the command tells at once that it is there.)"""
-RAISED_LIMIT_SECONDS = 240.0
+RAISED_LIMIT_SECONDS = 300.0
 """So long, and twice the budget, no command has it raised, whatever it says: its own limits end it sooner
 (core/holding.py). The last report of a daemon that was killed calls its command alive for ever."""
 STAGGER_SECONDS = 15.0
@@ -108,6 +108,8 @@ def still_raised(snapshot: Snapshot, goal: RaiseGoal) -> str:
         return f"it is {record.totem.value} again, from {record.budget_seconds} s"
     if changed := snapshot.members ^ set(record.old):
         return f"the membership is not that of the opening: {', '.join(sorted(changed))}"
+    if not commanded(record, snapshot.members, snapshot.reports):
+        return f"standfastd of {snapshot.me} does not tell of this command: the others would lower it"
     for node in sorted(snapshot.members - {snapshot.me}):
         report = snapshot.reports.get(node)
         if report is None:
