@@ -181,12 +181,15 @@ def by_standfast(lab: VmLab, host: str, more: Sequence[str] = ()) -> Move:
         driven = Driven(lab, NODE, GUEST, host, more)
         code = driven.end()
         codes = {event["code"] for event in driven.events("message")}
-        if code == 1 and codes <= {*TRY_AGAIN, ROLLED_BACK} and refused < MAX_TRIES:
+        page = driven.page()
+        again = code == 1 and codes <= {*TRY_AGAIN, ROLLED_BACK}
+        if code == EXIT_UNFINISHED and not page:  # the opening was left half-way: as the message says
+            again = closed(lab, NODE, GUEST)
+        if again and refused < MAX_TRIES:
             refused += 1
             ready(lab)
             continue
         break
-    page = driven.page()
     steps = driven.steps()
     later = code == EXIT_UNFINISHED and page.get("how") == "moved" and closed(lab, NODE, GUEST)
     whole = time.monotonic() - began
