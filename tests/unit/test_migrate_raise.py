@@ -190,10 +190,18 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate_raise, "CANCEL_AGAIN_SECONDS", 0.01)
 
 
+class LongAgo(JustInTime):
+    """What was read back at the end of the raise is too old as the guest is let go."""
+
+    _read_back_at = property(lambda self: float("-inf"), lambda self, at: None)  # type: ignore[assignment]
+
+
 class Play:
     """One move with a raise."""
 
-    def __init__(self, source: Paced, *, asked: int | None = None, mute: bool = False) -> None:
+    def __init__(
+        self, source: Paced, *, asked: int | None = None, mute: bool = False, long_ago: bool = True
+    ) -> None:
         self.source, self.cluster = source, Cluster(source)
         show = Show(as_json=True)
         self.stop = Interrupts(show, asks=False)
@@ -201,7 +209,8 @@ class Play:
         target = Target(source, mute=mute)
         self.changed = ""
         """Why it is not in force any more."""
-        self.raises = JustInTime(MOVE, asked, source, target, show, self.cluster, self.seen, self.own)  # type: ignore[arg-type]
+        make = LongAgo if long_ago else JustInTime
+        self.raises = make(MOVE, asked, source, target, show, self.cluster, self.seen, self.own)  # type: ignore[arg-type]
         plan = SimpleNamespace(move=MOVE, target=None, limit_seconds=60.0)
         hosts = {"ctrl2": source}
         self.course = Course(plan, hosts, source.ask, show, self.stop, self.raises)  # type: ignore[arg-type]
@@ -491,6 +500,13 @@ async def test_what_is_not_in_force_any_more_lets_nobody_go() -> None:
     assert play.source.told[-3:-1] == ["own down", "lowered"]
     assert "not raised any more: n3 does not run it" in play.said
     assert not play.raises.in_force
+
+
+async def test_what_was_read_back_a_moment_ago_is_not_asked_for_again() -> None:
+    play = Play(Paced(), long_ago=False)
+    play.changed = "n3 does not run it any more"
+    assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
+    assert play.raises.in_force
 
 
 async def test_a_report_that_is_late_is_waited_for_as_it_is_asked_again() -> None:

@@ -150,7 +150,7 @@ class JustInTime:
         """The number of this node's ring as the raise began."""
         self._began = 0.0
         """The raise of the others, by the clock of `time.monotonic`."""
-        self._asked_at = 0.0
+        self._read_back_at = self._asked_at = float("-inf")
         self._answer: asyncio.Task[str] | None = None
         """Why it is not in force any more on every other member; empty: it is."""
         self._let = False
@@ -329,6 +329,7 @@ class JustInTime:
         if isinstance(outcome, Stop):
             self.give_up("; ".join(message.text for message in outcome.messages))
             return None
+        self._read_back_at = time.monotonic()
         return budget
 
     def _goal(self, budget: Budget) -> RaiseGoal:
@@ -458,14 +459,14 @@ class JustInTime:
 
     def _ask_soon(self, budget: Budget) -> None:
         """Beside the last part of the way: whether all that was read back is in force still."""
-        if self._answer is None:
+        if self._answer is None and not self._is_young(self._read_back_at):
             self._asked_at = time.monotonic()
             self._answer = asyncio.create_task(self._still_raised(budget))
 
     async def _is_in_force(self, order: Order, budget: Budget) -> bool:
         """By an answer that is no older than a node may stand still. False: it is not, or the guest has gone
         meanwhile."""
-        while True:
+        while not self._is_young(self._read_back_at):
             self._ask_soon(budget)
             answer = self._answer
             assert answer is not None
@@ -481,9 +482,14 @@ class JustInTime:
             if why := answer.result():
                 self._not_any_more(why)
                 return False
-            if time.monotonic() - self._asked_at <= holding.STOOD_STILL_SECONDS:
+            if self._is_young(self._asked_at):
                 return True
             self._answer = None
+        return True
+
+    def _is_young(self, at: float) -> bool:
+        """What was seen then is no older than a node may stand still."""
+        return time.monotonic() - at <= holding.STOOD_STILL_SECONDS
 
     def _not_any_more(self, why: str) -> None:
         self.in_force = False
