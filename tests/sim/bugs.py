@@ -482,6 +482,13 @@ def _let_go_before_it_is_read_back(patch: Patch) -> None:
         return Done("asked for") if asked else higher(snapshot, goal)
 
     patch.setattr(raising, "higher", believes)
+    _nothing_is_asked_again(patch)
+
+
+def _nothing_is_asked_again(patch: Patch) -> None:
+    """Nor whether this node stood still."""
+    patch.setattr(raising, "still_raised", lambda snapshot, goal: "")
+    patch.setattr(raise_story, "STOOD_STILL_MS", 10**9)
 
 
 def _let_go_before_its_own_node_follows(patch: Patch) -> None:
@@ -499,6 +506,7 @@ def _who_stood_still_lets_go(patch: Patch) -> None:
         return higher(replace(snapshot, barriers=1, ring_changed=False), goal)
 
     patch.setattr(raising, "higher", believes)
+    _nothing_is_asked_again(patch)
 
 
 def _left_raised(patch: Patch) -> None:
