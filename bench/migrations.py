@@ -5,7 +5,7 @@ memory a second in 32 MiB, and compares every page after each move. First all mo
 on the other node; then, in a lab of its own, as many by `virsh migrate --live` with fence_virsh alone.
 
 With --just-in-time: moves that raise the heartbeat around the switch-over only, over a link that is made slow
-so that the guest stands still for 0.1 to 6 s; heartbeat timeout 5 s, COUNT moves (8). Exit status 0 only
+so that the guest stands still for 0.1 to 10 s; heartbeat timeout 5 s, COUNT moves (8). Exit status 0 only
 where in each the membership was left alone, no page is wrong, and all was raised and lowered.
 
 With --postcopy: COUNT moves (4) by `standfast migrate --postcopy`, under the same load.

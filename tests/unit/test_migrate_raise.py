@@ -751,6 +751,24 @@ async def test_what_a_pass_has_left_is_allowed_at_once() -> None:
 # -- what goes wrong ----------------------------------------------------------------------------------------
 
 
+def cut() -> HostUnreachable:
+    """The session of the order breaks; its migration may go on at the host."""
+    return HostUnreachable("ctrl2", "cut", may_have_happened=True)
+
+
+async def cancelled_without_a_word(source: Paced) -> Play:
+    """The session breaks after the release, and the guest does not switch over: cancelled, then lowered."""
+    source.switches = False
+    source.lost = cut
+    play = Play(source, mute=True)
+    breaking = asyncio.create_task(once(source, "limit 300", source.ends.set))
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl2"))
+    await breaking
+    told = source.told[source.told.index("limit 300") + 1 :]
+    assert told[:3] == ["cancelled", "own down", "lowered"]
+    return play
+
+
 async def once(source: Paced, told: str, *then: Callable[[], object]) -> None:
     """As soon as the host was told that."""
     while told not in source.told:  # noqa: ASYNC110 - the host has no event for it
@@ -903,7 +921,7 @@ async def test_a_target_that_dies_while_held_lowers_and_closes_at_the_source(aft
 async def test_an_order_whose_session_broke_is_lowered_when_the_target_tells_that_it_runs_on() -> None:
     source = Paced()
     source.switches = False
-    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    source.lost = cut
     play = Play(source)
 
     # The session breaks, and the target tells.
@@ -917,7 +935,7 @@ async def test_an_order_whose_session_broke_is_lowered_when_the_target_tells_tha
 async def test_an_order_whose_session_broke_is_raised_for_all_the_same(at: str) -> None:
     source = Paced(LITTLE_MIB)
     source.switches = False
-    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    source.lost = cut
     play = Play(source)
     play.cluster.takes = 0.1
     whole = source.switched
@@ -962,7 +980,7 @@ async def test_an_order_without_a_word_whose_migration_nobody_sees_is_not_waited
 
     def lost() -> HostUnreachable:
         source.on("ctrl3")
-        return HostUnreachable("ctrl2", "cut", may_have_happened=True)
+        return cut()
 
     source.lost = lost
     source.ends.set()
@@ -987,15 +1005,8 @@ async def test_a_cancel_that_gets_no_answer_is_tried_again_before_it_is_lowered(
             await super().cancel_migration(guest, limit_seconds)
 
     source = Mute()
-    source.switches = False
-    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
-    play = Play(source, mute=True)
-    breaking = asyncio.create_task(once(source, "limit 300", source.ends.set))
-    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl2"))
-    await breaking
+    await cancelled_without_a_word(source)
     assert source.tries == 3
-    told = source.told[source.told.index("limit 300") + 1 :]
-    assert told[:3] == ["cancelled", "own down", "lowered"]
 
 
 async def test_what_had_arrived_without_a_word_is_not_told_as_unraised(
@@ -1008,7 +1019,7 @@ async def test_what_had_arrived_without_a_word_is_not_told_as_unraised(
             raise CommandFailed("ctrl2", f"no migration of {guest} from this host to cancel")
 
     source = Left()
-    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
+    source.lost = cut
     play = Play(source, mute=True)
     assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
     assert play.raises.in_force
@@ -1021,15 +1032,7 @@ async def test_what_went_on_without_a_word_is_cancelled_before_it_is_lowered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(holding, "SWITCH_LIMIT_SECONDS", -19.8)
-    source = Paced()
-    source.switches = False
-    source.lost = lambda: HostUnreachable("ctrl2", "cut", may_have_happened=True)
-    play = Play(source, mute=True)
-    breaking = asyncio.create_task(once(source, "limit 300", source.ends.set))
-    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl2"))
-    await breaking
-    told = source.told[source.told.index("limit 300") + 1 :]
-    assert told[:3] == ["cancelled", "own down", "lowered"]
+    play = await cancelled_without_a_word(Paced())
     assert not play.raises.in_force
 
 

@@ -182,13 +182,12 @@ class JustInTime:
                     self.give_up(f"how fast {guest} is sent could not be set: {error}")
 
     async def _set_first_rate(self) -> None:
-        guest, memory_bytes = self._move.guest, self._ground.memory_bytes
+        guest = self._move.guest
         rate = await self._source.copy_rate(guest)
         # What a command that was killed has left stays with the guest: no migration is to crawl by it.
-        first = holding.first_rate(self._full_rate, memory_bytes)
-        if rate not in (holding.HOLD_RATE_MIB_PER_SECOND, first):
+        if rate not in (holding.HOLD_RATE_MIB_PER_SECOND, self._first_rate()):
             self._full_rate = rate
-        first = holding.first_rate(self._full_rate, memory_bytes)
+        first = self._first_rate()
         if first != rate:
             self._slower = first != self._full_rate
             await self._source.set_copy_rate(guest, first)

@@ -144,16 +144,13 @@ def first_rate(full_mib_per_second: int, memory_bytes: int | None) -> int:
 
 def must_hold(look: Look, before: Look | None) -> bool:
     """Whether the copy is to be slowed down now: at the next look it might be too late."""
-    if look.remaining is None:
-        return False
-    lead = LEAD_SECONDS + LOOKS_OF_LEAD * look.took
-    return look.remaining <= _floor_bytes() + rate(look, before) * lead
+    return look.remaining is not None and little_left(look, rate(look, before))
 
 
-def little_left(look: Look, carried_bytes_per_second: float) -> bool:
-    """Whether no more is left than where a copy that is seen is held."""
+def little_left(look: Look, bytes_per_second: float) -> bool:
+    """Whether no more is left than what a hold has to last, and what goes until it begins."""
     lead = LEAD_SECONDS + LOOKS_OF_LEAD * look.took
-    return (look.remaining or 0) <= _floor_bytes() + carried_bytes_per_second * lead
+    return (look.remaining or 0) <= _floor_bytes() + bytes_per_second * lead
 
 
 def _floor_bytes() -> float:

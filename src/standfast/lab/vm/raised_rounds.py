@@ -1,5 +1,5 @@
 """Migrations that raise the heartbeat just in time, over a link that is made slow, so that the guest stands
-still for 0.1 to 6 s: who left, which pages are wrong, for how long it was held and raised.
+still for 0.1 to 10 s: who left, which pages are wrong, for how long it was held and raised.
 
 Each move has its own link and memory load. The blackout is QEMU's own, from STOP to RESUME.
 """
