@@ -1152,7 +1152,7 @@ async def test_a_first_speed_that_was_perhaps_set_is_taken_back_or_told(
 
 async def test_what_a_guest_writes_is_the_mean_of_what_was_measured() -> None:
     source = Paced()
-    told: list[float | Exception] = [CommandFailed("ctrl2", "busy"), 3.0 * MIB]
+    told: list[float | Exception] = [CommandFailed("ctrl2", "busy"), 2.0 * MIB, 4.0 * MIB]
 
     async def measured(guest: str) -> float | None:
         found = told.pop(0)
@@ -1164,6 +1164,6 @@ async def test_what_a_guest_writes_is_the_mean_of_what_was_measured() -> None:
     play = Play(source)
     await play.raises.prepare(Ground(7, 10.0))
     assert play.raises._dirty == 3.0 * MIB
-    told[:] = [5.0 * MIB, 9.0 * MIB]
+    told[:] = [5.0 * MIB, 7.0 * MIB, 9.0 * MIB]
     await play.raises.prepare(Ground(7, 10.0))
     assert play.raises._dirty == 7.0 * MIB

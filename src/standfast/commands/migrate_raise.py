@@ -41,7 +41,7 @@ ASKED_AGAIN_SECONDS = 1.0
 """A slow node is no lost one, and a report may be late."""
 ASK_AHEAD_SECONDS = 3.0
 PREPARE_TRIES = 3
-DIRTY_LOOKS = 2
+DIRTY_LOOKS = 3
 """One is coarse: QEMU looks at 512 pages of a GiB (7.2), 2 MiB each in a guest of 512 MiB."""
 RAISE_LIMIT_SECONDS = holding.HOLD_SECONDS
 LOWER_LIMIT_SECONDS = 60.0
