@@ -14,7 +14,7 @@ from test_migration import HOSTS, MOVE
 
 from standfast.cluster.cmap import CmapError
 from standfast.cluster.run import EngineError
-from standfast.commands import migrate_order, migrate_raise
+from standfast.commands import migrate_order, migrate_raise, migrate_read_back
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_raise import Ground, JustInTime
 from standfast.commands.migrate_show import Show
@@ -186,14 +186,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate_raise, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(holding, "WIDEN_SECONDS", 0.001)
     monkeypatch.setattr(raising, "still_raised", lambda seen, goal: seen)
-    monkeypatch.setattr(migrate_raise, "ASKED_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(migrate_read_back, "AGAIN_SECONDS", 0.001)
     monkeypatch.setattr(migrate_raise, "CANCEL_AGAIN_SECONDS", 0.01)
-
-
-class LongAgo(JustInTime):
-    """What was read back at the end of the raise is too old as the guest is let go."""
-
-    _read_back_at = property(lambda self: float("-inf"), lambda self, at: None)  # type: ignore[assignment]
 
 
 class Play:
@@ -209,8 +203,9 @@ class Play:
         target = Target(source, mute=mute)
         self.changed = ""
         """Why it is not in force any more."""
-        make = LongAgo if long_ago else JustInTime
-        self.raises = make(MOVE, asked, source, target, show, self.cluster, self.seen, self.own)  # type: ignore[arg-type]
+        self.raises = JustInTime(MOVE, asked, source, target, show, self.cluster, self.seen, self.own)  # type: ignore[arg-type]
+        if long_ago:  # what was read back is too old as the guest is let go
+            self.raises._read_back.came = lambda: None  # type: ignore[method-assign]
         plan = SimpleNamespace(move=MOVE, target=None, limit_seconds=60.0)
         hosts = {"ctrl2": source}
         self.course = Course(plan, hosts, source.ask, show, self.stop, self.raises)  # type: ignore[arg-type]
@@ -519,7 +514,7 @@ async def test_a_report_that_is_late_is_waited_for_as_it_is_asked_again() -> Non
             raise found
         return found
 
-    play.raises._seen = seen  # type: ignore[assignment]
+    play.raises._read_back._seen = seen  # type: ignore[assignment]
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
     assert not answers
     assert play.raises.in_force
@@ -529,7 +524,7 @@ async def test_a_ring_that_has_formed_anew_since_the_raise_lets_nobody_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     play = Play(Paced())
-    monkeypatch.setattr(migrate_raise, "ring_number", lambda: len(play.source.told))
+    monkeypatch.setattr(migrate_read_back, "ring_number", lambda: len(play.source.told))
     assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
     assert "the ring of this node has changed" in play.said
 
@@ -541,10 +536,10 @@ async def test_an_answer_that_is_too_old_is_asked_for_once_more(monkeypatch: pyt
     async def seen() -> str:
         asked.append(play.source.told[-1])
         if len(asked) == 1:
-            play.raises._asked_at -= holding.STOOD_STILL_SECONDS
+            play.raises._read_back._asked_at -= holding.STOOD_STILL_SECONDS
         return ""
 
-    play.raises._seen = seen  # type: ignore[assignment]
+    play.raises._read_back._seen = seen  # type: ignore[assignment]
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
     assert asked == ["raised", "own up"]
     assert play.raises.in_force
@@ -563,7 +558,7 @@ async def test_a_guest_that_goes_while_it_is_asked_is_lowered_at_once_and_judged
         await once(source, "own down")
         return why
 
-    play.raises._seen = seen  # type: ignore[assignment]
+    play.raises._read_back._seen = seen  # type: ignore[assignment]
     assert await play.run() == (Ended.DONE, CloseAt("ctrl3"))
     assert source.told[-3:] == ["runs on", "own down", "lowered"]
     told = play.course.how(Ended.DONE, moved=True)
@@ -573,14 +568,14 @@ async def test_a_guest_that_goes_while_it_is_asked_is_lowered_at_once_and_judged
 async def test_a_cluster_that_does_not_answer_as_it_is_asked_again_lets_nobody_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(migrate_raise, "ASKED_LIMIT_SECONDS", 0.01)
+    monkeypatch.setattr(migrate_read_back, "LIMIT_SECONDS", 0.01)
     play = Play(Paced())
 
     async def seen() -> str:
         await asyncio.Event().wait()
         return ""
 
-    play.raises._seen = seen  # type: ignore[assignment]
+    play.raises._read_back._seen = seen  # type: ignore[assignment]
     assert await play.run() == (Ended.REFUSED, CloseAt("ctrl2"))
     assert "does not answer here" in play.said
 
@@ -1056,7 +1051,7 @@ async def test_a_defect_beside_the_order_cancels_and_lowers_before_it_is_told() 
     async def seen() -> str:
         raise RuntimeError("a defect")
 
-    play.raises._seen = seen  # type: ignore[assignment]
+    play.raises._read_back._seen = seen  # type: ignore[assignment]
     with pytest.raises(RuntimeError, match="a defect"):
         await play.run()
     assert play.source.told[-3:] == ["cancelled", "own down", "lowered"] or (
@@ -1163,7 +1158,7 @@ async def test_what_a_guest_writes_is_the_mean_of_what_was_measured() -> None:
     source.dirty_bytes_per_second = measured  # type: ignore[method-assign]
     play = Play(source)
     await play.raises.prepare(Ground(7, 10.0))
-    assert play.raises._dirty == 3.0 * MIB
+    assert play.raises.copy.dirty == 3.0 * MIB
     told[:] = [5.0 * MIB, 7.0 * MIB, 9.0 * MIB]
     await play.raises.prepare(Ground(7, 10.0))
-    assert play.raises._dirty == 7.0 * MIB
+    assert play.raises.copy.dirty == 7.0 * MIB

@@ -81,7 +81,7 @@ class Course:
         """Give the order and wait for its end, or for the operator. Raises Left."""
         if self._stop.wanted.is_set() or self._gave_up:
             if self._raises is not None:
-                await self._stop.through(self._raises.take_speed_back())
+                await self._stop.through(self._raises.copy.take_speed_back())
             return Ended.NOT_BEGUN
         move = self._plan.move
         self._show.enter("migrating", f"migrating {move.guest} from {move.source} to {move.target}")

@@ -14,9 +14,10 @@ import click
 
 from standfast.commands import migrate_cold, window_run
 from standfast.commands.migrate import Order
+from standfast.commands.migrate_copy import Source
 from standfast.commands.migrate_order import Course
 from standfast.commands.migrate_plan import Plan, memory_bytes, prepared
-from standfast.commands.migrate_raise import Ground, JustInTime, Source
+from standfast.commands.migrate_raise import Ground, JustInTime
 from standfast.commands.migrate_show import PROGRAM, Show
 from standfast.commands.migrate_stop import Interrupts, Left
 from standfast.commands.migrate_text import Summary
