@@ -71,9 +71,9 @@ def test_a_hold_has_slipped_in_the_second_pass_or_where_next_to_nothing_is_left(
 
 def test_the_raise_begins_some_time_before_the_end_of_the_first_pass_by_what_the_link_carries() -> None:
     link = 10.0 * MIB
-    assert not holding.must_raise(look(401, 10), None, link)
-    assert holding.must_raise(look(399, 10), None, link)
-    assert not holding.must_raise(look(399, 10), None, 0.0), "that is not known yet"
+    assert not holding.must_raise(look(751, 10), None, link)
+    assert holding.must_raise(look(749, 10), None, link)
+    assert not holding.must_raise(look(749, 10), None, 0.0), "that is not known yet"
     assert not holding.must_raise(look(4000, 137), None, link), "a burst into buffers"
     empty = look(5000, 1, at=0.0)
     assert not holding.must_raise(look(4000, 1, at=1.0), empty, link), "empty memory: it may end soon"

@@ -614,13 +614,11 @@ async def test_a_copy_that_nobody_sees_while_it_is_raised_is_held() -> None:
 
 async def test_it_is_lowered_before_virsh_has_ended() -> None:
     play = Play(Paced())
-    ended: list[float] = []
-    loop = asyncio.get_running_loop()
     whole = play.source.migrate
 
     async def migrate(*given: object) -> None:
         await whole(*given)  # type: ignore[arg-type]
-        ended.append(loop.time())
+        await once(play.source, "lowered", lambda: None)
         play.source.told.append("virsh ended")
 
     play.source.migrate = migrate  # type: ignore[method-assign]

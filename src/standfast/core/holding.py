@@ -35,9 +35,10 @@ LEAD_SECONDS = 1.0
 soon as what is left takes no longer than its downtime limit, 0.3 s."""
 LOOKS_OF_LEAD = 3
 """The look that sees it, the order to slow down, and the look before that was too early."""
-RAISE_LEAD_SECONDS = 40.0
-"""So long before the end of the first pass the raise begins, by the speed of the link: one of busy emulated
-nodes took 12 to 45 s (measured)."""
+RAISE_LEAD_SECONDS = HOLD_SECONDS
+"""So long before the end of the first pass the raise begins, by the speed of the link. One of busy emulated
+nodes took 12 to 45 s, and half of a lead of 40 s were empty pages, which go at once: a hold slipped before
+the raise was read back (measured). It costs little, since a death is seen as early as ever meanwhile."""
 TOLD_BYTES = 8 * MIB
 """What was sent before the speed of the link is believed: where the memory is empty it shows nothing."""
 FIRST_PASS_SECONDS = 30.0
@@ -54,7 +55,7 @@ NEAR_MIB = 6
 (48 MiB/s; measured)."""
 PACED_BYTES = 4 * NEAR_MIB * MIB
 PACED_LIMIT_SECONDS = 8.0
-NEARER_LIMIT_SECONDS = 45.0
+NEARER_LIMIT_SECONDS = RAISE_LEAD_SECONDS + 30.0
 """From the raise on, and the budget: a second pass may take as long as the blackouts that it allows. Then
 this node follows wherever the copy is."""
 STOOD_STILL_SECONDS = 8.0

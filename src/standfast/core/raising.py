@@ -46,7 +46,7 @@ from standfast.core.steps import (
 UNCOMMANDED_SECONDS = 5.0
 """So long no command has to be seen that drives the raised window. (Its daemon tells at once that it has
 ended. To one that is started anew the command tells at once that it is there.)"""
-RAISED_LIMIT_SECONDS = 300.0
+RAISED_LIMIT_SECONDS = 360.0
 """So long, and twice the budget, no command has it raised, whatever it says: its own limits end it sooner
 (core/holding.py). The last report of a daemon that was killed calls its command alive for ever."""
 STAGGER_SECONDS = 15.0
