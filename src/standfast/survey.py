@@ -126,12 +126,12 @@ class Survey:
             guarded=(guards := guarded.guarded(tree)),
             guard_whole=frozenset(node for node in guards if guarded.whole(tree, node)),
         )
-        if not quick and (whole or _absent(snapshot)):
+        if not quick and (whole or _absent(snapshot, guest)):
             snapshot = await self._whole(snapshot, tree, guest, controller)
         return snapshot, tree
 
     async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str, controller: bool) -> Snapshot:
-        absent = _absent(snapshot)
+        absent = _absent(snapshot, guest)
         places_and_off = asyncio.gather(
             self.ask(_guests(snapshot) if guest else ()), self._proven_off(snapshot, absent)
         )
@@ -225,10 +225,13 @@ def _option(tree: ET.Element, name: str, default: str) -> str:
     return default
 
 
-def _absent(snapshot: Snapshot) -> list[str]:
-    if snapshot.record is None or not snapshot.record.open:
+def _absent(snapshot: Snapshot, guest: str) -> list[str]:
+    """Nodes that may be proven off: members of the window that are gone; without one, the guest's own."""
+    if snapshot.record is None:
         return []
-    return sorted(set(snapshot.record.old) - snapshot.members)
+    own = {aim.node for aim in snapshot.aims.values() if guest and aim.guest == guest}
+    asked = set(snapshot.record.old) if snapshot.record.open else own
+    return sorted(asked - snapshot.members)
 
 
 def _unwell(snapshot: Snapshot, status: membership.ClusterStatus) -> dict[str, str]:

@@ -24,6 +24,7 @@ from standfast.daemon.own_command import Ended
 from standfast.daemon.stray_duty import StrayDuty
 
 RUNNING, ABSENT, SILENT = GuestState.RUNNING, GuestState.ABSENT, GuestState.SILENT
+STOPPED = GuestState.STOPPED
 NODES = ("n1", "n2", "n3")
 REPAIR = ("standfast", "window", "repair", "g2", "--lease", "10", "--json")
 
@@ -75,7 +76,9 @@ class Seen(Known):
 class World:
     """Three nodes, three hosts, g1 to g3 at home; the duty of one node, and its clock."""
 
-    def __init__(self, me: str = "n1", kind: type[Place] = Place, **options: object) -> None:
+    def __init__(
+        self, me: str = "n1", kind: type[Place] = Place, hosts: str = "ldm", **options: object
+    ) -> None:
         self.hosts = {name: kind(name) for name in ("ctrl1", "ctrl2", "ctrl3", "ctrl4")}
         for number in (1, 2, 3):
             self.hosts[f"ctrl{number}"].guests[f"g{number}"] = RUNNING
@@ -83,7 +86,7 @@ class World:
         listed = [
             SimpleNamespace(
                 name=name, ppar_id=0, xscf_lan0=name + "-0", xscf_lan1=name + "-1", weight=1, obeys=True,
-                kind="ldm", fence_agent="", fence_parameters=(),
+                kind=hosts, fence_agent="", fence_parameters=(),
             )
             for name in self.hosts
         ]  # fmt: skip
@@ -349,6 +352,38 @@ async def test_auto_repairs_nothing_that_is_not_plain_and_tells_why(why: str, sa
     assert world.ran == []
     assert said in alarms(world)
     assert "g2 (n2) was moved to ctrl4" in alarms(world)
+
+
+@pytest.mark.parametrize("repair", ["ask", "auto"])
+async def test_a_guest_that_was_moved_and_is_off_is_told_and_aimed_at_where_it_may_be(repair: str) -> None:
+    world = World(hosts="libvirt", repair=repair)
+    world.move("g2", "ctrl4")
+    await world.turn()
+    world.known.members = frozenset({"n1", "n3"})
+    world.hosts["ctrl4"].guests["g2"] = STOPPED
+    await world.turn(20.0)
+    assert world.duty.told == {"n2": "off ctrl4"}
+    assert "g2 (n2) is off, and ctrl4 knows it" in alarms(world)
+    assert "type: standfast window repair g2" in alarms(world)
+    await world.turn(stray_duty.CONFIRM_SECONDS)
+    await world.turn(20.0)
+    assert world.ran == ([REPAIR] if repair == "auto" else [])
+
+
+async def test_auto_aims_at_nothing_that_is_off_while_its_node_is_a_member_or_without_quorum() -> None:
+    world = World(hosts="libvirt", repair="auto")
+    world.move("g2", "ctrl4")
+    world.hosts["ctrl4"].guests["g2"] = STOPPED
+    for _ in range(3):
+        await world.turn(20.0)
+    assert "not mended by the nodes: n2 is in the membership" in alarms(world)
+    world.known.members = frozenset({"n1", "n3"})
+    assert world.known.tree is not None
+    world.known.tree.set("have-quorum", "0")
+    for _ in range(3):
+        await world.turn(20.0)
+    assert "not mended by the nodes: this part of the cluster has no quorum" in alarms(world)
+    assert world.ran == []
 
 
 async def test_auto_repairs_nothing_of_two_copies_or_of_a_guest_on_its_way() -> None:

@@ -17,6 +17,7 @@ from standfast.core.strays import Kind, Sight, Tries
 
 AIM = NodeAim("n2", "g2", "ctrl2", 1, {})
 HOSTS = {name: HostEntry(name, 0, f"{name}-lan0", f"{name}-lan1", 1) for name in ("ctrl1", "ctrl2", "ctrl3")}
+OF_LIBVIRT = {name: replace(host, kind="libvirt") for name, host in HOSTS.items()}
 RUNNING, ABSENT, SILENT = GuestState.RUNNING, GuestState.ABSENT, GuestState.SILENT
 OUT, IN, STOPPED = GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.STOPPED
 PAUSED, ERROR, UNKNOWN = GuestState.PAUSED, GuestState.ERROR, GuestState.UNKNOWN
@@ -79,41 +80,53 @@ def test_whoever_is_lost_each_guest_is_looked_at_by_exactly_one_of_those_that_ar
         ((ABSENT, ERROR, ABSENT), Sight(Kind.LEFT, "ctrl2")),
         ((ABSENT, ERROR, RUNNING), Sight(Kind.LEFT, "ctrl2")),
         ((ABSENT, STOPPED, ABSENT), Sight(Kind.NOWHERE)),
+        ((ABSENT, STOPPED, STOPPED), Sight(Kind.NOWHERE)),
+        ((ABSENT, ABSENT, ABSENT), Sight(Kind.NOWHERE)),
+        ((ABSENT, ABSENT, STOPPED), Sight(Kind.OFF, "ctrl3", plain=True)),
+        ((STOPPED, ABSENT, STOPPED), Sight(Kind.OFF, "ctrl1,ctrl3")),
+        ((SILENT, ABSENT, STOPPED), Sight(Kind.UNKNOWN)),
         ((ABSENT, SILENT, ABSENT), Sight(Kind.UNKNOWN)),
         ((ABSENT, UNKNOWN, ABSENT), Sight(Kind.UNKNOWN)),
         ((SILENT, SILENT, SILENT), Sight(Kind.UNKNOWN)),
     ],
 )
 def test_what_the_hosts_say_is_one_of_a_closed_list(states: tuple[GuestState, ...], sight: Sight) -> None:
-    assert strays.judge(AIM, answers(*states)) == sight
+    assert strays.judge(AIM, answers(*states), OF_LIBVIRT) == sight
 
 
 def test_a_guest_with_a_migration_reported_is_on_its_way_though_it_runs() -> None:
     found = answers(ABSENT, RUNNING, ABSENT, job=True)
-    assert strays.judge(AIM, found).kind is Kind.MOVING
+    assert strays.judge(AIM, found, OF_LIBVIRT).kind is Kind.MOVING
     assert not strays.at_home(found[1])
     assert strays.at_home(answers(ABSENT, RUNNING, ABSENT)[1])
 
 
 def test_only_what_is_plain_everywhere_is_ever_called_plain() -> None:
     for states in product(GuestState, repeat=3):
-        found = strays.judge(AIM, answers(*states))
-        if found.plain:
+        found = strays.judge(AIM, answers(*states), OF_LIBVIRT)
+        if found.plain and found.kind is Kind.OFF:
+            assert sorted(s.value for s in states) == ["absent", "absent", "stopped"]
+            assert states[1] is ABSENT
+        elif found.plain:
             assert found.kind is Kind.ELSEWHERE
             assert [s for s in states if s is RUNNING] == [RUNNING]
             assert all(s.proves_not_here for s in states if s is not RUNNING)
             assert states[1] is not RUNNING
 
 
+def test_one_that_is_off_is_no_matter_of_the_aim_where_a_service_processor_knows_its_name() -> None:
+    assert strays.judge(AIM, answers(ABSENT, ABSENT, STOPPED), HOSTS).kind is Kind.NOWHERE
+
+
 def test_silence_never_ends_an_alarm_and_never_makes_one() -> None:
     for states in product((SILENT, UNKNOWN), repeat=3):
-        assert strays.judge(AIM, answers(*states)).kind is Kind.UNKNOWN
-    assert strays.judge(AIM, ()).kind is Kind.UNKNOWN
+        assert strays.judge(AIM, answers(*states), OF_LIBVIRT).kind is Kind.UNKNOWN
+    assert strays.judge(AIM, (), OF_LIBVIRT).kind is Kind.UNKNOWN
 
 
 def test_a_guest_whose_devices_aim_at_no_known_host_is_elsewhere() -> None:
     aim = replace(AIM, host="")
-    found = strays.judge(aim, answers(ABSENT, RUNNING, ABSENT))
+    found = strays.judge(aim, answers(ABSENT, RUNNING, ABSENT), HOSTS)
     assert found == Sight(Kind.ELSEWHERE, "ctrl2", plain=True)
     assert "aims at no host of clovmmigrate.conf" in strays.message(found, aim, HOSTS, 3.0).text
 
@@ -136,6 +149,12 @@ def test_a_sight_comes_over_the_wire_and_an_unknown_word_is_no_sight() -> None:
         (Sight(Kind.MOVING, "ctrl3"), "UNANNOUNCED", "standfast window open g2 --to ctrl3"),
         (Sight(Kind.MOVING), "UNANNOUNCED", "standfast window open g2"),
         (Sight(Kind.COPIES, "ctrl2,ctrl3"), "TWO_COPIES", "ldm stop-domain g2 (on ctrl2 or ctrl3)"),
+        (Sight(Kind.OFF, "ctrl3"), "STALE_AIM", "standfast window repair g2"),
+        (
+            Sight(Kind.OFF, "ctrl1,ctrl3"),
+            "STALE_AIM",
+            "virsh undefine g2 (on all hosts but one), then standfast window repair g2",
+        ),
         (Sight(Kind.LEFT, "ctrl2"), "HALF_MOVED", "ldm list-domain -o status g2 (on ctrl2)"),
     ],
 )
@@ -196,6 +215,12 @@ def test_nothing_is_done_without_quorum_without_the_node_or_where_the_agents_do_
     assert obstacle(reports=refused) == "from n3 the agents do not get in at ctrl3: wrong password"
     # What a node that is away once said is nobody's trouble now.
     assert obstacle(reports=refused, members={"n1", "n2"}) == ""
+
+
+def test_of_one_that_is_off_nothing_is_done_without_quorum_or_while_its_node_is_a_member() -> None:
+    assert strays.in_the_way_off("n2", members={"n1"}, quorate=True) == ""
+    assert "no quorum" in strays.in_the_way_off("n2", members={"n1"}, quorate=False)
+    assert "n2 is in the membership" in strays.in_the_way_off("n2", members={"n1", "n2"}, quorate=True)
 
 
 WINDOW = Record(epoch=5, phase=Phase.OPEN, mover="n2", source="ctrl2", window=4, why=strays.AUTO_REASON)

@@ -402,6 +402,30 @@ async def test_repair_aims_what_was_moved_and_leaves_the_rest(
     assert isinstance(drive(made, goals[0]), Done)
 
 
+@pytest.mark.parametrize(("kind", "left"), [("libvirt", []), ("ldm", ["g2"])])
+async def test_repair_aims_at_a_lost_guest_that_is_off_where_no_service_processor_knows_its_name(
+    kind: str, left: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = FakeCluster(3)
+    made.hosts = {name: dataclasses.replace(host, kind=kind) for name, host in made.hosts.items()}
+    made.guest_on = {"ctrl3": GuestState.STOPPED}
+    made.gone, made.proven_off = {"n2"}, frozenset({"n2"})
+    see(made, monkeypatch)
+
+    class Played:
+        def __init__(self, survey: Eyes, goal: CloseGoal, say: object) -> None:
+            self.goal = goal
+
+        async def run(self) -> object:
+            return drive(made, self.goal)
+
+    monkeypatch.setattr("standfast.execute.Executor", Played)
+    assert await window_actions.repair(Screen(True), "g2") == 0
+    out = capsys.readouterr().out
+    assert json.loads(out.splitlines()[-1])["left_alone"] == left
+    assert made.aims["n2"] == ("ctrl2" if left else "ctrl3")
+
+
 async def test_repair_of_one_guest_leaves_the_others_and_holds_no_longer_than_it_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

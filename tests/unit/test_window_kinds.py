@@ -52,6 +52,52 @@ def test_a_repair_without_a_window_saves_nothing_either() -> None:
     assert world.saves == []
 
 
+OFF = replace(CLOSE, off=True)
+
+
+def lost(kind: str = "libvirt") -> FakeCluster:
+    """g2 was moved to ctrl3 without a window, its node is lost, and it is off there."""
+    world = cluster(kind, 3)
+    world.guest_on = {"ctrl3": GuestState.STOPPED}
+    world.gone, world.proven_off = {"n2"}, frozenset({"n2"})
+    return world
+
+
+def test_the_agents_of_a_lost_guest_that_is_off_aim_at_the_host_that_knows_it_and_hold_nobody() -> None:
+    world = lost()
+    outcome = drive(world, OFF)
+    assert isinstance(outcome, Done), outcome
+    assert "aim at ctrl3, where g2 is off; once it runs again: clovmmigrate -u g2 ctrl3" in outcome.reason
+    assert (world.aims["n2"], world.weights["n2"]) == ("ctrl3", 2)
+    assert world.record.phase is Phase.IDLE
+    assert (world.record.prove, world.saves) == (0, [])
+    again = drive(world, replace(OFF, since_epoch=world.record.epoch))
+    assert isinstance(again, Done)
+    # Once it runs there, it is proven as ever.
+    world.guest_on = {"ctrl3": GuestState.RUNNING}
+    world.gone, world.proven_off = set(), frozenset()
+    proven = drive(world, replace(CLOSE, since_epoch=world.record.epoch))
+    assert isinstance(proven, Done)
+    assert "every agent of n2 has proven ctrl3" in proven.reason
+
+
+@pytest.mark.parametrize(
+    "why", ["asked otherwise", "not proven", "a member", "elsewhere", "service processor"]
+)
+def test_nothing_is_aimed_at_a_guest_that_is_off_unless_all_is_plain(why: str) -> None:
+    world = lost("ldm" if why == "service processor" else "libvirt")
+    if why == "not proven":
+        world.proven_off = frozenset()
+    elif why == "a member":
+        world.gone = set()
+    elif why == "elsewhere":
+        world.guest_on = {"ctrl1": GuestState.STOPPED}
+    outcome = drive(world, CLOSE if why == "asked otherwise" else OFF)
+    assert isinstance(outcome, Stop)
+    assert codes(outcome) == ["GUEST_STOPPED"]
+    assert world.aims["n2"] == "ctrl2"
+
+
 def test_hosts_that_nobody_asks_are_closed_by_the_operators_word_and_the_agents_proof() -> None:
     world = cluster("manual")
     before = world.facts()

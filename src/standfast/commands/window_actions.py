@@ -135,6 +135,7 @@ async def repair(screen: Screen, only: str = "", lease_minutes: int | None = Non
 
     `only`: the guest to look at; empty: all.
     """
+    from standfast.core.evidence import off_on
     from standfast.core.gate import plainly_on
     from standfast.core.steps import CloseGoal, Stop
     from standfast.execute import Executor
@@ -148,19 +149,36 @@ async def repair(screen: Screen, only: str = "", lease_minutes: int | None = Non
         wanted = _wanted(snapshot, only)
         answers = await survey.ask([aim.guest for aim in wanted])
         places = {aim.guest: plainly_on(answers.get(aim.guest, ())) for aim in wanted}
+        off = {
+            aim.guest: where
+            for aim in wanted
+            if aim.node not in snapshot.members
+            and (where := off_on(answers.get(aim.guest, ())))
+            and not snapshot.hosts[where].saves
+        }
+        places.update(off)
         repaired = []
         for aim in wanted:
             where = places[aim.guest]
             if not where or (aim.host == where and aim.node not in snapshot.guarded):
                 continue
-            screen.say(f"{aim.guest} is on {where}")
+            screen.say(f"{aim.guest} is {'off, ' if aim.guest in off else ''}on {where}")
             seen, _ = await window_run.look(survey)
             epoch = seen.record.epoch if seen.record is not None else 0
             lease = 60 * (lease_minutes or config.lease_minutes)
-            goal = CloseGoal(aim.node, aim.guest, where, lease_seconds=lease, since_epoch=epoch)
+            goal = CloseGoal(
+                aim.node,
+                aim.guest,
+                where,
+                lease_seconds=lease,
+                since_epoch=epoch,
+                off=aim.guest in off,
+            )
             outcome = await Executor(survey, goal, screen.say).run()
             if isinstance(outcome, Stop):
                 return window_run.stopped(outcome, screen)
+            if aim.guest in off:
+                screen.say(outcome.reason)
             repaired.append(aim.guest)
     alone = sorted(guest for guest, where in places.items() if not where)
     text = f"repaired: {', '.join(repaired)}" if repaired else "nothing was to be repaired"

@@ -91,6 +91,14 @@ def gone_everywhere(hosts: Iterable[str], rounds: Sequence[Sequence[HostAnswer]]
     return complete and same and quiet and all(state.proves_not_here for state, _ in tables[0].values())
 
 
+def off_on(answers: Sequence[HostAnswer]) -> str:
+    """The one host that knows the guest, which is off, while every other one answers that it does not; empty:
+    nothing so plain."""
+    knowing = [answer for answer in answers if answer.state is not GuestState.ABSENT]
+    plain = len(knowing) == 1 and knowing[0].state is GuestState.STOPPED
+    return knowing[0].host if plain and not any(answer.job for answer in answers) else ""
+
+
 def on_its_way(answers: Iterable[HostAnswer], aim: str) -> HostAnswer | None:
     """The first answer that shows the guest being moved, or alive elsewhere than on `aim` (empty: any)."""
     for answer in answers:

@@ -155,6 +155,8 @@ class CloseGoal:
     """Epoch of the record when the command began: a proof that is older does not answer it."""
     ignore_clocks: str = ""
     """Why the heartbeat may come down although clocks do not agree; empty: it may not."""
+    off: bool = False
+    """The guest is off there, and its agents are to see that (``standfast window repair``)."""
 
 
 @dataclass(frozen=True)

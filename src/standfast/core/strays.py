@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from standfast.core import by_kind
-from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.evidence import GuestState, HostAnswer, off_on
 from standfast.core.gate import plainly_on
 from standfast.core.messages import Message
 from standfast.core.record import Phase, Record
@@ -52,9 +52,10 @@ class Kind(Enum):
     MOVING = "moving"  # a migration of it is under way
     LEFT = "left"  # a migration broke off and has left a copy
     COPIES = "copies"  # two copies of it run
+    OFF = "off"  # it runs nowhere, and is known where its devices do not aim
 
 
-ASTRAY = frozenset({Kind.ELSEWHERE, Kind.MOVING, Kind.LEFT, Kind.COPIES})
+ASTRAY = frozenset({Kind.ELSEWHERE, Kind.MOVING, Kind.LEFT, Kind.COPIES, Kind.OFF})
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Sight:
     kind: Kind
     host: str = ""
     plain: bool = False
-    """ELSEWHERE: it runs there and every other host says that it is not there."""
+    """ELSEWHERE: it runs there, and every other host says that it is not there. OFF: no other knows it."""
 
     @property
     def astray(self) -> bool:
@@ -103,8 +104,9 @@ def at_home(answer: HostAnswer) -> bool:
     return answer.state is GuestState.RUNNING and not answer.job
 
 
-def judge(aim: NodeAim, answers: Sequence[HostAnswer]) -> Sight:
-    """What the answers of all hosts show."""
+def judge(aim: NodeAim, answers: Sequence[HostAnswer], hosts: Mapping[str, HostEntry]) -> Sight:
+    """What the answers of all hosts show. (Of a guest that is off a service processor knows the name that was
+    saved: where its devices aim then is no matter.)"""
     moving = [a for a in answers if _moves(a)]
     if moving:
         incoming = [a.host for a in moving if a.state is GuestState.INCOMING]
@@ -120,8 +122,12 @@ def judge(aim: NodeAim, answers: Sequence[HostAnswer]) -> Sight:
             return Sight(Kind.HOME, aim.host)
         where = running or present
         return Sight(Kind.ELSEWHERE, ",".join(where), plain=plainly_on(answers) == where[0])
-    told = bool(answers) and not any(a.state in (GuestState.SILENT, GuestState.UNKNOWN) for a in answers)
-    return Sight(Kind.NOWHERE if told else Kind.UNKNOWN)
+    if not answers or any(a.state in (GuestState.SILENT, GuestState.UNKNOWN) for a in answers):
+        return Sight(Kind.UNKNOWN)
+    off = sorted(a.host for a in answers if a.state is GuestState.STOPPED)
+    if off and aim.host not in off and not any(name in hosts and hosts[name].saves for name in off):
+        return Sight(Kind.OFF, ",".join(off), plain=off_on(answers) == off[0])
+    return Sight(Kind.NOWHERE)
 
 
 def _moves(answer: HostAnswer) -> bool:
@@ -166,6 +172,14 @@ def _message(sight: Sight, aim: NodeAim, hosts: Mapping[str, HostEntry], seconds
         text = f"a migration of {who} broke off and left a copy on {where}, {since}: nobody can fence it"
         typed = by_kind.look(hosts, sight.host.partition(",")[0], aim.guest)
         return Message("HALF_MOVED", text, node=aim.node, host=sight.host, next_command=typed)
+    if sight.kind is Kind.OFF:
+        text = (
+            f"{who} is off, and {where} knows it, {since}; its fencing aims at {aimed}, where an agent may "
+            "fail since it is not there, so that the cluster recovers nothing of it"
+        )
+        first = f"virsh undefine {aim.guest} (on all hosts but one), then " if "," in sight.host else ""
+        typed = f"{first}standfast window repair {aim.guest}"
+        return Message("STALE_AIM", text, node=aim.node, host=sight.host, next_command=typed)
     text = (
         f"{who} was moved to {where} without a window, {since}; its fencing aims at {aimed}, so that nobody "
         "can fence it"
@@ -249,6 +263,13 @@ def in_the_way(
             if logins.get(way):
                 return f"from {name} the agents do not get in at {target}: {logins[way]}"
     return ""
+
+
+def in_the_way_off(node: str, *, members: Collection[str], quorate: bool) -> str:
+    """The same of the guest of `node` that is off: what is aimed then needs no proof, and holds nobody."""
+    if not quorate:
+        return "this part of the cluster has no quorum"
+    return f"{node} is in the membership" if node in members else ""
 
 
 def by_the_nodes(record: Record | None, *, repairs: bool, opens: bool) -> bool:

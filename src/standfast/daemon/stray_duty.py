@@ -275,7 +275,12 @@ class StrayDuty:
         for node in due:
             self._looked[node] = self._now()
             aim = view.aims[node]
-            self._see(aim, strays.judge(aim, told[aim.guest]) if node in wide else Sight(Kind.HOME, aim.host))
+            self._see(
+                aim,
+                strays.judge(aim, told[aim.guest], view.hosts)
+                if node in wide
+                else Sight(Kind.HOME, aim.host),
+            )
 
     async def _not_at_home(self, view: View, nodes: Sequence[str]) -> set[str]:
         """Which of them their aimed hosts do not show running, each asked once for all of its guests."""
@@ -358,17 +363,22 @@ class StrayDuty:
             entry, aim = self._book[node], view.aims[node]
             moving = entry.sight.kind is Kind.MOVING
             ready = moving or (entry.sight.plain and entry.sights >= strays.WANTED_SIGHTS)
-            allowed = view.opens if moving else view.repairs and entry.sight.kind is Kind.ELSEWHERE
+            mends = entry.sight.kind in (Kind.ELSEWHERE, Kind.OFF)
+            allowed = view.opens if moving else view.repairs and mends
             if not (ready and allowed):
                 continue
-            entry.obstacle = self._obstacle(node, "" if moving else entry.sight.host, view)
+            entry.obstacle = self._obstacle(node, entry.sight, view)
             if not entry.obstacle and entry.tried(self._now()).due:
                 self._work = asyncio.create_task(self._command(node, entry, order(aim, entry.sight)))
                 return
 
-    def _obstacle(self, node: str, target: str, view: View) -> str:
+    def _obstacle(self, node: str, sight: Sight, view: View) -> str:
         if not self._facility():
             return f"the shutdown facility of {self._known.node} is stopped"
+        quorate, members = topology.quorate(self._known.tree), self._known.members
+        if sight.kind is Kind.OFF:
+            return strays.in_the_way_off(node, members=members, quorate=quorate)
+        target = "" if sight.kind is Kind.MOVING else sight.host
         for other, entry in sorted(self._book.items()):
             if target and entry.sight.kind is Kind.MOVING:
                 return f"{view.aims[other].guest} is on its way, and no host can save its configuration"
@@ -377,9 +387,9 @@ class StrayDuty:
             target,
             view.hosts,
             view.reports,
-            members=self._known.members,
+            members=members,
             able=view.able,
-            quorate=topology.quorate(self._known.tree),
+            quorate=quorate,
         )
 
     async def _command(self, node: str, entry: Entry, argv: tuple[str, ...]) -> None:

@@ -95,7 +95,7 @@ PARTS: dict[str, Callable[[Story], None]] = {
     "b": with_and_after,
     "d": in_the_window,
 }
-BY_NAME = ("e",)
+BY_NAME = ("e", "f")
 """Parts that have to be asked for."""
 
 
@@ -106,11 +106,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="What goes wrong without Standfast (a), the same with it (b, with a death after it: c), "
         "and a guarded window with a death in it (d). With --vm real guests on libvirt hosts: without (a), "
         "and with it (b; a stale aim: c, and a death: d, after it), and a clock that a blackout leaves "
-        "behind (e).",
+        "behind (e), and a move that nobody announced (f).",
     )
     parser.add_argument("--vm", action="store_true", help="real guests and live migrations; 6 to 10 minutes")
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="a, b or d; default: all (--vm: a, b or e; default: a and b)"
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="a, b or d; default: all (--vm: a, b, e or f; default: a and b)",
     )
     given = parser.parse_args(argv)
     parts = _vm_parts() if given.vm else PARTS

@@ -67,7 +67,7 @@ class Strays:
         if aim.host in site.hosts and strays.at_home(site.peek(aim.host, aim.guest)):
             sight = Sight(Kind.HOME, aim.host)
         else:
-            sight = strays.judge(aim, [site.peek(host, aim.guest) for host in site.hosts])
+            sight = strays.judge(aim, [site.peek(host, aim.guest) for host in site.hosts], self.world.entries)
         if sight.astray:
             if self._seen.get(aim.node) != sight:
                 self.world.kernel.say(self.node.name, "alarm: %s is %s", aim.guest, sight.word)

@@ -9,6 +9,7 @@ from standfast.core.names import SETTLE_SECONDS
 from standfast.lab.story import Happening, Story, service_of
 from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.demo_clock import with_a_lagging_clock
+from standfast.lab.vm.demo_unannounced import moved_by_virsh
 from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MOVER
 from standfast.lab.vm.seed import KEY_FILE
@@ -101,7 +102,7 @@ def _the_move(stage: Stage) -> None:
     moved = stage.move("host3", blackout_seconds=BLACKOUT_SECONDS)
     figure = f"{moved.blackout.seconds:.2f} s by QEMU" if isinstance(moved, Moved) else str(moved)
     story.require("the guest arrived after its blackout", isinstance(moved, Moved), figure)
-    back = stage.until(lambda: _together(stage), RETURN_LIMIT_SECONDS)
+    back = stage.until(lambda: stage.together(), RETURN_LIMIT_SECONDS)
     held = _held(stage, mark)
     dropped = stage.witness.left(mark) > 0
     figure = f"{len(held)} times held" if back is not None else "it did not come back"
@@ -137,14 +138,6 @@ def _held(stage: Stage, mark: Mark) -> list[str]:
     return stage.witness.gate_lines(mark, "hold")
 
 
-def _together(stage: Stage) -> bool:
-    """Both nodes are one ring, and well."""
-    if stage.seen.members != len(stage.lab.nodes):
-        return False
-    seen = stage.lab.status(FIRST)
-    return seen is not None and {node.name for node in seen.nodes if node.well} == set(stage.lab.nodes)
-
-
 def _the_stale_aim(stage: Stage) -> None:
     story = stage.story
     story.chapter(
@@ -156,7 +149,7 @@ def _the_stale_aim(stage: Stage) -> None:
     mark, boot, fenced = stage.witness.mark(FIRST), stage.witness.boot(MOVER), _fencings(stage)
     moved = stage.move("host2", blackout_seconds=BLACKOUT_SECONDS, undefine_source=False)
     story.require("moved behind the cluster's back", isinstance(moved, Moved), stage.places())
-    back = stage.until(lambda: _together(stage), RETURN_LIMIT_SECONDS)
+    back = stage.until(lambda: stage.together(), RETURN_LIMIT_SECONDS)
     held, allowed = _held(stage, mark), stage.witness.gate_lines(mark, "allow")
     refused = bool(held) and not allowed and _fencings(stage) == fenced
     figure = f"{len(held)} times held, no fencing"
@@ -214,4 +207,5 @@ PARTS: dict[str, Callable[[Story], None]] = {
     "a": without_standfast,
     "b": with_standfast,
     "e": with_a_lagging_clock,
+    "f": moved_by_virsh,
 }

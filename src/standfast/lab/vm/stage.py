@@ -78,6 +78,13 @@ class Stage:
         """The hosts that show the guest running."""
         return sorted(host for host, state in self.lab.states(GUEST).items() if state == "running")
 
+    def together(self) -> bool:
+        """Whether all nodes are one ring, and well."""
+        if self.seen.members != len(self.lab.nodes):
+            return False
+        seen = self.lab.status(FIRST)
+        return seen is not None and {node.name for node in seen.nodes if node.well} == set(self.lab.nodes)
+
     # -- what is told while it happens --------------------------------------------------------------------
 
     def move(self, host: str, *, blackout_seconds: float, undefine_source: bool = True) -> Moved | LabError:
