@@ -39,8 +39,9 @@ RAISE_LEAD_SECONDS = HOLD_SECONDS
 """So long before the end of the first pass the raise begins, by the speed of the link. One of busy emulated
 nodes took 12 to 45 s, and half of a lead of 40 s were empty pages, which go at once: a hold slipped before
 the raise was read back (measured). It costs little, since a death is seen as early as ever meanwhile."""
-TOLD_BYTES = 8 * MIB
-"""What was sent before the speed of the link is believed: where the memory is empty it shows nothing."""
+TOLD_BYTES = 32 * MIB
+"""What was sent before the speed of the link is believed: where the memory is empty it shows nothing, and
+some MiB are in buffers."""
 FIRST_PASS_SECONDS = 30.0
 LEAST_FIRST_RATE_MIB_PER_SECOND = 16
 """A small guest on a fast link is through its first pass before anybody has looked: it is sent no faster than
