@@ -14,6 +14,7 @@ from test_window import added, boot, proven, run, size, together
 
 from standfast.core import names, strays
 from standfast.lab.vm.cluster import VmLab
+from standfast.lab.vm.witness import Witness
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.lab, pytest.mark.full]
 NOTICED_SECONDS = 60.0
@@ -80,6 +81,30 @@ def test_a_guest_that_is_moved_with_virsh_is_noticed_and_one_node_retargets_its_
     free.wait(lambda: not any(told(free, node) for node in NODES), LIMIT_SECONDS, "the end of the alarm")
     assert " allow " not in added(free, "cfguest1", GATE_LOG, held)
     assert boot(free, "cfguest2") == booted
+
+
+def test_a_guest_that_was_moved_with_virsh_and_is_off_is_fenced_once_a_repair_has_aimed_at_it(
+    free: VmLab,
+) -> None:
+    home = free.must_place("guest2").name
+    target = "host3" if home == "host2" else "host2"
+    proven(free, {"cfguest1": "host1", "cfguest2": home})
+    booted, held = boot(free, "cfguest2"), size(free, "cfguest1", GATE_LOG)
+    free.migrate("guest2", target)
+    free.host(target).must_virsh("destroy", "guest2")
+    free.wait(
+        lambda: any(one["state"] == "off" for one in told(free, "cfguest1")), NOTICED_SECONDS, "the alarm"
+    )
+    assert free.states("guest2") == {target: "shut off"}, "its agent finds no such guest where it aims"
+    run(free, "cfguest1", "standfast", "window", "repair", "guest2")
+    assert aimed(free) == target
+    # The fencing that has succeeded boots it again.
+    seen = Witness(free)
+    free.wait(lambda: seen.boot("cfguest2") not in ("", booted.strip()), LIMIT_SECONDS, "another boot")
+    assert "rule=clear" in added(free, "cfguest1", GATE_LOG, held)
+    together(free)
+    run(free, "cfguest1", "clovmmigrate", "-u", "guest2", target)
+    proven(free, {"cfguest1": "host1", "cfguest2": target})
 
 
 def test_a_migration_that_virsh_begins_opens_a_window_before_the_switch_over(free: VmLab) -> None:
