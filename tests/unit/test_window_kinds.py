@@ -81,6 +81,16 @@ def test_the_agents_of_a_lost_guest_that_is_off_aim_at_the_host_that_knows_it_an
     assert "every agent of n2 has proven ctrl3" in proven.reason
 
 
+def test_where_it_hangs_there_the_repair_tells_to_stop_it_and_to_aim_at_it_then() -> None:
+    world = lost()
+    world.guest_on, world.proven_off = {"ctrl3": GuestState.RUNNING}, frozenset()
+    outcome = drive(world, CLOSE)
+    assert isinstance(outcome, Stop)
+    assert codes(outcome) == ["NOT_READY"]
+    typed = "if it hangs: virsh destroy g2 (on ctrl3), then standfast window repair g2"
+    assert outcome.messages[0].next_command == typed
+
+
 @pytest.mark.parametrize(
     "why", ["asked otherwise", "not proven", "a member", "elsewhere", "service processor"]
 )

@@ -298,8 +298,8 @@ def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float
         record = snapshot.record
         message = Message("NOT_READY", f"waited {limit_seconds:.0f} s for {what}", node=goal.node)
         if record is not None and not record.open and goal.node not in snapshot.members:
-            # The gate holds while a host shows the guest where its devices do not aim; stopped, it lets go. (An
-            # agent that asks its host has to be aimed at it then: see _aim_at_the_one_that_is_off.)
+            # The gate holds while a host shows the guest where its devices do not aim; stopped, it lets go.
+            # (An agent that asks its host has to be aimed at it then: see _aim_at_the_one_that_is_off.)
             typed = by_kind.stop(snapshot.hosts, goal.target, goal.guest)
             then = "; fencing then goes on"
             if not snapshot.hosts[goal.target].saves and _needs_aim(snapshot, goal):
