@@ -88,6 +88,24 @@ def test_gone_everywhere_lets_go_after_the_second_round() -> None:
     assert ask(hosts=GONE, hosts_before=moved).rule is Rule.NO_EVIDENCE
 
 
+@pytest.mark.parametrize(
+    ("there", "typed"),
+    [
+        (GuestState.STOPPED, "another one does: if its device fails, type: standfast window repair g2"),
+        (GuestState.ABSENT, "no other one does: if its device fails, type: stonith_admin --confirm=n2"),
+    ],
+)
+def test_a_yes_for_one_that_its_aimed_host_does_not_know_says_what_helps(
+    there: GuestState, typed: str
+) -> None:
+    seen = hosts(ctrl2=GuestState.ABSENT, ctrl3=there)
+    answer = ask(hosts=seen, hosts_before=seen)
+    assert answer.allow
+    assert answer.reason == f"nothing speaks against fencing n2; ctrl2 does not know g2, and {typed}"
+    assert "type:" not in ask(hosts=GONE, hosts_before=GONE).reason, "its aimed host knows it"
+    assert "type:" not in ask(hosts=seen, hosts_before=seen, trusts_words=False).reason
+
+
 def test_hosts_that_were_not_asked_yet_hold_and_are_asked() -> None:
     answer = ask(hosts=())
     assert (answer.rule, answer.hosts_matter) == (Rule.NO_EVIDENCE, True)

@@ -42,7 +42,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from standfast.core.evidence import MOVING, GuestState, HostAnswer, on_its_way
-from standfast.core.gate_trust import trusting
+from standfast.core.gate_trust import may_fail, trusting
 from standfast.core.gate_view import Answer, GateView, Rule, gone, hold
 from standfast.core.names import RELEASE_SECONDS, SETTLE_SECONDS
 from standfast.core.record import Armed, Mode, Phase, Record
@@ -91,7 +91,7 @@ def decide(view: GateView) -> Answer:
 
 def _why_clear(view: GateView) -> str:
     if view.record is None or not view.record.holds or view.record.mode is Mode.GUARDED:
-        return f"nothing speaks against fencing {view.target}"
+        return f"nothing speaks against fencing {view.target}" + may_fail(view)
     where = f"no host runs {view.target}" if gone(view) else f"every host shows {view.target} on {view.aim}"
     return f"the lease is over and {where}"
 

@@ -24,6 +24,18 @@ def trusting(view: GateView) -> Answer | None:
     return hold(Rule.NO_EVIDENCE, _no_evidence(view, here), hosts_matter=True)
 
 
+def may_fail(view: GateView) -> str:
+    """What goes with a yes where the device may fail all the same (fence_virsh 4.12.1 does, at a host that
+    does not know the guest), and what helps; else empty."""
+    here = next((answer for answer in view.hosts if answer.host == view.aim), None)
+    if not view.trusts_words or here is None or here.state is not GuestState.ABSENT or not gone(view):
+        return ""
+    known = any(answer.state is GuestState.STOPPED for answer in view.hosts)
+    typed = f"standfast window repair {here.guest}" if known else f"stonith_admin --confirm={view.target}"
+    others = "another one does" if known else "no other one does"
+    return f"; {view.aim} does not know {here.guest}, and {others}: if its device fails, type: {typed}"
+
+
 def _no_evidence(view: GateView, here: HostAnswer | None) -> str:
     """One sentence: which host, and what to type."""
     node = view.target
