@@ -186,13 +186,15 @@ class Executor:
         self, whole: bool, memory: _Memory, limits: Mapping[str, float]
     ) -> tuple[Snapshot, ET.Element]:
         guest = self.goal.guest if isinstance(self.goal, CloseGoal) else ""
+        off = isinstance(self.goal, CloseGoal) and self.goal.off
         ask = self._asks(memory.record)
         if isinstance(self.goal, RaiseGoal | LowerGoal):
             snapshot, tree = await self.survey.take(quick=True)
         else:
-            snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask)
+            snapshot, tree = await self.survey.take(guest, whole=whole, controller=ask, off=off)
         if self._whole(snapshot.record) and not (whole and ask is self._asks(snapshot.record)):
-            snapshot, tree = await self.survey.take(guest, controller=self._asks(snapshot.record))
+            ask = self._asks(snapshot.record)
+            snapshot, tree = await self.survey.take(guest, controller=ask, off=off)
         memory.at(snapshot.record)
         if isinstance(self.goal, RaiseGoal):
             number = await asyncio.to_thread(ring_number)

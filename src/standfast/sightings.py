@@ -54,6 +54,7 @@ _DROPPED = ("dropped-since ", "dropped-last ", BREAK_SECONDS)
 _ABSENT = ("absent-since ", "absent-last ", BREAK_SECONDS)
 _CANCELLED, _APART, _AWAY = "cancelled ", "apart", "away "
 _OVERTAKEN = "overtaken "
+_UNLISTED, _LISTED = "unlisted ", "listed "
 _RING, _TURNED, _MET = "ring ", "turned ", "met"
 _NEWEST_ONLY = (_EPOCH, _WINDOW, _RING)
 RING_STEP = 4
@@ -266,6 +267,22 @@ class Sightings:
     def is_overtaken(self, host: str, epoch: int) -> bool:
         """Whether this node has heard `host` since it was called dead at `epoch`."""
         return self._since(f"{_OVERTAKEN}{epoch} {host}") is not None
+
+    def unlisted(self, node: str) -> None:
+        """Note that `node` is alive just now, while no host that can be asked runs its guest."""
+        self._note({_UNLISTED + node: self._clock()})
+
+    def listed(self, node: str) -> None:
+        """Note that a host shows the guest of `node` again, where that was noted."""
+        if self.is_unlisted(node):
+            self._note({_LISTED + node: self._clock()})
+
+    def is_unlisted(self, node: str) -> bool:
+        """Whether no host ran its guest when its node was last known to be alive: that none of them runs it
+        proves nothing then."""
+        _, _, times = self._times()
+        then = times.get(_UNLISTED + node)
+        return then is not None and then > times.get(_LISTED + node, -1.0)
 
     def _goes_on(self, names: tuple[str, str, float], what: str) -> float:
         """Note it as seen now. Only what was noted again and again counts: one who did not look may have

@@ -89,13 +89,20 @@ class Survey:
             await host.close()
 
     async def take(
-        self, guest: str = "", *, whole: bool = True, controller: bool = True, quick: bool = False
+        self,
+        guest: str = "",
+        *,
+        whole: bool = True,
+        controller: bool = True,
+        quick: bool = False,
+        off: bool = False,
     ) -> tuple[Snapshot, ET.Element]:
         """A snapshot, and the CIB that it was taken from (the original of the next patch).
 
         `whole`: ask also what only the first and last steps need. `controller`: ask whether the designated
         controller is idle; it does not answer for a second after each write. `quick`: no host is asked, also
-        where a member is absent. Raises EngineError, CibError.
+        where a member is absent. `off`: prove also without a window that the guest's own node is off. Raises
+        EngineError, CibError.
         """
         began = time.monotonic()
         tree, reports, seen = await asyncio.gather(
@@ -126,12 +133,14 @@ class Survey:
             guarded=(guards := guarded.guarded(tree)),
             guard_whole=frozenset(node for node in guards if guarded.whole(tree, node)),
         )
-        if not quick and (whole or _absent(snapshot, guest)):
-            snapshot = await self._whole(snapshot, tree, guest, controller)
+        absent = _absent(snapshot, guest if off else "")
+        if not quick and (whole or absent):
+            snapshot = await self._whole(snapshot, tree, guest, absent, controller)
         return snapshot, tree
 
-    async def _whole(self, snapshot: Snapshot, tree: ET.Element, guest: str, controller: bool) -> Snapshot:
-        absent = _absent(snapshot, guest)
+    async def _whole(
+        self, snapshot: Snapshot, tree: ET.Element, guest: str, absent: list[str], controller: bool
+    ) -> Snapshot:
         places_and_off = asyncio.gather(
             self.ask(_guests(snapshot) if guest else ()), self._proven_off(snapshot, absent)
         )

@@ -89,21 +89,35 @@ def test_gone_everywhere_lets_go_after_the_second_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "typed"),
+    ("there", "helps"),
     [
-        (GuestState.STOPPED, "another one does: if its device fails, type: standfast window repair g2"),
-        (GuestState.ABSENT, "no other one does: if its device fails, type: stonith_admin --confirm=n2"),
+        (GuestState.STOPPED, "ctrl3 does: if its device fails, type: standfast window repair g2"),
+        (
+            GuestState.ABSENT,
+            "its device may fail: if n2 is off for certain, type: stonith_admin --confirm=n2",
+        ),
     ],
 )
 def test_a_yes_for_one_that_its_aimed_host_does_not_know_says_what_helps(
-    there: GuestState, typed: str
+    there: GuestState, helps: str
 ) -> None:
     seen = hosts(ctrl2=GuestState.ABSENT, ctrl3=there)
     answer = ask(hosts=seen, hosts_before=seen)
     assert answer.allow
-    assert answer.reason == f"nothing speaks against fencing n2; ctrl2 does not know g2, and {typed}"
+    assert answer.reason == f"nothing speaks against fencing n2; ctrl2 does not know g2, and {helps}"
     assert "type:" not in ask(hosts=GONE, hosts_before=GONE).reason, "its aimed host knows it"
     assert "type:" not in ask(hosts=seen, hosts_before=seen, trusts_words=False).reason
+
+
+@pytest.mark.parametrize("there", [GuestState.STOPPED, GuestState.ABSENT])
+def test_gone_is_no_proof_where_it_was_so_while_its_node_was_alive(there: GuestState) -> None:
+    seen = hosts(ctrl2=there, ctrl3=GuestState.STOPPED)
+    answer = ask(hosts=seen, hosts_before=seen, unlisted=True)
+    assert (answer.allow, answer.rule, answer.final) == (False, Rule.NO_EVIDENCE, False)
+    assert "none did while n2 was alive: it runs on one that is not listed" in answer.reason
+    assert "if n2 is off for certain, type: stonith_admin --confirm=n2" in answer.reason
+    running = hosts(ctrl2=GuestState.RUNNING, ctrl3=GuestState.ABSENT)
+    assert ask(hosts=running, unlisted=True).allow, "there is something to kill"
 
 
 def test_hosts_that_were_not_asked_yet_hold_and_are_asked() -> None:

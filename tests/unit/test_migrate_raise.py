@@ -952,6 +952,33 @@ async def test_an_order_whose_session_broke_is_raised_for_all_the_same(at: str) 
     assert play.raises.in_force
 
 
+async def test_a_session_that_breaks_while_it_is_asked_once_more_takes_nothing_back() -> None:
+    source = Paced()
+    source.switches = False
+    broken = asyncio.Event()
+
+    def lost() -> HostUnreachable:
+        broken.set()
+        return cut()
+
+    source.lost = lost
+    play = Play(source)
+    play.raises._target = Target(source, mute=True)  # type: ignore[assignment]
+
+    async def seen() -> str:
+        await once(source, "own up", source.ends.set)
+        await broken.wait()
+        await asyncio.sleep(0.01)  # the order ends with the loop's next turn
+        return ""
+
+    play.raises._read_back._seen = seen  # type: ignore[assignment]
+    moving = asyncio.create_task(once(source, "limit 300", source.switched, play.raises._resumed.set))
+    assert await play.run() == (Ended.UNKNOWN, CloseAt("ctrl3"))
+    await moving
+    assert source.told[-4:] == ["limit 300", "runs on", "own down", "lowered"]
+    assert play.raises.in_force
+
+
 async def test_an_order_that_was_never_given_ends_at_once() -> None:
     source = Paced(1e9)
     source.lost = lambda: HostUnreachable("ctrl2", "no answer within 5 s")

@@ -503,3 +503,18 @@ def test_the_number_of_the_ring_is_read_from_the_newest_file(tmp_path: Path) -> 
     assert ring_number(root) == 25
     new.write_bytes(b"")
     assert ring_number(root) == -1
+
+
+def test_a_node_that_was_alive_while_no_host_ran_its_guest_is_known_until_one_shows_it(node: Node) -> None:
+    assert not node.process().is_unlisted("n2")
+    node.process().listed("n2")
+    assert not node.process().is_unlisted("n2")
+    node.process().unlisted("n2")
+    node.now += 600
+    assert node.process().is_unlisted("n2")
+    assert not node.process().is_unlisted("n3")
+    node.process().listed("n2")
+    assert not node.process().is_unlisted("n2")
+    node.now += 1
+    node.process().unlisted("n2")
+    assert node.process().is_unlisted("n2")

@@ -73,6 +73,22 @@ class Seen(Known):
         return dict(self.aimed)
 
 
+class Book:
+    """What this node notes of hosts that are not listed (`sightings.Sightings`)."""
+
+    def __init__(self) -> None:
+        self.noted: set[str] = set()
+
+    def unlisted(self, node: str) -> None:
+        self.noted.add(node)
+
+    def listed(self, node: str) -> None:
+        self.noted.discard(node)
+
+    def is_unlisted(self, node: str) -> bool:
+        return node in self.noted
+
+
 class World:
     """Three nodes, three hosts, g1 to g3 at home; the duty of one node, and its clock."""
 
@@ -110,20 +126,27 @@ class World:
         self.ran: list[tuple[str, ...]] = []
         self.ends = [Ended()]
         self.changes = 0
+        self.words: dict[str, float] = {}
+        """When a daemon was last heard of, where that is not now."""
+        self.book = Book()
         self.duty = StrayDuty(
             self.known,
             lambda: self.hosts,  # type: ignore[arg-type,return-value]
-            lambda seconds: self.heard,
+            self._heard,
             idle=lambda: not self.busy,
             facility=lambda: self.facility,
             tell=lambda kind, text: self.told.append(text),
             changed=self._changed,
+            sightings=self.book,  # type: ignore[arg-type]
             run=self._run,
             now=lambda: self.time,
         )
 
     def _changed(self) -> None:
         self.changes += 1
+
+    def _heard(self, seconds: float) -> frozenset[str]:
+        return frozenset(n for n in self.heard if self.time - self.words.get(n, self.time) <= seconds)
 
     async def _run(self, argv: tuple[str, ...], limit_seconds: float) -> Ended:
         self.ran.append(argv)
@@ -370,13 +393,10 @@ async def test_a_guest_that_was_moved_and_is_off_is_told_and_aimed_at_where_it_m
     assert world.ran == ([REPAIR] if repair == "auto" else [])
 
 
-async def test_auto_aims_at_nothing_that_is_off_while_its_node_is_a_member_or_without_quorum() -> None:
+async def test_auto_aims_at_nothing_that_is_off_without_quorum() -> None:
     world = World(hosts="libvirt", repair="auto")
     world.move("g2", "ctrl4")
     world.hosts["ctrl4"].guests["g2"] = STOPPED
-    for _ in range(3):
-        await world.turn(20.0)
-    assert "not mended by the nodes: n2 is in the membership" in alarms(world)
     world.known.members = frozenset({"n1", "n3"})
     assert world.known.tree is not None
     world.known.tree.set("have-quorum", "0")
@@ -384,6 +404,52 @@ async def test_auto_aims_at_nothing_that_is_off_while_its_node_is_a_member_or_wi
         await world.turn(20.0)
     assert "not mended by the nodes: this part of the cluster has no quorum" in alarms(world)
     assert world.ran == []
+
+
+async def test_a_node_that_is_alive_while_its_guest_runs_nowhere_runs_on_a_host_that_is_not_listed() -> None:
+    """Its definition was left behind: that it is off there proves nothing, also once it is lost."""
+    world = World(hosts="libvirt", repair="auto")
+    world.move("g2", "ctrl4")
+    world.hosts["ctrl4"].guests["g2"] = STOPPED
+    await world.turn()
+    assert world.duty.told == {}, "it may be dead, and a member for as long as its token"
+    await world.turn(20.0)
+    assert world.duty.told == {"n2": "unlisted"}
+    assert world.book.noted == {"n2"}
+    assert "g2 (n2) is alive, and no host of clovmmigrate.conf runs it" in alarms(world)
+    world.known.members, world.heard = frozenset({"n1", "n3"}), frozenset({"n3"})
+    for _ in range(5):
+        await world.turn(20.0)
+    assert (world.duty.told, world.ran) == ({"n2": "unlisted"}, [])
+    world.hosts["ctrl4"].guests["g2"] = RUNNING
+    await world.turn(20.0)
+    assert world.duty.told == {"n2": "elsewhere ctrl4"}
+    assert world.book.noted == set()
+
+
+async def test_one_that_dies_is_no_such_node_however_long_it_stays_a_member() -> None:
+    world = World(hosts="libvirt")
+    world.known.runtime = {"token": 27000}
+    world.move("g2", "ctrl4")
+    world.hosts["ctrl4"].guests["g2"] = STOPPED
+    await world.turn()
+    world.words["n2"] = world.time + 60.0  # what it had sent is delivered late
+    for _ in range(10):
+        await world.turn(20.0)
+    assert (world.duty.told, world.book.noted) == ({}, set())
+    world.known.members = frozenset({"n1", "n3"})
+    await world.turn(20.0)
+    assert world.duty.told == {"n2": "off ctrl4"}
+
+
+async def test_what_another_node_tells_of_an_unlisted_host_is_noted_here_too() -> None:
+    world = World("n3")
+    world.reports["n1"] = Report("n1", watches=True, strays={"n2": "unlisted"})
+    await world.turn()
+    assert world.book.noted == {"n2"}
+    world.reports["n1"] = Report("n1", watches=True)
+    await world.turn(5.0)
+    assert world.book.noted == set()
 
 
 async def test_auto_repairs_nothing_of_two_copies_or_of_a_guest_on_its_way() -> None:

@@ -21,6 +21,7 @@ OF_LIBVIRT = {name: replace(host, kind="libvirt") for name, host in HOSTS.items(
 RUNNING, ABSENT, SILENT = GuestState.RUNNING, GuestState.ABSENT, GuestState.SILENT
 OUT, IN, STOPPED = GuestState.MIGRATING_OUT, GuestState.INCOMING, GuestState.STOPPED
 PAUSED, ERROR, UNKNOWN = GuestState.PAUSED, GuestState.ERROR, GuestState.UNKNOWN
+CRASHED = GuestState.CRASHED
 
 
 def answers(*states: GuestState, job: bool = False) -> tuple[HostAnswer, ...]:
@@ -85,6 +86,8 @@ def test_whoever_is_lost_each_guest_is_looked_at_by_exactly_one_of_those_that_ar
         ((ABSENT, ABSENT, STOPPED), Sight(Kind.OFF, "ctrl3", plain=True)),
         ((STOPPED, ABSENT, STOPPED), Sight(Kind.OFF, "ctrl1,ctrl3")),
         ((SILENT, ABSENT, STOPPED), Sight(Kind.UNKNOWN)),
+        ((ABSENT, CRASHED, STOPPED), Sight(Kind.NOWHERE)),
+        ((ABSENT, CRASHED, ABSENT), Sight(Kind.NOWHERE)),
         ((ABSENT, SILENT, ABSENT), Sight(Kind.UNKNOWN)),
         ((ABSENT, UNKNOWN, ABSENT), Sight(Kind.UNKNOWN)),
         ((SILENT, SILENT, SILENT), Sight(Kind.UNKNOWN)),
@@ -149,6 +152,11 @@ def test_a_sight_comes_over_the_wire_and_an_unknown_word_is_no_sight() -> None:
         (Sight(Kind.MOVING, "ctrl3"), "UNANNOUNCED", "standfast window open g2 --to ctrl3"),
         (Sight(Kind.MOVING), "UNANNOUNCED", "standfast window open g2"),
         (Sight(Kind.COPIES, "ctrl2,ctrl3"), "TWO_COPIES", "ldm stop-domain g2 (on ctrl2 or ctrl3)"),
+        (
+            Sight(Kind.UNLISTED),
+            "UNLISTED_HOST",
+            "put its host into clovmmigrate.conf (all nodes; sdtool -r)",
+        ),
         (Sight(Kind.OFF, "ctrl3"), "STALE_AIM", "standfast window repair g2"),
         (
             Sight(Kind.OFF, "ctrl1,ctrl3"),

@@ -182,6 +182,7 @@ class Gate:
             seconds_since_return=self._sightings.seconds_since_return(target.node),
             seconds_since_met=self._met,
             seconds_since_held=self._sightings.seconds_since_held(target.node),
+            unlisted=self._sightings.is_unlisted(target.node),
             mover_hosts=own.mover_hosts,
             own_hosts=own.own_hosts,
             own_aim=own.own_aim,

@@ -1,7 +1,8 @@
 """``standfast migrate --cold``: a stopped guest has no blackout, is no member, and needs no window.
 
-Its agents go on aiming at the source until it runs at the target and a closing proves them there; until
-then the gate holds what would aim wrong (rule `elsewhere`).
+Its agents go on aiming at the source until it runs at the target and a closing proves them there, or
+``standfast window repair`` aims them at the host that knows it; once it runs the gate holds what would aim
+wrong (rule `elsewhere`).
 """
 
 from __future__ import annotations

@@ -365,7 +365,10 @@ class JustInTime:
         """False: it is not any more, and was given up, or the guest has gone meanwhile."""
         events = {asyncio.create_task(event.wait()) for event in (self._resumed, self.gave_up)}
         try:
-            why = await self._read_back.answer(events if order.done() else {order, *events})
+            ends: set[asyncio.Task[Any]] = set(events) if order.done() else {order, *events}
+            why = await self._read_back.answer(ends)
+            if why is None and order in ends and order.done() and not self._over(order):
+                why = await self._read_back.answer(set(events))  # it ended without a word: all goes on
         finally:
             for event in events:
                 event.cancel()

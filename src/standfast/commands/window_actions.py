@@ -139,7 +139,9 @@ async def repair(screen: Screen, only: str = "", lease_minutes: int | None = Non
     from standfast.core.gate import plainly_on
     from standfast.core.steps import CloseGoal, Stop
     from standfast.execute import Executor
+    from standfast.sightings import Sightings
 
+    seen_here = Sightings()
     async with window_run.driving(PROGRAM) as (config, survey):
         snapshot, _ = await window_run.look(survey)
         record = snapshot.record
@@ -155,6 +157,7 @@ async def repair(screen: Screen, only: str = "", lease_minutes: int | None = Non
             if aim.node not in snapshot.members
             and (where := off_on(answers.get(aim.guest, ())))
             and not snapshot.hosts[where].saves
+            and not seen_here.is_unlisted(aim.node)
         }
         places.update(off)
         repaired = []

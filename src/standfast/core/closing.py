@@ -143,6 +143,8 @@ def _left_unsaved(record: Record, goal: CloseGoal) -> dict[str, str]:
 
 def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decision:
     """``-u`` repeated: nothing to close, but the devices must aim at the guest and prove it."""
+    if goal is not None and (off := _aim_at_the_one_that_is_off(snapshot, goal, record)) is not None:
+        return off
     if (wait := members.reported(snapshot, record)) is not None:
         if wait.key in snapshot.expired:
             return Stop((Message("NO_REPORT", f"no word from {wait.reason}"),), unfinished=False)
@@ -155,8 +157,6 @@ def _idle(snapshot: Snapshot, goal: CloseGoal | None, record: Record) -> Decisio
     asked = proof_asked(record, goal) and aim.host == goal.target
     if asked and _proven_and_saved(snapshot, goal, record):
         return _proven(goal)
-    if (off := _aim_at_the_one_that_is_off(snapshot, goal, record)) is not None:
-        return off
     if (trouble := _ready(snapshot, goal, record)) is not None:
         return trouble
     if snapshot.guarded:
@@ -227,7 +227,7 @@ def _aim_at_the_one_that_is_off(snapshot: Snapshot, goal: CloseGoal, record: Rec
     cluster would recover nothing of it. Where it is known the agent sees that it is off. Nothing can be
     killed so, and nothing is left to prove before it runs again. Not where a map is to be saved first.
     """
-    if not goal.off:
+    if not goal.off or goal.node not in snapshot.aims:
         return None
     entry = snapshot.hosts[goal.target]
     shown = {answer.host: answer.state for answer in snapshot.places.get(goal.guest, ())}
@@ -302,7 +302,7 @@ def _wait_or(snapshot: Snapshot, goal: CloseGoal, key: str, limit_seconds: float
             # (An agent that asks its host has to be aimed at it then: see _aim_at_the_one_that_is_off.)
             typed = by_kind.stop(snapshot.hosts, goal.target, goal.guest)
             then = "; fencing then goes on"
-            if not snapshot.hosts[goal.target].saves and _needs_aim(snapshot, goal):
+            if snapshot.hosts[goal.target].kind == "libvirt" and _needs_aim(snapshot, goal):
                 then = f", then standfast window repair {goal.guest}"
             hint = f"if it hangs: {typed}{then}"
             return Stop((replace(message, next_command=hint),), unfinished=False)

@@ -91,7 +91,8 @@ def decide(view: GateView) -> Answer:
 
 def _why_clear(view: GateView) -> str:
     if view.record is None or not view.record.holds or view.record.mode is Mode.GUARDED:
-        return f"nothing speaks against fencing {view.target}" + may_fail(view)
+        helps = "" if view.record is not None and view.record.open else may_fail(view)
+        return f"nothing speaks against fencing {view.target}{helps}"
     where = f"no host runs {view.target}" if gone(view) else f"every host shows {view.target} on {view.aim}"
     return f"the lease is over and {where}"
 

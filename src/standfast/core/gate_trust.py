@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from standfast.core.evidence import GuestState, HostAnswer
+from standfast.core.evidence import GuestState, HostAnswer, off_on
 from standfast.core.gate_view import Answer, GateView, Rule, gone, hold
 
 _TO_KILL = frozenset({GuestState.RUNNING, GuestState.PAUSED, GuestState.CRASHED})
@@ -16,12 +16,23 @@ def trusting(view: GateView) -> Answer | None:
     """An ordinary agent calls a guest off because its host says so: a host that the guest has left says it of
     one that runs elsewhere (fence_virsh: "Success: Already OFF", 3 of 3 measured). So it is used only where
     there is something for it to kill, or nothing anywhere."""
-    if not view.trusts_words or gone(view):
+    if not view.trusts_words:
         return None
+    if gone(view):
+        return hold(Rule.NO_EVIDENCE, _not_all_are_listed(view), hosts_matter=True) if view.unlisted else None
     here = next((answer for answer in view.hosts if answer.host == view.aim), None)
     if here is not None and here.state in _TO_KILL and not here.detail.startswith(_CALLED_OFF):
         return None
     return hold(Rule.NO_EVIDENCE, _no_evidence(view, here), hosts_matter=True)
+
+
+def _not_all_are_listed(view: GateView) -> str:
+    guest = view.hosts[0].guest
+    return (
+        f"no host of clovmmigrate.conf runs {guest}, and none did while {view.target} was alive: it runs on "
+        f"one that is not listed, or not shown; if {view.target} is off for certain, type: "
+        f"stonith_admin --confirm={view.target}"
+    )
 
 
 def may_fail(view: GateView) -> str:
@@ -30,10 +41,14 @@ def may_fail(view: GateView) -> str:
     here = next((answer for answer in view.hosts if answer.host == view.aim), None)
     if not view.trusts_words or here is None or here.state is not GuestState.ABSENT or not gone(view):
         return ""
-    known = any(answer.state is GuestState.STOPPED for answer in view.hosts)
-    typed = f"standfast window repair {here.guest}" if known else f"stonith_admin --confirm={view.target}"
-    others = "another one does" if known else "no other one does"
-    return f"; {view.aim} does not know {here.guest}, and {others}: if its device fails, type: {typed}"
+    if known := off_on(view.hosts):
+        helps = f"{known} does: if its device fails, type: standfast window repair {here.guest}"
+    else:
+        helps = (
+            f"its device may fail: if {view.target} is off for certain, type: "
+            f"stonith_admin --confirm={view.target}"
+        )
+    return f"; {view.aim} does not know {here.guest}, and {helps}"
 
 
 def _no_evidence(view: GateView, here: HostAnswer | None) -> str:

@@ -68,6 +68,8 @@ class GateView:
     seconds_held_as_mover: float | None = None
     """For how long this node has held this target without a break because it is itself the mover, or has been
     moved without a word."""
+    unlisted: bool = False
+    """While the target was alive no host ran its guest: the hosts that can be asked are not all."""
     hosts_before: tuple[HostAnswer, ...] = field(default=())
     """The round of answers before, in this same call: one round alone proves no absence."""
 

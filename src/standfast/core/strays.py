@@ -53,9 +53,10 @@ class Kind(Enum):
     LEFT = "left"  # a migration broke off and has left a copy
     COPIES = "copies"  # two copies of it run
     OFF = "off"  # it runs nowhere, and is known where its devices do not aim
+    UNLISTED = "unlisted"  # it runs nowhere, and its node is alive: the hosts that are asked are not all
 
 
-ASTRAY = frozenset({Kind.ELSEWHERE, Kind.MOVING, Kind.LEFT, Kind.COPIES, Kind.OFF})
+ASTRAY = frozenset({Kind.ELSEWHERE, Kind.MOVING, Kind.LEFT, Kind.COPIES, Kind.OFF, Kind.UNLISTED})
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def judge(aim: NodeAim, answers: Sequence[HostAnswer], hosts: Mapping[str, HostE
     if not answers or any(a.state in (GuestState.SILENT, GuestState.UNKNOWN) for a in answers):
         return Sight(Kind.UNKNOWN)
     off = sorted(a.host for a in answers if a.state is GuestState.STOPPED)
-    if off and aim.host not in off and not any(name in hosts and hosts[name].saves for name in off):
+    saved = any(name in hosts and hosts[name].saves for name in off)
+    if off and aim.host not in off and not saved and all(a.state.proves_not_here for a in answers):
         return Sight(Kind.OFF, ",".join(off), plain=off_on(answers) == off[0])
     return Sight(Kind.NOWHERE)
 
@@ -172,10 +174,17 @@ def _message(sight: Sight, aim: NodeAim, hosts: Mapping[str, HostEntry], seconds
         text = f"a migration of {who} broke off and left a copy on {where}, {since}: nobody can fence it"
         typed = by_kind.look(hosts, sight.host.partition(",")[0], aim.guest)
         return Message("HALF_MOVED", text, node=aim.node, host=sight.host, next_command=typed)
+    if sight.kind is Kind.UNLISTED:
+        text = (
+            f"{who} is alive, and no host of clovmmigrate.conf runs it, {since}: it runs on one that is not "
+            "listed, or that does not show it, and that it runs nowhere proves nothing any more"
+        )
+        typed = "put its host into clovmmigrate.conf (all nodes; sdtool -r)"
+        return Message("UNLISTED_HOST", text, node=aim.node, next_command=typed)
     if sight.kind is Kind.OFF:
         text = (
             f"{who} is off, and {where} knows it, {since}; its fencing aims at {aimed}, where an agent may "
-            "fail since it is not there, so that the cluster recovers nothing of it"
+            "fail since it is not there: a node that was lost is not recovered then"
         )
         first = f"virsh undefine {aim.guest} (on all hosts but one), then " if "," in sight.host else ""
         typed = f"{first}standfast window repair {aim.guest}"

@@ -114,6 +114,7 @@ class Daemon:
             facility=lambda: self.facility == "running",
             tell=self._note,
             changed=self.touched,
+            sightings=self.sightings,
         )
         self.clock_step = ClockStepDuty(self.clocks, self.touched, partial(self._note, "clock"))
         self._tasks: set[asyncio.Task[None]] = set()

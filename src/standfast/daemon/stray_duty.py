@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from standfast.daemon.known import Known
     from standfast.daemon.own_command import Ended
     from standfast.hosts.base import Host
+    from standfast.sightings import Sightings
 
 TURN_SECONDS = 5.0
 """Between two looks at whose turn it is; costs nothing but that."""
@@ -52,6 +53,9 @@ HEARD_SECONDS = 35.0
 """Daemons answer each other every 15 s: one that has missed two times does not look."""
 GRACE_SECONDS = 30.0
 """So long a word stands where another node looks now than the one that gave it."""
+ALIVE_SECONDS, ALIVE_TOKENS = 10.0, 3
+"""A word of a node's daemon that comes so long after a look, and so many tokens, was sent after it: what it
+sent before it died is delivered when the ring has given it up."""
 ASK_LIMIT_SECONDS = 5.0
 COMMAND_LIMIT_SECONDS = 400.0
 """More than the command's own limit."""
@@ -73,12 +77,16 @@ class StrayDuty:
         facility: Callable[[], bool],
         tell: Callable[[str, str], None],
         changed: Callable[[], None],
+        sightings: Sightings,
         run: Run = own_command.run,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """`heard(seconds)`: other members whose daemon was heard of. `idle`: no command works on this node.
         `facility`: its shutdown facility runs. `tell`: a line for log and journal. `changed`: the report is
         another one now."""
+        self._sightings = sightings
+        self._nowhere: dict[str, float] = {}
+        """Node -> since when every look has shown its guest on no host."""
         self._known, self._hosts, self._heard = known, hosts, heard
         self._idle, self._facility = idle, facility
         self._tell, self._changed, self._run, self._now = tell, changed, run, now
@@ -302,12 +310,31 @@ class StrayDuty:
         """Note what a look has shown."""
         if sight.kind is Kind.UNKNOWN:
             return
+        if sight.kind in (Kind.NOWHERE, Kind.OFF):
+            sight = self._on_no_host(aim, sight)
+        else:
+            self._nowhere.pop(aim.node, None)
+            self._sightings.listed(aim.node)
         if not sight.astray:
             self._over(aim.node, aim, sight)
             return
         entry = self._note(aim, sight)
         entry.told_by = ""
         entry.sights = entry.sights + 1 if sight.plain else 0
+
+    def _on_no_host(self, aim: NodeAim, sight: Sight) -> Sight:
+        """What it means that no host runs this guest: whose daemon is heard of after that is alive elsewhere,
+        and that stays true of one that is lost later. A member may be a dead one for as long as its token."""
+        node, now = aim.node, self._now()
+        since = self._nowhere.setdefault(node, now)
+        late = ALIVE_SECONDS + ALIVE_TOKENS * self._known.runtime.get("token", 0) / 1000
+        alive = now - since > late and node in self._heard(now - since - late) & self._known.members
+        if alive or self._sightings.is_unlisted(node):
+            self._sightings.unlisted(node)
+            return Sight(Kind.UNLISTED)
+        # In a window that waits for clocks nothing is repaired: its own -u comes first.
+        plain = node not in self._known.members and not self._proven
+        return sight if plain else Sight(Kind.NOWHERE)
 
     def _note(self, aim: NodeAim, sight: Sight) -> Entry:
         """A guest is astray, by our own look or another node's word: new, or as before."""
@@ -341,12 +368,16 @@ class StrayDuty:
             looks = strays.looks_at(node, view.able)
             word = view.reports[looks].strays.get(node, "") if looks in view.reports else ""
             sight = strays.read(word) if word else None
-            old = sight is not None and sight.kind is Kind.ELSEWHERE and sight.host == aim.host
+            old = sight is not None and sight.kind in (Kind.ELSEWHERE, Kind.OFF) and sight.host == aim.host
             if sight is not None and sight.astray and not old:
                 # (Devices that aim there by now: the report is from before that.)
                 self._note(aim, sight).told_by = looks
+                if sight.kind is Kind.UNLISTED:
+                    self._sightings.unlisted(node)
             elif node in self._book:
                 entry = self._book[node]
+                if entry.told_by == looks:
+                    self._sightings.listed(node)
                 if entry.told_by == looks or now - entry.confirmed > GRACE_SECONDS:
                     self._over(node, aim, Sight(Kind.HOME))
         for node in list(self._book):

@@ -56,13 +56,13 @@ def _noticed(stage: Stage) -> None:
     story.require("nobody left, nobody was killed", unharmed, stage.places())
 
 
-def _unannounced(stage: Stage) -> list[object]:
-    """What a node tells of guests that are astray; empty where it does not answer in time."""
+def _unannounced(stage: Stage) -> list[object] | None:
+    """What a node tells of guests that are astray; None where it does not answer in time."""
     try:
         done = stage.lab.exec(FIRST, ["sdtool", "-s", "--json"], ASK_LIMIT_SECONDS)
     except channel.Unreachable:
-        return []
-    found: list[object] = json.loads(done.stdout).get("unannounced", []) if done.ok else []
+        return None
+    found: list[object] | None = json.loads(done.stdout)["unannounced"] if done.ok else None
     return found
 
 
@@ -123,5 +123,5 @@ def _back(stage: Stage) -> None:
     proven = stage.ours("clovmmigrate", "-u", GUEST, TARGET)
     well = proven.returncode == 0 and "has proven" in proven.stderr + proven.stdout
     story.require("its agents prove themselves from every node", well, f"exit code {proven.returncode}")
-    gone = stage.until(lambda: not _unannounced(stage), NOTICED_LIMIT_SECONDS)
+    gone = stage.until(lambda: _unannounced(stage) == [], NOTICED_LIMIT_SECONDS)
     story.require("the alarm is over", gone is not None, "sdtool -s tells of none")
