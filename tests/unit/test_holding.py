@@ -243,7 +243,8 @@ def made(*given: float | None) -> Budget:
 
 
 def test_auto_is_some_times_the_prediction_within_its_bounds() -> None:
-    assert made(None, 30.0, 10.0).seconds == 90
+    assert made(None, 25.0, 10.0).seconds == 100
+    assert made(None, 25.0, 10.0).allows(1.4 * 25.0)
     assert made(None, 0.3, 10.0).seconds == holding.LEAST_BUDGET_SECONDS
     assert made(None, 0.3, 40.0).seconds == 41, "never less than what is in force"
     assert made(None, None, 10.0).seconds == holding.AUTO_MOST_SECONDS
@@ -257,8 +258,8 @@ def test_the_longest_that_auto_takes_is_taken() -> None:
 def test_auto_refuses_what_it_may_not_raise_to_and_says_with_which_number_it_goes() -> None:
     found = holding.budget(None, 61.0, 10.0)
     assert isinstance(found, Message)
-    assert "--budget 183" in found.next_command
-    found = holding.budget(None, 241.0, 10.0)
+    assert "--budget 244" in found.next_command
+    found = holding.budget(None, 151.0, 10.0)
     assert isinstance(found, Message)
     assert found.next_command == "the same with --postcopy"
 

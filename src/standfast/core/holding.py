@@ -79,7 +79,9 @@ BLACKOUT_SHARE = 0.35
 """Of the budget, the longest blackout that QEMU may expect. It takes up to a fifth more (9.5 s where 8 were
 allowed; measured), and the token is 0.45 of the budget: a blackout beyond that has the ring form anew, of the
 same members (measured twice)."""
-AUTO_FACTOR = 3
+AUTO_FACTOR = 4
+"""With BLACKOUT_SHARE 1.4 times the predicted blackout is allowed. (With 3 it was 1.05 times, and this node
+was raised for 23.2 s around a blackout of 7.8 s, since QEMU expected a little more; measured.)"""
 LEAST_DOWNTIME_SECONDS = 0.3
 """libvirt's own downtime limit."""
 DOWNTIME_FACTOR = 1.25
