@@ -95,7 +95,8 @@ def _play(stage: Stage) -> None:
 
 
 def _agree(lab: VmLab) -> float | None:
-    return clock_offset(lab, FIRST, MOVER, "agrees")
+    found = clock_offset(lab, FIRST, MOVER, "agrees")
+    return None if found is None else abs(found)
 
 
 def _token(lab: VmLab) -> int:
