@@ -269,8 +269,11 @@ class Sightings:
         return self._since(f"{_OVERTAKEN}{epoch} {host}") is not None
 
     def unlisted(self, node: str) -> None:
-        """Note that `node` is alive just now, while no host that can be asked runs its guest."""
-        self._note({_UNLISTED + node: self._clock()})
+        """Note that `node` is alive, while no host that can be asked runs its guest; anew only before that
+        would be forgotten."""
+        since = self._since(_UNLISTED + node)
+        if since is None or since > KEPT_SECONDS / 2 or not self.is_unlisted(node):
+            self._note({_UNLISTED + node: self._clock()})
 
     def listed(self, node: str) -> None:
         """Note that a host shows the guest of `node` again, where that was noted."""

@@ -518,3 +518,11 @@ def test_a_node_that_was_alive_while_no_host_ran_its_guest_is_known_until_one_sh
     node.now += 1
     node.process().unlisted("n2")
     assert node.process().is_unlisted("n2")
+    written = node.path.read_text()
+    node.now += 20
+    node.process().unlisted("n2")
+    assert node.path.read_text() == written, "only a change is written"
+    for _ in range(6):
+        node.now += 1200
+        node.process().unlisted("n2")
+    assert node.process().is_unlisted("n2"), "and what would be forgotten"

@@ -442,6 +442,24 @@ async def test_one_that_dies_is_no_such_node_however_long_it_stays_a_member() ->
     assert world.duty.told == {"n2": "off ctrl4"}
 
 
+@pytest.mark.parametrize("between", ["nobody looked", "a host was silent"])
+async def test_one_that_lived_between_two_looks_and_dies_again_is_no_such_node(between: str) -> None:
+    world = World(hosts="libvirt")
+    world.hosts["ctrl2"].guests["g2"] = STOPPED
+    await world.turn()
+    if between == "nobody looked":
+        world.busy = True  # a command worked on a window
+    else:
+        world.hosts["ctrl1"].silent = True
+    for _ in range(5):
+        await world.turn(20.0)
+    world.busy = world.hosts["ctrl1"].silent = False
+    # It ran again meanwhile, was heard of, and has died: still a member for as long as its token.
+    world.words["n2"] = world.time
+    await world.turn(20.0)
+    assert (world.duty.told, world.book.noted) == ({}, set())
+
+
 async def test_what_another_node_tells_of_an_unlisted_host_is_noted_here_too() -> None:
     world = World("n3")
     world.reports["n1"] = Report("n1", watches=True, strays={"n2": "unlisted"})

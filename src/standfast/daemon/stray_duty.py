@@ -56,6 +56,8 @@ GRACE_SECONDS = 30.0
 ALIVE_SECONDS, ALIVE_TOKENS = 10.0, 3
 """A word of a node's daemon that comes so long after a look, and so many tokens, was sent after it: what it
 sent before it died is delivered when the ring has given it up."""
+UNBROKEN_SECONDS = 60.0
+"""Between two looks of a row; else the guest may have run here, and have been lost once more."""
 ASK_LIMIT_SECONDS = 5.0
 COMMAND_LIMIT_SECONDS = 400.0
 """More than the command's own limit."""
@@ -85,8 +87,8 @@ class StrayDuty:
         `facility`: its shutdown facility runs. `tell`: a line for log and journal. `changed`: the report is
         another one now."""
         self._sightings = sightings
-        self._nowhere: dict[str, float] = {}
-        """Node -> since when every look has shown its guest on no host."""
+        self._nowhere: dict[str, tuple[float, float]] = {}
+        """Node -> the first and the last of an unbroken row of looks that have shown its guest on no host."""
         self._known, self._hosts, self._heard = known, hosts, heard
         self._idle, self._facility = idle, facility
         self._tell, self._changed, self._run, self._now = tell, changed, run, now
@@ -309,6 +311,7 @@ class StrayDuty:
     def _see(self, aim: NodeAim, sight: Sight) -> None:
         """Note what a look has shown."""
         if sight.kind is Kind.UNKNOWN:
+            self._nowhere.pop(aim.node, None)  # what was between nobody has seen
             return
         if sight.kind in (Kind.NOWHERE, Kind.OFF):
             sight = self._on_no_host(aim, sight)
@@ -326,7 +329,10 @@ class StrayDuty:
         """What it means that no host runs this guest: whose daemon is heard of after that is alive elsewhere,
         and that stays true of one that is lost later. A member may be a dead one for as long as its token."""
         node, now = aim.node, self._now()
-        since = self._nowhere.setdefault(node, now)
+        since, last = self._nowhere.get(node, (now, now))
+        if now - last > UNBROKEN_SECONDS:
+            since = now
+        self._nowhere[node] = (since, now)
         late = ALIVE_SECONDS + ALIVE_TOKENS * self._known.runtime.get("token", 0) / 1000
         alive = now - since > late and node in self._heard(now - since - late) & self._known.members
         if alive or self._sightings.is_unlisted(node):
