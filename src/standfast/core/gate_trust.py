@@ -20,34 +20,39 @@ def trusting(view: GateView) -> Answer | None:
         return None
     if gone(view):
         return hold(Rule.NO_EVIDENCE, _not_all_are_listed(view), hosts_matter=True) if view.unlisted else None
-    here = next((answer for answer in view.hosts if answer.host == view.aim), None)
+    here = _aimed(view)
     if here is not None and here.state in _TO_KILL and not here.detail.startswith(_CALLED_OFF):
         return None
     return hold(Rule.NO_EVIDENCE, _no_evidence(view, here), hosts_matter=True)
+
+
+def _aimed(view: GateView) -> HostAnswer | None:
+    """The word of the host at which the target's devices aim; None: it could not be asked."""
+    return next((answer for answer in view.hosts if answer.host == view.aim), None)
+
+
+def _by_hand(view: GateView) -> str:
+    return f"if {view.target} is off for certain, type: stonith_admin --confirm={view.target}"
 
 
 def _not_all_are_listed(view: GateView) -> str:
     guest = view.hosts[0].guest
     return (
         f"no host of clovmmigrate.conf runs {guest}, and none did while {view.target} was alive: it runs on "
-        f"one that is not listed, or not shown; if {view.target} is off for certain, type: "
-        f"stonith_admin --confirm={view.target}"
+        f"one that is not listed, or not shown; {_by_hand(view)}"
     )
 
 
 def may_fail(view: GateView) -> str:
     """What goes with a yes where the device may fail all the same (fence_virsh 4.12.1 does, at a host that
     does not know the guest), and what helps; else empty."""
-    here = next((answer for answer in view.hosts if answer.host == view.aim), None)
+    here = _aimed(view)
     if not view.trusts_words or here is None or here.state is not GuestState.ABSENT or not gone(view):
         return ""
     if known := off_on(view.hosts):
         helps = f"{known} does: if its device fails, type: standfast window repair {here.guest}"
     else:
-        helps = (
-            f"its device may fail: if {view.target} is off for certain, type: "
-            f"stonith_admin --confirm={view.target}"
-        )
+        helps = f"its device may fail: {_by_hand(view)}"
     return f"; {view.aim} does not know {here.guest}, and {helps}"
 
 
@@ -59,7 +64,7 @@ def _no_evidence(view: GateView, here: HostAnswer | None) -> str:
             f"the device of {node} aims at no host of clovmmigrate.conf as this node reads it; look where "
             "its guest is, then type: clovmmigrate -u GUEST HOST"
         )
-    by_hand = f"if {node} is off for certain, type: stonith_admin --confirm={node}"
+    by_hand = _by_hand(view)
     if here is None:
         return f"{view.aim}, at which the device of {node} aims, could not be asked; {by_hand}"
     if here.detail.startswith(_CALLED_OFF):

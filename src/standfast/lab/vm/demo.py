@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from standfast.core.names import SETTLE_SECONDS
 from standfast.lab.story import Happening, Story, service_of
-from standfast.lab.vm.cluster import VmLab
 from standfast.lab.vm.demo_clock import with_a_lagging_clock
 from standfast.lab.vm.demo_unannounced import moved_by_virsh
 from standfast.lab.vm.migration import Moved
@@ -34,26 +33,21 @@ def without_standfast(story: Story) -> None:
         "has it, heartbeat timeout 10 s. guest2 is migrated from host2 to host3 by `virsh migrate --live`; "
         "its definition stays on host2, as it does unless told otherwise, and fence_virsh still aims there.",
     )
-    stage = Stage(story, VmLab.up(fencing="plain", say=lambda text: story.say(f"lab: {text}")))
-    try:
+    with Stage.made(story, "plain") as stage:
         stage.lab.set_fencing(True)
         _it_lies(stage)
         _it_starts_a_second_copy(stage)
-    finally:
-        stage.lab.down()
 
 
 def _it_lies(stage: Stage) -> None:
     story, boot = stage.story, stage.witness.boot(MOVER)
-    moved = stage.move("host3", blackout_seconds=0, undefine_source=False)
-    figure = f"blackout {moved.blackout.seconds:.2f} s" if isinstance(moved, Moved) else str(moved)
-    story.require("a live migration without any trouble", isinstance(moved, Moved), figure)
+    stage.move_well("host3", undefine_source=False)
     login = ["-a", "host2", "-l", "root", "-k", KEY_FILE, "--login-timeout=30", "--shell-timeout=20"]
     done = stage.command("fence_virsh", *login, "-n", GUEST, "-o", "off")
     lie = done.returncode == 0 and "Success: Already OFF" in done.stderr + done.stdout
     story.require("the fence agent calls the node off", lie, f'"Already OFF", exit code {done.returncode}')
     for host in ("host2", "host3"):
-        stage.command("virsh", "-q", "-c", "qemu:///system", "list", "--all", node=host)
+        stage.virsh(host, "list", "--all")
     alive = stage.running() == ["host3"] and stage.witness.boot(MOVER) == boot
     story.require("while its guest runs on", alive, stage.places())
     ring = stage.lab.members(FIRST)
@@ -69,7 +63,7 @@ def _it_starts_a_second_copy(stage: Stage) -> None:
     story.require("the cluster has 'fenced' the healthy node", fenced > 0, f"{fenced} successful fencings")
     twice = stage.running()
     for host in twice:
-        stage.command("virsh", "-q", "-c", "qemu:///system", "list", node=host)
+        stage.virsh(host, "list")
     known = sorted(lab.states(GUEST))
     story.require(
         "and the node runs twice, with one disk and one address", len(twice) > 1, ", ".join(twice or known)
@@ -84,13 +78,10 @@ def with_standfast(story: Story) -> None:
         f"same move, with a blackout of {BLACKOUT_SECONDS:g} s, in a guarded window: no timeout is raised, "
         "the node is dropped, held, and taken back.",
     )
-    stage = Stage(story, VmLab.up(fencing="standfast", say=lambda text: story.say(f"lab: {text}")))
-    try:
+    with Stage.made(story, "standfast") as stage:
         _the_move(stage)
         _the_stale_aim(stage)
         _the_death(stage)
-    finally:
-        stage.lab.down()
 
 
 def _the_move(stage: Stage) -> None:
@@ -99,10 +90,8 @@ def _the_move(stage: Stage) -> None:
     opened = stage.ours("standfast", "window", "open", GUEST, "--to", "host3")
     story.require("a guarded window is open", opened.returncode == 0, f"exit code {opened.returncode}")
     mark, boot, fenced = stage.witness.mark(FIRST), stage.witness.boot(MOVER), _fencings(stage)
-    moved = stage.move("host3", blackout_seconds=BLACKOUT_SECONDS)
-    figure = f"{moved.blackout.seconds:.2f} s by QEMU" if isinstance(moved, Moved) else str(moved)
-    story.require("the guest arrived after its blackout", isinstance(moved, Moved), figure)
-    back = stage.until(lambda: stage.together(), RETURN_LIMIT_SECONDS)
+    stage.move_with("host3", BLACKOUT_SECONDS)
+    back = stage.until(stage.together, RETURN_LIMIT_SECONDS)
     held = _held(stage, mark)
     dropped = stage.witness.left(mark) > 0
     figure = f"{len(held)} times held" if back is not None else "it did not come back"
@@ -149,7 +138,7 @@ def _the_stale_aim(stage: Stage) -> None:
     mark, boot, fenced = stage.witness.mark(FIRST), stage.witness.boot(MOVER), _fencings(stage)
     moved = stage.move("host2", blackout_seconds=BLACKOUT_SECONDS, undefine_source=False)
     story.require("moved behind the cluster's back", isinstance(moved, Moved), stage.places())
-    back = stage.until(lambda: stage.together(), RETURN_LIMIT_SECONDS)
+    back = stage.until(stage.together, RETURN_LIMIT_SECONDS)
     held, allowed = _held(stage, mark), stage.witness.gate_lines(mark, "allow")
     refused = bool(held) and not allowed and _fencings(stage) == fenced
     figure = f"{len(held)} times held, no fencing"

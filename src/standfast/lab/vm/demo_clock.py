@@ -16,7 +16,6 @@ from standfast.core.names import CONFIG_FILE, LOG_DIR, SWITCHLOG_FILE
 from standfast.lab.errors import LabError
 from standfast.lab.story import Happening, Story
 from standfast.lab.vm.cluster import VmLab
-from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MAX_TRIES, MOVER
 from standfast.lab.vm.stage import BUSY, FIRST, Stage
 from standfast.lab.vm.witness import Witness, clock_offset, set_clock
@@ -43,11 +42,8 @@ def with_a_lagging_clock(story: Story) -> None:
         f"move has a blackout of {BLACKOUT_SECONDS:g} s, in which its clock stands still. What the page "
         f"promises: {LOST} once, {STILL} as long as it lasts (here every {PERIOD_SECONDS} s), and an end.",
     )
-    stage = Stage(story, VmLab.up(fencing="standfast", say=lambda text: story.say(f"lab: {text}")))
-    try:
+    with Stage.made(story, "standfast") as stage:
         _play(stage)
-    finally:
-        stage.lab.down()
 
 
 def _play(stage: Stage) -> None:
@@ -64,9 +60,7 @@ def _play(stage: Stage) -> None:
     story.require("the window is open", opened.returncode == 0, f"exit code {opened.returncode}")
     logs, ring = Logs(stage), stage.witness.mark(FIRST)
     boot = stage.witness.boot(MOVER)
-    moved = stage.move("host3", blackout_seconds=BLACKOUT_SECONDS)
-    figure = f"{moved.blackout.seconds:.2f} s by QEMU" if isinstance(moved, Moved) else str(moved)
-    story.require("the guest arrived after its blackout", isinstance(moved, Moved), figure)
+    stage.move_with("host3", BLACKOUT_SECONDS)
     with _closing(stage) as closing:
         lost = logs.until(SWITCHLOG_FILE, LOST, TOLD_LIMIT_SECONDS)
         story.require(f"{LOST} in the switchlog of {FIRST}", lost is not None, _after(lost))

@@ -8,14 +8,11 @@ import time
 
 from standfast.lab.story import Happening, Story, service_of
 from standfast.lab.vm import channel, layout
-from standfast.lab.vm.cluster import VmLab
-from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MOVER
 from standfast.lab.vm.stage import FIRST, Stage
 from standfast.lab.vm.witness import clock_difference
 
 HOME, TARGET = "host2", "host3"
-VIRSH = ("virsh", "-q", "-c", "qemu:///system")
 NOTICED_LIMIT_SECONDS = 60.0
 """What is promised."""
 ASK_LIMIT_SECONDS = 30.0
@@ -34,20 +31,15 @@ def moved_by_virsh(story: Story) -> None:
         "network, and runs on. What is not to happen: that the agent finds nothing at the old host, calls "
         "the node off, and its service is started twice.",
     )
-    stage = Stage(story, VmLab.up(fencing="standfast", say=lambda text: story.say(f"lab: {text}")))
-    try:
+    with Stage.made(story, "standfast") as stage:
         _noticed(stage)
         _is_lost(stage)
         _mended(stage)
-    finally:
-        stage.lab.down()
 
 
 def _noticed(stage: Stage) -> None:
     story, ring = stage.story, stage.witness.mark(FIRST)
-    moved = stage.move(TARGET, blackout_seconds=0)
-    figure = f"blackout {moved.blackout.seconds:.2f} s" if isinstance(moved, Moved) else str(moved)
-    story.require("a live migration without any trouble", isinstance(moved, Moved), figure)
+    stage.move_well(TARGET)
     took = stage.until(lambda: bool(_unannounced(stage)), NOTICED_LIMIT_SECONDS)
     figure = f"within {took:.1f} s of the end of virsh" if took is not None else "not in time"
     story.require("the nodes have noticed it by themselves", took is not None, figure)
@@ -72,7 +64,7 @@ def _is_lost(stage: Stage) -> None:
     stage.watch()
     zero = time.monotonic()
     card = layout.mac_address(layout.number_of(GUEST))
-    cut = stage.command(*VIRSH, "domif-setlink", GUEST, card, "down", node=TARGET)
+    cut = stage.virsh(TARGET, "domif-setlink", GUEST, card, "down")
     story.tell(zero, [Happening(time.monotonic(), f"{GUEST} has no network any more; {stage.places()}")])
     held = stage.until(lambda: "rule=elsewhere" in stage.seen.gate, HELD_LIMIT_SECONDS)
     figure = f"{held:.1f} s after that" if cut.returncode == 0 and held is not None else "not in time"
@@ -98,7 +90,7 @@ def _mended(stage: Stage) -> None:
     mark, fenced = witness.mark(FIRST), witness.fencings(MOVER, FIRST)
     ahead, wall = clock_difference(lab, FIRST), time.time()
     stage.watch()
-    stage.command(*VIRSH, "destroy", GUEST, node=TARGET)
+    stage.virsh(TARGET, "destroy", GUEST)
     done = stage.ours("standfast", "window", "repair", GUEST)
     aimed = done.returncode == 0 and f"aim at {TARGET}, where {GUEST} is off" in done.stdout + done.stderr
     story.require(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import click
@@ -14,6 +15,7 @@ from standfast.cluster.run import Result
 from standfast.lab.errors import LabError
 from standfast.lab.story import Happening, Story
 from standfast.lab.vm.cluster import VmLab
+from standfast.lab.vm.layout import VmFencing
 from standfast.lab.vm.migration import Moved
 from standfast.lab.vm.rounds import GUEST, MAX_TRIES, MOVER, NODE, TRY_AGAIN
 from standfast.lab.vm.witness import Glance, Mark, Witness
@@ -45,6 +47,16 @@ class Stage:
         """From now on what happens is news, and times count from now."""
         self._eyes = Eyes(self)
 
+    @classmethod
+    @contextmanager
+    def made(cls, story: Story, fencing: VmFencing) -> Iterator[Stage]:
+        """In a lab of its own, which is taken away again."""
+        stage = cls(story, VmLab.up(fencing=fencing, say=lambda text: story.say(f"lab: {text}")))
+        try:
+            yield stage
+        finally:
+            stage.lab.down()
+
     # -- commands -----------------------------------------------------------------------------------------
 
     def command(self, *argv: str, node: str = FIRST) -> Result:
@@ -57,6 +69,10 @@ class Stage:
         for line in (done.stderr + done.stdout).rstrip().splitlines():
             click.echo(f"      {line[:LINE_CHARACTERS]}")
         return done
+
+    def virsh(self, host: str, *argv: str) -> Result:
+        """As an administrator types it on a host; its end and its words as of `command`."""
+        return self.command("virsh", "-q", "-c", "qemu:///system", *argv, node=host)
 
     def ours(self, *argv: str) -> Result:
         """A command of Standfast; typed again, as its message says, where the emulated node was too slow."""
@@ -109,6 +125,18 @@ class Stage:
         if isinstance(error, LabError):
             return error
         raise error
+
+    def move_well(self, host: str, *, undefine_source: bool = True) -> None:
+        """One whose blackout is as short as it comes; it has to arrive."""
+        moved = self.move(host, blackout_seconds=0, undefine_source=undefine_source)
+        figure = f"blackout {moved.blackout.seconds:.2f} s" if isinstance(moved, Moved) else str(moved)
+        self.story.require("a live migration without any trouble", isinstance(moved, Moved), figure)
+
+    def move_with(self, host: str, blackout_seconds: float) -> None:
+        """One with a blackout; it has to arrive."""
+        moved = self.move(host, blackout_seconds=blackout_seconds)
+        figure = f"{moved.blackout.seconds:.2f} s by QEMU" if isinstance(moved, Moved) else str(moved)
+        self.story.require("the guest arrived after its blackout", isinstance(moved, Moved), figure)
 
     def until(self, condition: Callable[[], bool], limit_seconds: float) -> float | None:
         """Wait for it, telling what happens meanwhile; how many seconds it took, None: it did not come."""
